@@ -1,0 +1,268 @@
+package store
+
+import (
+	"context"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5"
+)
+
+// CallID names a row of the ledger.
+type CallID struct {
+	BatchID  uuid.UUID
+	Seq      int32
+	TicketID int64
+	Number   int32
+}
+
+// Intent is a call that is about to be made.
+type Intent struct {
+	CallID
+	Step             int32
+	Provider         string
+	Model            string
+	ReservedMicrousd int64
+}
+
+const insertIntents = `-- name: InsertIntents
+insert into calls (batch_id, seq, ticket_id, number, step, provider, model, reserved_microusd)
+select u.batch_id, u.seq, u.ticket_id, u.number, u.step, u.provider, u.model, u.reserved
+from unnest($1::uuid[], $2::int[], $3::bigint[], $4::int[], $5::int[], $6::text[], $7::text[], $8::bigint[])
+    as u(batch_id, seq, ticket_id, number, step, provider, model, reserved)
+join tickets t on t.id = u.ticket_id and t.lease_until > now()
+returning batch_id, seq, ticket_id, number`
+
+// InsertIntents writes calls before they are made, and returns those that may be made: a ticket that was lost gets none.
+func (db *DB) InsertIntents(ctx context.Context, in []Intent) ([]CallID, error) {
+	n := len(in)
+	batch, seq, ticket, number := make([]uuid.UUID, n), make([]int32, n), make([]int64, n), make([]int32, n)
+	step, provider, model, reserved := make([]int32, n), make([]string, n), make([]string, n), make([]int64, n)
+	for i := range in {
+		c := &in[i]
+		batch[i], seq[i], ticket[i], number[i] = c.BatchID, c.Seq, c.TicketID, c.Number
+		step[i], provider[i], model[i], reserved[i] = c.Step, c.Provider, c.Model, c.ReservedMicrousd
+	}
+	return many[CallID](ctx, db.pool, insertIntents, batch, seq, ticket, number, step, provider, model, reserved)
+}
+
+// Outcome is how a call ended.
+type Outcome struct {
+	CallID
+	Uncertain          bool // the outcome isn't known: the call may have been billed
+	Step               int32
+	Provider           string
+	Model              string
+	ErrorClass         string // empty for a good answer
+	FinishReason       string
+	HTTPStatus         int32 // 0 when no answer came
+	InputTokens        int64
+	CachedInputTokens  int64
+	CacheWriteTokens   int64
+	OutputTokens       int64
+	UsageKnown         bool
+	CostMicrousd       *int64 // nil when unknown
+	Latency            time.Duration
+	GatewayCacheStatus string
+	GatewayLogID       string
+}
+
+// Completion is a complete, valid answer, to be kept under its key.
+type Completion struct {
+	ProjectID         uuid.UUID
+	Key               [32]byte
+	Refresh           bool // supersede an answer that is there
+	Model             string
+	Provider          string
+	AnsweredBy        string
+	Format            string // text or json
+	Output            string
+	InputTokens       int64
+	CachedInputTokens int64
+	OutputTokens      int64
+	CostMicrousd      *int64
+}
+
+// Settlement is what becomes of a claimed job.
+type Settlement struct {
+	ProjectID         uuid.UUID
+	BatchID           uuid.UUID
+	Seq               int32
+	TicketID          int64
+	State             string // succeeded, failed, or waiting to be tried again
+	Counted           bool   // the attempt counts
+	ResultKey         []byte // of a succeeded job
+	CacheStatus       string
+	Provider, Model   string
+	ErrorClass        string
+	ErrorMessage      string
+	RetryIn           time.Duration // of a waiting job
+	Calls             int32
+	InputTokens       int64
+	CachedInputTokens int64
+	OutputTokens      int64
+	CostMicrousd      *int64 // nil when the price of some call is unknown
+}
+
+const (
+	settleCalls = `-- name: SettleCalls
+update calls c set state = case when u.uncertain then 'uncertain' else 'settled' end,
+    settled_at = case when not u.uncertain then now() end, step = u.step, provider = u.provider,
+    model = coalesce(nullif(u.model, ''), c.model), error_class = nullif(u.error_class, ''), finish_reason = nullif(u.finish_reason, ''),
+    http_status = nullif(u.http_status, 0), input_tokens = u.input_tokens, cached_input_tokens = u.cached_input_tokens,
+    cache_write_tokens = u.cache_write_tokens, output_tokens = u.output_tokens, cost_microusd = u.cost, latency_ms = u.latency_ms,
+    gateway_cache_status = nullif(u.cache_status, ''), gateway_log_id = nullif(u.log_id, '')
+from unnest($1::uuid[], $2::int[], $3::bigint[], $4::int[], $5::bool[], $6::int[], $7::text[], $8::text[], $9::text[], $10::text[],
+    $11::int[], $12::bigint[], $13::bigint[], $14::bigint[], $15::bigint[], $16::bigint[], $17::int[], $18::text[], $19::text[])
+    as u(batch_id, seq, ticket_id, number, uncertain, step, provider, model, error_class, finish_reason,
+    http_status, input_tokens, cached_input_tokens, cache_write_tokens, output_tokens, cost, latency_ms, cache_status, log_id)
+where c.batch_id = u.batch_id and c.seq = u.seq and c.ticket_id = u.ticket_id and c.number = u.number and c.state <> 'settled'`
+
+	putCompletions = `-- name: PutCompletions
+insert into completions (project_id, key, generation, model, provider, answered_by, format, output, input_tokens, cached_input_tokens,
+    output_tokens, cost_microusd)
+select u.project_id, u.key,
+    case when u.refresh then coalesce((select max(generation) from completions c where c.project_id = u.project_id and c.key = u.key), 0) + 1 else 1 end,
+    u.model, u.provider, u.answered_by, u.format, u.output, u.input_tokens, u.cached_input_tokens, u.output_tokens, u.cost
+from unnest($1::uuid[], $2::bytea[], $3::bool[], $4::text[], $5::text[], $6::text[], $7::text[], $8::text[], $9::bigint[], $10::bigint[],
+    $11::bigint[], $12::bigint[])
+    as u(project_id, key, refresh, model, provider, answered_by, format, output, input_tokens, cached_input_tokens, output_tokens, cost)
+on conflict do nothing`
+
+	settleJobsCTE = `
+s as (update jobs j set ticket_id = null, attempts = j.attempts + case when u.counted then 1 else 0 end,
+        state = case when u.state = 'waiting' and b.state = 'cancelling' then 'cancelled' else u.state end,
+        due_at = case when u.state = 'waiting' and b.state <> 'cancelling' then now() + u.retry_in * interval '1 millisecond' end,
+        finished_at = case when u.state <> 'waiting' or b.state = 'cancelling' then now() end,
+        cache_status = nullif(u.cache_status, ''), provider = nullif(u.provider, ''), model = nullif(u.model, ''),
+        error_class = nullif(u.error_class, ''), error_message = nullif(u.error_message, ''),
+        result_key = u.result_key, result_generation = case when u.result_key is not null then
+            (select max(generation) from completions c where c.project_id = u.project_id and c.key = u.result_key) end,
+        calls = j.calls + u.calls, input_tokens = j.input_tokens + u.input_tokens,
+        cached_input_tokens = j.cached_input_tokens + u.cached_input_tokens,
+        output_tokens = j.output_tokens + u.output_tokens, cost_microusd = j.cost_microusd + u.cost
+    from unnest($1::uuid[], $2::uuid[], $3::int[], $4::bigint[], $5::text[], $6::bool[], $7::bytea[], $8::text[], $9::text[], $10::text[],
+        $11::text[], $12::text[], $13::bigint[], $14::int[], $15::bigint[], $16::bigint[], $17::bigint[], $18::bigint[])
+        as u(project_id, batch_id, seq, ticket_id, state, counted, result_key, cache_status, provider, model,
+        error_class, error_message, retry_in, calls, input_tokens, cached_input_tokens, output_tokens, cost)
+    join batches b on b.id = u.batch_id
+    where j.batch_id = u.batch_id and j.seq = u.seq and j.state = 'running' and j.ticket_id = u.ticket_id
+    returning j.batch_id, j.seq, j.state, j.result_key, j.result_generation, j.provider, j.model, j.error_class, j.error_message)`
+
+	settleJobs = `-- name: SettleJobs
+with ` + settleJobsCTE + `
+select batch_id, seq from s`
+
+	settleJobsAndFollowers = `-- name: SettleJobsAndFollowers
+with ` + settleJobsCTE + `,
+f as (update jobs j set state = s.state, finished_at = now(), result_key = s.result_key, result_generation = s.result_generation,
+        cache_status = case when s.state = 'succeeded' then 'coalesced' end, provider = s.provider, model = s.model,
+        error_class = s.error_class, error_message = 'job ' || s.seq || ' asks the same, and failed: ' || s.error_message
+    from s where s.state in ('succeeded', 'failed') and j.batch_id = s.batch_id and j.leader_seq = s.seq and j.state = 'waiting')
+select batch_id, seq from s`
+)
+
+// Settled is a job whose settlement was accepted.
+type Settled struct {
+	BatchID uuid.UUID
+	Seq     int32
+}
+
+// Settle writes, in one transaction, how calls ended, which answers are kept, and what becomes of the jobs. A job that this worker no
+// longer holds is left alone and missing from the result; its calls and answers are recorded all the same, since they were paid for.
+// With followers set, jobs that wait for a settled leader take its result.
+func (db *DB) Settle(ctx context.Context, calls []Outcome, answers []Completion, jobs []Settlement, followers bool) ([]Settled, error) {
+	var b pgx.Batch
+	if len(calls) > 0 {
+		b.Queue(settleCalls, callColumns(calls)...)
+	}
+	if len(answers) > 0 {
+		b.Queue(putCompletions, completionColumns(answers)...)
+	}
+	var done []Settled
+	if len(jobs) > 0 {
+		sql := settleJobs
+		if followers {
+			sql = settleJobsAndFollowers
+		}
+		b.Queue(sql, jobColumns(jobs)...).Query(func(rows pgx.Rows) (err error) {
+			done, err = pgx.CollectRows(rows, pgx.RowToStructByName[Settled])
+			return err
+		})
+	}
+	err := db.pool.SendBatch(ctx, &b).Close() // one pipeline, one implicit transaction
+	return done, translate(err)
+}
+
+func callColumns(in []Outcome) []any {
+	n := len(in)
+	batch, seq, ticket, number := make([]uuid.UUID, n), make([]int32, n), make([]int64, n), make([]int32, n)
+	uncertain, step, provider, model := make([]bool, n), make([]int32, n), make([]string, n), make([]string, n)
+	class, finish, status := make([]string, n), make([]string, n), make([]int32, n)
+	input, cached, write, output := make([]*int64, n), make([]*int64, n), make([]*int64, n), make([]*int64, n)
+	cost, latency, verdict, log := make([]*int64, n), make([]int32, n), make([]string, n), make([]string, n)
+	for i := range in {
+		c := &in[i]
+		batch[i], seq[i], ticket[i], number[i] = c.BatchID, c.Seq, c.TicketID, c.Number
+		uncertain[i], step[i], provider[i], model[i] = c.Uncertain, c.Step, c.Provider, c.Model
+		class[i], finish[i], status[i] = c.ErrorClass, c.FinishReason, c.HTTPStatus
+		if c.UsageKnown {
+			input[i], cached[i], write[i], output[i] = &c.InputTokens, &c.CachedInputTokens, &c.CacheWriteTokens, &c.OutputTokens
+		}
+		cost[i], latency[i], verdict[i], log[i] = c.CostMicrousd, int32(c.Latency.Milliseconds()), c.GatewayCacheStatus, c.GatewayLogID
+	}
+	return []any{batch, seq, ticket, number, uncertain, step, provider, model, class, finish, status, input, cached, write, output, cost, latency, verdict, log}
+}
+
+func completionColumns(in []Completion) []any {
+	n := len(in)
+	project, key, refresh, model := make([]uuid.UUID, n), make([][]byte, n), make([]bool, n), make([]string, n)
+	provider, by, format, text := make([]string, n), make([]string, n), make([]string, n), make([]string, n)
+	input, cached, output, cost := make([]int64, n), make([]int64, n), make([]int64, n), make([]*int64, n)
+	for i := range in {
+		c := &in[i]
+		project[i], key[i], refresh[i], model[i] = c.ProjectID, c.Key[:], c.Refresh, c.Model
+		provider[i], by[i], format[i], text[i] = c.Provider, c.AnsweredBy, c.Format, c.Output
+		input[i], cached[i], output[i], cost[i] = c.InputTokens, c.CachedInputTokens, c.OutputTokens, c.CostMicrousd
+	}
+	return []any{project, key, refresh, model, provider, by, format, text, input, cached, output, cost}
+}
+
+func jobColumns(in []Settlement) []any {
+	n := len(in)
+	project, batch, seq, ticket := make([]uuid.UUID, n), make([]uuid.UUID, n), make([]int32, n), make([]int64, n)
+	state, counted, key, verdict := make([]string, n), make([]bool, n), make([][]byte, n), make([]string, n)
+	provider, model, class, message := make([]string, n), make([]string, n), make([]string, n), make([]string, n)
+	retry, calls, input, cached := make([]int64, n), make([]int32, n), make([]int64, n), make([]int64, n)
+	output, cost := make([]int64, n), make([]*int64, n)
+	for i := range in {
+		s := &in[i]
+		project[i], batch[i], seq[i], ticket[i] = s.ProjectID, s.BatchID, s.Seq, s.TicketID
+		state[i], counted[i], key[i], verdict[i] = s.State, s.Counted, s.ResultKey, s.CacheStatus
+		provider[i], model[i], class[i], message[i] = s.Provider, s.Model, s.ErrorClass, s.ErrorMessage
+		retry[i], calls[i], input[i], cached[i] = s.RetryIn.Milliseconds(), s.Calls, s.InputTokens, s.CachedInputTokens
+		output[i], cost[i] = s.OutputTokens, s.CostMicrousd
+	}
+	return []any{project, batch, seq, ticket, state, counted, key, verdict, provider, model, class, message, retry, calls, input, cached, output, cost}
+}
+
+const lookUp = `-- name: LookUp
+select distinct on (k.ord) c.key, c.generation, c.model, c.provider, c.answered_by, c.format, c.output
+from unnest($2::bytea[]) with ordinality as k(key, ord) join completions c on c.project_id = $1 and c.key = k.key
+order by k.ord, c.generation desc`
+
+// Answer is a row of the result cache.
+type Answer struct {
+	Key        []byte
+	Generation int32
+	Model      string
+	Provider   string
+	AnsweredBy string
+	Format     string
+	Output     string
+}
+
+// LookUp returns the answers that the cache has for any of the keys, in the keys' order.
+func (r Reader) LookUp(ctx context.Context, project uuid.UUID, keys [][]byte) ([]Answer, error) {
+	return many[Answer](ctx, r.q, lookUp, project, keys)
+}

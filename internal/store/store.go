@@ -1,0 +1,135 @@
+// Package store owns the Postgres schema at run time: every row type, every SQL statement and every state transition.
+//
+// A transition is one guarded statement, fenced by the ticket under which the work was claimed; callers never see a
+// transaction. Rows travel in sets (COPY or unnest), never one by one.
+//
+// 2026-11-21: a job's row is born planned. The submission writes only inputs, by COPY; planning inserts the jobs rows
+// with their keys and verdicts. An insert costs half an update, and an all-hit rerun is nothing but those two inserts.
+// The road not taken: insert jobs at submission and update them when planned.
+package store
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
+	"github.com/jackc/pgx/v5/pgxpool"
+)
+
+// Errors that callers branch on. Everything else is an infrastructure failure.
+var (
+	ErrNotFound  = errors.New("store: not found")
+	ErrConflict  = errors.New("store: conflict")
+	ErrLeaseLost = errors.New("store: lease lost")
+)
+
+type querier interface {
+	Query(ctx context.Context, sql string, args ...any) (pgx.Rows, error)
+}
+
+// Reader is the read-only half of the store; it may sit on a replica.
+type Reader struct{ q querier }
+
+// DB is the store. It is safe for concurrent use.
+type DB struct {
+	Reader
+	pool *pgxpool.Pool
+}
+
+// Options tune the connection pool.
+type Options struct {
+	MaxConns int32 // default 16
+}
+
+// Open connects; it does not migrate.
+func Open(ctx context.Context, url string, o Options) (*DB, error) {
+	cfg, err := pgxpool.ParseConfig(url)
+	if err != nil {
+		return nil, fmt.Errorf("store: open: %w", redact(err))
+	}
+	if !strings.Contains(url, "pool_max_conns") {
+		cfg.MaxConns = 16
+		if o.MaxConns > 0 {
+			cfg.MaxConns = o.MaxConns
+		}
+	}
+	cfg.ConnConfig.RuntimeParams["application_name"] = "batchwright"
+	// A plan made for one batch must serve the next: the tables are far from uniform, and a custom plan costs more
+	// than the statement.
+	cfg.ConnConfig.RuntimeParams["jit"] = "off"
+	pool, err := pgxpool.NewWithConfig(ctx, cfg)
+	if err != nil {
+		return nil, fmt.Errorf("store: open: %w", redact(err))
+	}
+	if err := pool.Ping(ctx); err != nil {
+		pool.Close()
+		return nil, fmt.Errorf("store: ping: %w", redact(err))
+	}
+	return &DB{Reader: Reader{pool}, pool: pool}, nil
+}
+
+// Close waits for connections in use and closes the pool.
+func (db *DB) Close() { db.pool.Close() }
+
+// redact keeps a connection string, and the password in it, out of an error's text.
+func redact(err error) error {
+	if parse, ok := errors.AsType[*pgconn.ParseConfigError](err); ok {
+		return fmt.Errorf("DATABASE_URL can't be parsed: %w", errors.Unwrap(parse))
+	}
+	return err
+}
+
+func one[T any](ctx context.Context, q querier, sql string, args ...any) (T, error) {
+	rows, _ := q.Query(ctx, sql, args...) // the error comes back from CollectExactlyOneRow
+	v, err := pgx.CollectExactlyOneRow(rows, pgx.RowToStructByName[T])
+	return v, translate(err)
+}
+
+func many[T any](ctx context.Context, q querier, sql string, args ...any) ([]T, error) {
+	rows, _ := q.Query(ctx, sql, args...)
+	v, err := pgx.CollectRows(rows, pgx.RowToStructByName[T])
+	return v, translate(err)
+}
+
+// scalar reads one column of at most one row; ErrNotFound when there is none.
+func scalar[T any](ctx context.Context, q querier, sql string, args ...any) (T, error) {
+	rows, _ := q.Query(ctx, sql, args...)
+	v, err := pgx.CollectOneRow(rows, pgx.RowTo[T])
+	return v, translate(err)
+}
+
+func translate(err error) error {
+	if err == nil {
+		return nil
+	}
+	if errors.Is(err, pgx.ErrNoRows) {
+		return ErrNotFound
+	}
+	if pg, ok := errors.AsType[*pgconn.PgError](err); ok && pg.Code == "23505" {
+		return fmt.Errorf("%w: %s", ErrConflict, pg.ConstraintName)
+	}
+	return err
+}
+
+// IsTransient reports whether err is of the connection kind: the same statement may succeed in a moment.
+func IsTransient(err error) bool {
+	if err == nil || errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded) {
+		return false
+	}
+	pg, ok := errors.AsType[*pgconn.PgError](err)
+	if !ok {
+		return !errors.Is(err, ErrNotFound) && !errors.Is(err, ErrConflict) && !errors.Is(err, ErrLeaseLost)
+	}
+	switch {
+	case strings.HasPrefix(pg.Code, "08"), strings.HasPrefix(pg.Code, "53"), strings.HasPrefix(pg.Code, "57P"),
+		pg.Code == "40001", pg.Code == "40P01":
+		return true
+	}
+	return false
+}
+
+func interval(d time.Duration) string { return fmt.Sprintf("%d milliseconds", d.Milliseconds()) }

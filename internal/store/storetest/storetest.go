@@ -1,0 +1,163 @@
+// Package storetest gives each test its own migrated Postgres database, cloned from a template.
+package storetest
+
+import (
+	"context"
+	"crypto/rand"
+	"crypto/sha256"
+	"fmt"
+	"io/fs"
+	"net/url"
+	"os"
+	"strings"
+	"sync"
+	"testing"
+
+	"github.com/jackc/pgx/v5"
+
+	"batchwright/internal/store"
+	"batchwright/migrations"
+)
+
+// URL returns the URL of a fresh database, dropped when the test passes and kept when it fails. Without
+// TEST_DATABASE_URL the test is skipped, but in CI it fails: make test sets it.
+func URL(t testing.TB) string {
+	t.Helper()
+	base := Base(t)
+	tpl, err := template(base)
+	if err != nil {
+		t.Fatal(err)
+	}
+	name := "t_" + strings.ToLower(rand.Text())
+	exec(t, base, fmt.Sprintf(`create database %q template %q`, name, tpl))
+	t.Cleanup(func() {
+		if t.Failed() {
+			t.Logf("kept database %s", name)
+			return
+		}
+		exec(t, base, fmt.Sprintf(`drop database %q with (force)`, name))
+	})
+	return with(base, name)
+}
+
+// Base returns the URL of the server that test databases are made on.
+func Base(t testing.TB) string {
+	t.Helper()
+	base := os.Getenv("TEST_DATABASE_URL")
+	if base == "" {
+		if os.Getenv("CI") != "" {
+			t.Fatal("TEST_DATABASE_URL is not set: run the tests with make test")
+		}
+		t.Skip("TEST_DATABASE_URL is not set: run the tests with make test")
+	}
+	return base
+}
+
+// New opens a store on a fresh database.
+func New(t testing.TB) *store.DB {
+	t.Helper()
+	db, err := store.Open(context.Background(), URL(t), store.Options{MaxConns: 8})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(db.Close)
+	return db
+}
+
+// Exec runs one statement against the database at url: for tests that look behind the store's face.
+func Exec(t testing.TB, url, sql string, args ...any) {
+	t.Helper()
+	conn := connect(t, url)
+	defer func() { _ = conn.Close(context.Background()) }()
+	if _, err := conn.Exec(context.Background(), sql, args...); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// Scalar reads one value from the database at url.
+func Scalar[T any](t testing.TB, url, sql string, args ...any) T {
+	t.Helper()
+	conn := connect(t, url)
+	defer func() { _ = conn.Close(context.Background()) }()
+	rows, _ := conn.Query(context.Background(), sql, args...)
+	v, err := pgx.CollectExactlyOneRow(rows, pgx.RowTo[T])
+	if err != nil {
+		t.Fatalf("%s: %v", sql, err)
+	}
+	return v
+}
+
+func connect(t testing.TB, url string) *pgx.Conn {
+	t.Helper()
+	conn, err := pgx.Connect(context.Background(), url)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return conn
+}
+
+var (
+	mu    sync.Mutex
+	ready = map[string]string{}
+)
+
+// template builds the template once per content of the migrations. The advisory lock covers other test binaries.
+func template(base string) (string, error) {
+	mu.Lock()
+	defer mu.Unlock()
+	if name := ready[base]; name != "" {
+		return name, nil
+	}
+	h := sha256.New()
+	err := fs.WalkDir(migrations.FS, ".", func(p string, d fs.DirEntry, err error) error {
+		if err != nil || d.IsDir() {
+			return err
+		}
+		b, err := fs.ReadFile(migrations.FS, p)
+		_, _ = fmt.Fprintf(h, "%s %d %s", p, len(b), b)
+		return err
+	})
+	if err != nil {
+		return "", err
+	}
+	name := fmt.Sprintf("tpl_%x", h.Sum(nil)[:10])
+	ctx := context.Background()
+	conn, err := pgx.Connect(ctx, base)
+	if err != nil {
+		return "", err
+	}
+	defer func() { _ = conn.Close(ctx) }()
+	if _, err := conn.Exec(ctx, `select pg_advisory_lock(hashtext($1))`, name); err != nil {
+		return "", err
+	}
+	var done bool
+	if err := conn.QueryRow(ctx, `select exists (select 1 from pg_database where datname = $1 and datistemplate)`, name).Scan(&done); err != nil {
+		return "", err
+	}
+	if !done {
+		for _, q := range []string{`drop database if exists %q with (force)`, `create database %q`} {
+			if _, err := conn.Exec(ctx, fmt.Sprintf(q, name)); err != nil {
+				return "", err
+			}
+		}
+		if _, err := store.Migrate(ctx, with(base, name)); err != nil {
+			return "", err
+		}
+		if _, err := conn.Exec(ctx, fmt.Sprintf(`alter database %q is_template true`, name)); err != nil {
+			return "", err
+		}
+	}
+	ready[base] = name
+	return name, nil
+}
+
+func with(base, name string) string {
+	u, err := url.Parse(base)
+	if err != nil {
+		return base
+	}
+	u.Path = "/" + name
+	return u.String()
+}
+
+func exec(t testing.TB, base, sql string) { Exec(t, base, sql) }

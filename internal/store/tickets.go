@@ -1,0 +1,267 @@
+package store
+
+import (
+	"context"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5"
+)
+
+// Ticket is an outstanding piece of a batch's work. Its ID is never reused and fences every write made under it.
+type Ticket struct {
+	ID       int64
+	BatchID  uuid.UUID
+	Kind     string // of the batch
+	Purpose  string // PurposePlan, PurposeRun or PurposeRetry
+	FirstSeq int32
+	LastSeq  int32
+}
+
+// The purposes of a ticket.
+const (
+	PurposePlan  = "plan"  // render the inputs of a range and look their keys up
+	PurposeRun   = "run"   // first attempts of the planned jobs of a range
+	PurposeRetry = "retry" // up to LastSeq jobs of the batch that are due again
+)
+
+const ticketCols = `id, batch_id, (select kind from batches b where b.id = batch_id) as kind, purpose, first_seq, last_seq`
+
+// OpenBatch is what dispatch needs to know of a batch that is not final.
+type OpenBatch struct {
+	ID        uuid.UUID
+	ProjectID uuid.UUID
+	State     string
+	TotalJobs int32
+	NextSeq   int32
+	Tickets   int32 // outstanding, of any purpose
+	Due       int32 // waiting jobs that may run now, counted up to 10,000
+	Waiting   bool  // some job waits for a later time
+}
+
+// Fleet is what all live workers can do together.
+type Fleet struct {
+	Workers     int32
+	Slots       int32
+	Concurrency int32
+	Tickets     int32 // outstanding run and retry tickets
+}
+
+// Grant lets a batch have tickets: Run for the next planned jobs, Retry for due ones, each of up to Size jobs.
+type Grant struct {
+	Batch      uuid.UUID
+	Run, Retry int
+	Size       int
+}
+
+const (
+	lockDispatch = `-- name: LockDispatch
+select pg_advisory_xact_lock(hashtext('batchwright.dispatch'))`
+	listOpenBatches = `-- name: ListOpenBatches
+select b.id, b.project_id, b.state, b.total_jobs, b.next_seq,
+    (select count(*)::int from tickets t where t.batch_id = b.id) as tickets,
+    (select count(*)::int from (select 1 from jobs j where j.batch_id = b.id and j.due_at <= now() limit 10000) d) as due,
+    exists (select 1 from jobs j where j.batch_id = b.id and j.due_at > now()) as waiting
+from batches b where b.finished_at is null order by b.id`
+	getFleet = `-- name: GetFleet
+select count(*)::int as workers, coalesce(sum(slots), 0)::int as slots, coalesce(sum(concurrency), 0)::int as concurrency,
+    (select count(*)::int from tickets where purpose <> 'plan') as tickets
+from workers where seen_at > now() - interval '30 seconds'`
+	issueRunTickets = `-- name: IssueRunTickets
+with s as (select seq, (row_number() over (order by seq) - 1) / $2::int as part from (
+        select j.seq from batches b join jobs j on j.batch_id = b.id and j.seq >= b.next_seq and j.state = 'planned'
+        where b.id = $1 and b.state = 'running' order by j.seq limit $2::int * $3::int) p),
+c as (update batches set next_seq = coalesce((select max(seq) + 1 from s), total_jobs + 1) where id = $1 and state = 'running')
+insert into tickets (batch_id, purpose, first_seq, last_seq)
+select $1, 'run', min(seq), max(seq) from s group by part order by part
+returning ` + ticketCols
+	issueRetryTickets = `-- name: IssueRetryTickets
+insert into tickets (batch_id, purpose, first_seq, last_seq)
+select id, 'retry', 0, $2 from batches, generate_series(1, $3) where id = $1 and state = 'running'
+returning ` + ticketCols
+)
+
+// Dispatch asks share which batches get tickets, and issues them. One dispatch runs at a time, whoever asks; no leader is needed.
+func (db *DB) Dispatch(ctx context.Context, share func([]OpenBatch, Fleet) []Grant) (open []OpenBatch, tickets []Ticket, err error) {
+	err = pgx.BeginFunc(ctx, db.pool, func(tx pgx.Tx) error {
+		if _, err := tx.Exec(ctx, lockDispatch); err != nil {
+			return err
+		}
+		if open, err = many[OpenBatch](ctx, tx, listOpenBatches); err != nil || len(open) == 0 {
+			return err
+		}
+		fleet, err := one[Fleet](ctx, tx, getFleet)
+		if err != nil {
+			return err
+		}
+		var b pgx.Batch
+		collect := func(rows pgx.Rows) error {
+			ts, err := pgx.CollectRows(rows, pgx.RowToStructByName[Ticket])
+			tickets = append(tickets, ts...)
+			return err
+		}
+		for _, g := range share(open, fleet) {
+			if g.Retry > 0 {
+				b.Queue(issueRetryTickets, g.Batch, g.Size, g.Retry).Query(collect)
+			}
+			if g.Run > 0 {
+				b.Queue(issueRunTickets, g.Batch, g.Size, g.Run).Query(collect)
+			}
+		}
+		return tx.SendBatch(ctx, &b).Close()
+	})
+	return open, tickets, translate(err)
+}
+
+// Claimed is a job that this worker holds.
+type Claimed struct {
+	Seq            int32
+	Attempts       int32
+	Input          []byte
+	DocumentSHA256 []byte
+}
+
+const (
+	claimPlan = `-- name: ClaimPlan
+update tickets t set worker_id = $2, lease_until = now() + $3::interval
+from batches b where t.id = $1 and t.worker_id is null and b.id = t.batch_id and b.state = 'planning' returning t.id`
+	claimRun = `-- name: ClaimRun
+with t as (update tickets set worker_id = $2, lease_until = now() + $3::interval where id = $1 and worker_id is null
+    returning id, batch_id, first_seq, last_seq)
+update jobs j set state = 'running', ticket_id = t.id
+from t join batches b on b.id = t.batch_id and b.state = 'running'
+join inputs i on i.batch_id = t.batch_id and i.seq between t.first_seq and t.last_seq
+where j.batch_id = t.batch_id and j.seq between t.first_seq and t.last_seq and j.seq = i.seq and j.state = 'planned'
+returning j.seq, j.attempts, i.input, i.document_sha256`
+	claimRetry = `-- name: ClaimRetry
+with t as (select id, batch_id, last_seq as n from tickets where id = $1 and worker_id is null for update),
+d as (select j.batch_id, j.seq from t join batches b on b.id = t.batch_id and b.state = 'running'
+    join jobs j on j.batch_id = t.batch_id and j.due_at <= now()
+    order by j.due_at limit (select n from t) for update of j skip locked),
+u as (update tickets set worker_id = $2, lease_until = now() + $3::interval,
+        first_seq = coalesce((select min(seq) from d), 1), last_seq = coalesce((select max(seq) from d), 0)
+    where id = (select id from t))
+update jobs j set state = 'running', ticket_id = t.id, due_at = null
+from t, d, inputs i where j.batch_id = d.batch_id and j.seq = d.seq and i.batch_id = d.batch_id and i.seq = d.seq
+returning j.seq, j.attempts, i.input, i.document_sha256`
+)
+
+// ClaimPlan takes a plan ticket for a worker; ErrLeaseLost when it is gone, taken or no longer wanted.
+func (db *DB) ClaimPlan(ctx context.Context, ticket int64, worker uuid.UUID, lease time.Duration) error {
+	tag, err := db.pool.Exec(ctx, claimPlan, ticket, worker, interval(lease))
+	if err == nil && tag.RowsAffected() == 0 {
+		return ErrLeaseLost
+	}
+	return err
+}
+
+// ClaimJobs takes a run or retry ticket and the jobs behind it. No jobs: the ticket was gone or taken, or its work was done or cancelled.
+func (db *DB) ClaimJobs(ctx context.Context, t Ticket, worker uuid.UUID, lease time.Duration) ([]Claimed, error) {
+	sql := claimRun
+	if t.Purpose == PurposeRetry {
+		sql = claimRetry
+	}
+	return many[Claimed](ctx, db.pool, sql, t.ID, worker, interval(lease))
+}
+
+const closeTicket = `-- name: CloseTicket
+with t as (delete from tickets where id = $1 and purpose <> 'plan' and case when $2::uuid is null then lease_until < now() else worker_id = $2 end
+    returning id, batch_id, first_seq, last_seq),
+c as (update calls c set state = 'uncertain' from t
+    where $3 and c.batch_id = t.batch_id and c.seq between t.first_seq and t.last_seq and c.ticket_id = t.id and c.state = 'intent')
+update jobs j set ticket_id = null,
+    state = case when b.state = 'cancelling' then 'cancelled' else 'waiting' end,
+    due_at = case when b.state = 'cancelling' then null else now() end,
+    finished_at = case when b.state = 'cancelling' then now() end
+from t join batches b on b.id = t.batch_id
+where j.batch_id = t.batch_id and j.seq between t.first_seq and t.last_seq and j.state = 'running' and j.ticket_id = t.id
+returning j.seq`
+
+// CloseTicket ends a run or retry ticket of this worker. Jobs that are not settled are due again at once, without an attempt counted;
+// calls without an outcome become uncertain when the worker will never learn it (lost).
+func (db *DB) CloseTicket(ctx context.Context, ticket int64, worker uuid.UUID, lost bool) (returned int, err error) {
+	tag, err := db.pool.Exec(ctx, closeTicket, ticket, worker, lost)
+	return int(tag.RowsAffected()), err
+}
+
+const (
+	expiredTickets = `-- name: ExpiredTickets
+select id from tickets where lease_until < now() and purpose <> 'plan'`
+	reissueTickets = `-- name: ReissueTickets
+with old as (delete from tickets where
+        (worker_id is null and posted_at < now() - $1::interval * least(posts, 20)) or (lease_until < now() and purpose = 'plan')
+    returning batch_id, purpose, first_seq, last_seq, posts)
+insert into tickets (batch_id, purpose, first_seq, last_seq, posts)
+select batch_id, purpose, first_seq, last_seq, posts + 1 from old
+returning ` + ticketCols
+	forgetWorkers = `-- name: ForgetWorkers
+delete from workers where seen_at < now() - interval '10 minutes'`
+)
+
+// Sweep takes back what dead workers held and reissues tickets whose task seems lost: posted longer ago than patience, times the
+// number of posts. A reissued ticket has a new id, so the old task, should it turn up, finds nothing. The returned tickets are to be posted.
+func (db *DB) Sweep(ctx context.Context, patience time.Duration) (reissued []Ticket, returned int, err error) {
+	ids, err := many[struct{ ID int64 }](ctx, db.pool, expiredTickets)
+	if err != nil {
+		return nil, 0, err
+	}
+	for _, t := range ids {
+		tag, err := db.pool.Exec(ctx, closeTicket, t.ID, nil, true)
+		if err != nil {
+			return nil, returned, err
+		}
+		returned += int(tag.RowsAffected())
+	}
+	if _, err := db.pool.Exec(ctx, forgetWorkers); err != nil {
+		return nil, returned, err
+	}
+	reissued, err = many[Ticket](ctx, db.pool, reissueTickets, interval(patience))
+	return reissued, returned, err
+}
+
+// Worker is a live process.
+type Worker struct {
+	ID          uuid.UUID
+	Hostname    string
+	PID         int32
+	Slots       int32
+	Concurrency int32
+}
+
+const (
+	registerWorker = `-- name: RegisterWorker
+insert into workers (id, hostname, pid, slots, concurrency) values ($1, $2, $3, $4, $5)
+on conflict (id) do update set seen_at = now()`
+	removeWorker = `-- name: RemoveWorker
+delete from workers where id = $1`
+	renewLeases = `-- name: RenewLeases
+with w as (insert into workers (id, hostname, pid, slots, concurrency) values ($1, $3, $4, $5, $6)
+    on conflict (id) do update set seen_at = now())
+update tickets t set lease_until = now() + $2::interval from batches b
+where t.worker_id = $1 and t.lease_until > now() and b.id = t.batch_id
+returning t.id, b.id as batch_id, b.state = 'cancelling' as cancelling`
+)
+
+// Lease is a ticket that a worker still holds.
+type Lease struct {
+	ID         int64
+	BatchID    uuid.UUID
+	Cancelling bool
+}
+
+// Register makes a worker known to dispatch.
+func (db *DB) Register(ctx context.Context, w Worker) error {
+	_, err := db.pool.Exec(ctx, registerWorker, w.ID, w.Hostname, w.PID, w.Slots, w.Concurrency)
+	return err
+}
+
+// Unregister forgets a worker that stops in order.
+func (db *DB) Unregister(ctx context.Context, id uuid.UUID) error {
+	_, err := db.pool.Exec(ctx, removeWorker, id)
+	return err
+}
+
+// Renew extends all leases of a worker in one statement, and returns those that it still holds. An expired lease is not revived.
+func (db *DB) Renew(ctx context.Context, w Worker, lease time.Duration) ([]Lease, error) {
+	return many[Lease](ctx, db.pool, renewLeases, w.ID, interval(lease), w.Hostname, w.PID, w.Slots, w.Concurrency)
+}
