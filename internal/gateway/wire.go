@@ -1,0 +1,235 @@
+package gateway
+
+import (
+	"bytes"
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"io"
+	"net"
+	"net/http"
+	"net/url"
+	"strings"
+	"sync/atomic"
+	"time"
+)
+
+const defaultAnswerBytes = 64 << 20
+
+// Causes of a context's end that are ours, not the caller's.
+var (
+	errFirstByte = errors.New("gateway: no answer began in time")
+	errTotal     = errors.New("gateway: the request's total deadline passed")
+	errTooBig    = errors.New("gateway: the answer is over the size limit")
+)
+
+// newTransport is tuned for many calls to few hosts: no limit on connections, because the caller bounds its calls in
+// flight; idle connections kept for all of them; no compression, because answers are small and processors are not idle.
+func newTransport(proxy func(*http.Request) (*url.URL, error)) *http.Transport {
+	return &http.Transport{
+		Proxy:                  proxy,
+		DialContext:            (&net.Dialer{Timeout: 10 * time.Second, KeepAlive: 30 * time.Second}).DialContext,
+		ForceAttemptHTTP2:      true,
+		MaxIdleConnsPerHost:    4096,
+		IdleConnTimeout:        90 * time.Second,
+		TLSHandshakeTimeout:    10 * time.Second,
+		DisableCompression:     true,
+		ReadBufferSize:         16 << 10,
+		WriteBufferSize:        16 << 10,
+		MaxResponseHeaderBytes: 256 << 10,
+	}
+}
+
+// exchange is one send over HTTP and what came of it.
+type exchange struct {
+	status int
+	header http.Header
+	body   []byte // as far as it came
+	sent   bool   // bytes may have left
+	err    error  // of the transport or of reading; nil when the whole answer came
+}
+
+// post sends a body and reads the whole answer. Redirects are answers like any other.
+func post(ctx context.Context, rt http.RoundTripper, u *url.URL, header http.Header, body []byte, firstByte time.Duration, limit int64) exchange {
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	var timer *time.Timer
+	if firstByte > 0 {
+		timer = time.AfterFunc(firstByte, func() { cancel(errFirstByte) })
+	}
+	var sent atomic.Bool
+	req := (&http.Request{
+		Method: http.MethodPost, URL: u, Host: u.Host, Header: header,
+		Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1,
+		ContentLength: int64(len(body)),
+		Body:          &sending{Reader: bytes.NewReader(body), sent: &sent},
+		// The transport asks for the body again only when it knows that the server has not seen it.
+		GetBody: func() (io.ReadCloser, error) {
+			sent.Store(false)
+			return &sending{Reader: bytes.NewReader(body), sent: &sent}, nil
+		},
+	}).WithContext(ctx)
+	res, err := rt.RoundTrip(req)
+	if timer != nil {
+		timer.Stop()
+	}
+	if err != nil {
+		return exchange{sent: sent.Load(), err: cause(ctx, err)}
+	}
+	x := exchange{status: res.StatusCode, header: res.Header, sent: true}
+	x.body, err = readAll(res.Body, res.ContentLength, limit)
+	res.Body.Close()
+	if err != nil {
+		x.err = cause(ctx, err)
+	}
+	return x
+}
+
+// sending is a request body that notes that the transport began to take it.
+type sending struct {
+	*bytes.Reader
+	sent *atomic.Bool
+}
+
+func (s *sending) Read(p []byte) (int, error) {
+	s.sent.Store(true)
+	return s.Reader.Read(p)
+}
+
+// WriteTo implements io.WriterTo, which io.Copy prefers.
+func (s *sending) WriteTo(w io.Writer) (int64, error) {
+	s.sent.Store(true)
+	return s.Reader.WriteTo(w)
+}
+
+// Close implements io.Closer.
+func (s *sending) Close() error { return nil }
+
+// cause prefers the reason why ctx ended to the transport's words for it.
+func cause(ctx context.Context, err error) error {
+	if ctx.Err() != nil {
+		return context.Cause(ctx)
+	}
+	return err
+}
+
+// readAll reads up to limit bytes and fails with errTooBig beyond. The announced size saves growing, but is trusted
+// for no more than 1 MiB.
+func readAll(r io.Reader, size, limit int64) ([]byte, error) {
+	if size > limit {
+		return nil, errTooBig
+	}
+	var b bytes.Buffer
+	b.Grow(int(min(max(size, 512), 1<<20)) + bytes.MinRead)
+	n, err := b.ReadFrom(io.LimitReader(r, limit+1))
+	if n > limit {
+		return nil, errTooBig
+	}
+	return b.Bytes(), err
+}
+
+// failure turns a transport's failure into an *Error. It returns nil when the caller gave up, so that there is nobody
+// to blame: x.err then is the cause to return.
+func (x exchange) failure(ctx context.Context) *Error {
+	var e *Error
+	switch {
+	case errors.Is(x.err, errFirstByte):
+		e = ours(codeFirstByte, 0)
+	case errors.Is(x.err, errTotal):
+		e = ours(codeDeadline, 0)
+	case errors.Is(x.err, errTooBig):
+		e = ours(codeAnswerTooBig, x.status)
+	case ctx.Err() != nil:
+		return nil
+	default:
+		e = ours(networkCode(x.err), x.status)
+	}
+	e.Err, e.Uncertain = x.err, x.sent
+	return e
+}
+
+// networkCode names a connection's failure.
+func networkCode(err error) string {
+	if _, ok := errors.AsType[*net.DNSError](err); ok {
+		return codeDNS
+	}
+	if op, ok := errors.AsType[*net.OpError](err); ok && op.Op == "dial" {
+		return codeConnect
+	}
+	if _, ok := errors.AsType[*tls.CertificateVerificationError](err); ok {
+		return codeTLS
+	}
+	if _, ok := errors.AsType[x509.HostnameError](err); ok {
+		return codeTLS
+	}
+	if _, ok := errors.AsType[tls.RecordHeaderError](err); ok {
+		return codeTLS
+	}
+	return codeLost
+}
+
+// join appends a step's endpoint to a base URL. An endpoint that repeats the version at the base's end, as
+// "v1/chat/completions" does under ".../v1", loses it. It can't leave the base: neither the host nor, with "..",
+// the path.
+func join(base *url.URL, endpoint string) (*url.URL, *Error) {
+	rel, err := url.Parse("/" + strings.TrimLeft(endpoint, "/"))
+	if err != nil || rel.Host != "" || rel.Fragment != "" {
+		return nil, invalid("invalid_endpoint", "a step's endpoint is not a path with an optional query")
+	}
+	for part := range strings.SplitSeq(rel.Path, "/") {
+		if part == ".." || part == "." {
+			return nil, invalid("invalid_endpoint", "a step's endpoint must not hold . or .. as a part of its path")
+		}
+	}
+	tail := strings.TrimPrefix(rel.EscapedPath(), "/")
+	basePath := strings.TrimRight(base.EscapedPath(), "/")
+	if last := basePath[strings.LastIndexByte(basePath, '/')+1:]; isVersion(last) {
+		if rest, ok := strings.CutPrefix(tail, last+"/"); ok {
+			tail = rest
+		}
+	}
+	u := *base
+	full := basePath + "/" + tail
+	if u.Path, err = url.PathUnescape(full); err != nil {
+		return nil, invalid("invalid_endpoint", "a step's endpoint is not a path with an optional query")
+	}
+	u.RawPath = full
+	switch {
+	case base.RawQuery == "":
+		u.RawQuery = rel.RawQuery
+	case rel.RawQuery != "":
+		u.RawQuery = base.RawQuery + "&" + rel.RawQuery
+	}
+	return &u, nil
+}
+
+// isVersion matches v1, v2, v1beta and the like.
+func isVersion(s string) bool { return len(s) >= 2 && s[0] == 'v' && s[1] >= '0' && s[1] <= '9' }
+
+// parseBase reads a base URL. The error doesn't repeat it, since it may hold a password.
+func parseBase(s string) (*url.URL, error) {
+	u, err := url.Parse(strings.TrimSpace(s))
+	if err != nil || u.Host == "" || u.Scheme != "http" && u.Scheme != "https" || u.Fragment != "" {
+		return nil, errors.New("the base URL must look like https://host/path")
+	}
+	return u, nil
+}
+
+// dropped are the step headers that don't go upstream: the transport's own, and those that would make the answer
+// unreadable here. Everything for a gateway (cf-aig-...) is dropped as well.
+var dropped = map[string]bool{
+	"Host": true, "Content-Length": true, "Connection": true, "Keep-Alive": true, "Proxy-Connection": true,
+	"Proxy-Authenticate": true, "Proxy-Authorization": true, "Te": true, "Trailer": true, "Transfer-Encoding": true,
+	"Upgrade": true, "Expect": true, "Accept-Encoding": true, "Cf-Skip-Cache": true, "Cf-Cache-Ttl": true,
+}
+
+// forwarded copies a step's headers into h.
+func forwarded(h http.Header, step map[string]string) {
+	for name, value := range step {
+		name = http.CanonicalHeaderKey(name)
+		if !dropped[name] && !strings.HasPrefix(name, "Cf-Aig-") {
+			h[name] = []string{value}
+		}
+	}
+}
