@@ -347,6 +347,7 @@ create table tickets (
     purpose     text        not null check (purpose in ('plan', 'run', 'retry')),
     first_seq   integer     not null,
     last_seq    integer     not null,
+    jobs        integer     not null,
     posts       integer     not null default 1,
     posted_at   timestamptz not null default now(),
     worker_id   uuid,
@@ -359,7 +360,8 @@ comment on column tickets.id is 'Never reused: the fencing token of what is done
 comment on column tickets.batch_id is 'The batch.';
 comment on column tickets.purpose is 'plan: render inputs; run: first attempts of a range; retry: jobs that are due again.';
 comment on column tickets.first_seq is 'First job of the range.';
-comment on column tickets.last_seq is 'Last job of the range; for retry the number of jobs to take.';
+comment on column tickets.last_seq is 'Last job of the range; for retry known once it is claimed.';
+comment on column tickets.jobs is 'How many jobs it was issued for, at most.';
 comment on column tickets.posts is 'How often a task was enqueued for this piece of work.';
 comment on column tickets.posted_at is 'When the task was last enqueued.';
 comment on column tickets.worker_id is 'The worker that holds it; null while posted.';

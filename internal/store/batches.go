@@ -155,8 +155,8 @@ from d where i.batch_id = $1 and i.custom_id = d.custom_id and i.seq <> d.first_
 	sealBatch = `-- name: SealBatch
 update batches set total_jobs = $2, request_sha256 = $3 where id = $1`
 	issuePlanTickets = `-- name: IssuePlanTickets
-insert into tickets (batch_id, purpose, first_seq, last_seq)
-select $1, 'plan', s, least(s + $3 - 1, $2) from generate_series(1, $2, $3) s
+insert into tickets (batch_id, purpose, first_seq, last_seq, jobs)
+select $1, 'plan', s, least(s + $3 - 1, $2), least(s + $3 - 1, $2) - s + 1 from generate_series(1, $2, $3) s
 returning ` + ticketCols
 )
 

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5"
 )
 
 const (
@@ -38,11 +39,11 @@ from batches where id = $1 and finished_at is not null`
 
 // BatchStats counts a batch's jobs by state and by cache verdict, and its calls, tokens and money from the ledger.
 type BatchStats struct {
-	Pending, Planned, Running, Waiting, Succeeded, Failed, Cancelled         int64
-	ResultHits, Coalesced, GatewayHits, Misses, Bypassed                     int64
-	Calls, UncertainCalls, UnpricedCalls                                     int64
-	InputTokens, CachedInputTokens, OutputTokens /* input includes cached */ int64
-	CostMicrousd                                                             int64
+	Pending, Planned, Running, Waiting, Succeeded, Failed, Cancelled int64
+	ResultHits, Coalesced, GatewayHits, Misses, Bypassed             int64
+	Calls, UncertainCalls, UnpricedCalls                             int64
+	InputTokens, CachedInputTokens, OutputTokens/* input includes cached */ int64
+	CostMicrousd int64
 }
 
 // BatchStats reads the frozen counts of a finished batch and derives those of an open one from its rows.
@@ -154,4 +155,24 @@ type Result struct {
 // Results streams a batch's jobs with their answers in input order, from after afterSeq on. An empty state matches all.
 func (r Reader) Results(ctx context.Context, batch uuid.UUID, state string, afterSeq int32) iter.Seq2[Result, error] {
 	return stream[Result](ctx, r.q, streamResults, batch, state, afterSeq)
+}
+
+// Text runs one statement of the caller's and returns every value as text, for showing reports to people.
+func (r Reader) Text(ctx context.Context, sql string, args ...any) (columns []string, rows [][]string, err error) {
+	res, err := r.q.Query(ctx, sql, append([]any{pgx.QueryExecModeSimpleProtocol}, args...)...)
+	if err != nil {
+		return nil, nil, err
+	}
+	defer res.Close()
+	for _, f := range res.FieldDescriptions() {
+		columns = append(columns, f.Name)
+	}
+	for res.Next() {
+		row := make([]string, len(columns))
+		for i, v := range res.RawValues() {
+			row[i] = string(v)
+		}
+		rows = append(rows, row)
+	}
+	return columns, rows, res.Err()
 }

@@ -16,16 +16,17 @@ type Ticket struct {
 	Purpose  string // PurposePlan, PurposeRun or PurposeRetry
 	FirstSeq int32
 	LastSeq  int32
+	Jobs     int32 // at most
 }
 
 // The purposes of a ticket.
 const (
 	PurposePlan  = "plan"  // render the inputs of a range and look their keys up
 	PurposeRun   = "run"   // first attempts of the planned jobs of a range
-	PurposeRetry = "retry" // up to LastSeq jobs of the batch that are due again
+	PurposeRetry = "retry" // up to Jobs jobs of the batch that are due again
 )
 
-const ticketCols = `id, batch_id, (select kind from batches b where b.id = batch_id) as kind, purpose, first_seq, last_seq`
+const ticketCols = `id, batch_id, (select kind from batches b where b.id = batch_id) as kind, purpose, first_seq, last_seq, jobs`
 
 // OpenBatch is what dispatch needs to know of a batch that is not final.
 type OpenBatch struct {
@@ -35,8 +36,7 @@ type OpenBatch struct {
 	TotalJobs int32
 	NextSeq   int32
 	Tickets   int32 // outstanding, of any purpose
-	Due       int32 // waiting jobs that may run now, counted up to 10,000
-	Waiting   bool  // some job waits for a later time
+	Due       int32 // waiting jobs that may run now and have no ticket yet, counted up to 10,000
 }
 
 // Fleet is what all live workers can do together.
@@ -45,6 +45,7 @@ type Fleet struct {
 	Slots       int32
 	Concurrency int32
 	Tickets     int32 // outstanding run and retry tickets
+	Jobs        int32 // that those tickets were issued for
 }
 
 // Grant lets a batch have tickets: Run for the next planned jobs, Retry for due ones, each of up to Size jobs.
@@ -60,24 +61,25 @@ select pg_advisory_xact_lock(hashtext('batchwright.dispatch'))`
 	listOpenBatches = `-- name: ListOpenBatches
 select b.id, b.project_id, b.state, b.total_jobs, b.next_seq,
     (select count(*)::int from tickets t where t.batch_id = b.id) as tickets,
-    (select count(*)::int from (select 1 from jobs j where j.batch_id = b.id and j.due_at <= now() limit 10000) d) as due,
-    exists (select 1 from jobs j where j.batch_id = b.id and j.due_at > now()) as waiting
+    (select count(*)::int from (select 1 from jobs j where j.batch_id = b.id and j.due_at <= now() limit 10000) d)
+        - (select coalesce(sum(jobs), 0)::int from tickets t where t.batch_id = b.id and purpose = 'retry' and worker_id is null) as due
 from batches b where b.finished_at is null order by b.id`
 	getFleet = `-- name: GetFleet
 select count(*)::int as workers, coalesce(sum(slots), 0)::int as slots, coalesce(sum(concurrency), 0)::int as concurrency,
-    (select count(*)::int from tickets where purpose <> 'plan') as tickets
+    (select count(*)::int from tickets where purpose <> 'plan') as tickets,
+    (select coalesce(sum(jobs), 0)::int from tickets where purpose <> 'plan') as jobs
 from workers where seen_at > now() - interval '30 seconds'`
 	issueRunTickets = `-- name: IssueRunTickets
 with s as (select seq, (row_number() over (order by seq) - 1) / $2::int as part from (
         select j.seq from batches b join jobs j on j.batch_id = b.id and j.seq >= b.next_seq and j.state = 'planned'
         where b.id = $1 and b.state = 'running' order by j.seq limit $2::int * $3::int) p),
 c as (update batches set next_seq = coalesce((select max(seq) + 1 from s), total_jobs + 1) where id = $1 and state = 'running')
-insert into tickets (batch_id, purpose, first_seq, last_seq)
-select $1, 'run', min(seq), max(seq) from s group by part order by part
+insert into tickets (batch_id, purpose, first_seq, last_seq, jobs)
+select $1, 'run', min(seq), max(seq), count(*) from s group by part order by part
 returning ` + ticketCols
 	issueRetryTickets = `-- name: IssueRetryTickets
-insert into tickets (batch_id, purpose, first_seq, last_seq)
-select id, 'retry', 0, $2 from batches, generate_series(1, $3) where id = $1 and state = 'running'
+insert into tickets (batch_id, purpose, first_seq, last_seq, jobs)
+select id, 'retry', 0, 0, $2 from batches, generate_series(1, $3) where id = $1 and state = 'running'
 returning ` + ticketCols
 )
 
@@ -134,7 +136,7 @@ join inputs i on i.batch_id = t.batch_id and i.seq between t.first_seq and t.las
 where j.batch_id = t.batch_id and j.seq between t.first_seq and t.last_seq and j.seq = i.seq and j.state = 'planned'
 returning j.seq, j.attempts, i.input, i.document_sha256`
 	claimRetry = `-- name: ClaimRetry
-with t as (select id, batch_id, last_seq as n from tickets where id = $1 and worker_id is null for update),
+with t as (select id, batch_id, jobs as n from tickets where id = $1 and worker_id is null for update),
 d as (select j.batch_id, j.seq from t join batches b on b.id = t.batch_id and b.state = 'running'
     join jobs j on j.batch_id = t.batch_id and j.due_at <= now()
     order by j.due_at limit (select n from t) for update of j skip locked),
@@ -190,9 +192,9 @@ select id from tickets where lease_until < now() and purpose <> 'plan'`
 	reissueTickets = `-- name: ReissueTickets
 with old as (delete from tickets where
         (worker_id is null and posted_at < now() - $1::interval * least(posts, 20)) or (lease_until < now() and purpose = 'plan')
-    returning batch_id, purpose, first_seq, last_seq, posts)
-insert into tickets (batch_id, purpose, first_seq, last_seq, posts)
-select batch_id, purpose, first_seq, last_seq, posts + 1 from old
+    returning batch_id, purpose, first_seq, last_seq, jobs, posts)
+insert into tickets (batch_id, purpose, first_seq, last_seq, jobs, posts)
+select batch_id, purpose, first_seq, last_seq, jobs, posts + 1 from old
 returning ` + ticketCols
 	forgetWorkers = `-- name: ForgetWorkers
 delete from workers where seen_at < now() - interval '10 minutes'`

@@ -1,0 +1,167 @@
+package jobs
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"batchwright/internal/gateway"
+	"batchwright/internal/store"
+)
+
+// maxTicket is the most jobs that one ticket covers.
+const maxTicket = 500
+
+// dispatch hands out tickets as long as the window has room, and moves batches on: from planning to running, and to their end.
+func (w *Worker) dispatch(ctx context.Context) error {
+	open, tickets, err := w.DB.Dispatch(ctx, share)
+	if err != nil {
+		return fmt.Errorf("dispatch: %w", err)
+	}
+	err = w.post(ctx, tickets)
+	for _, b := range open {
+		if b.Tickets > 0 {
+			continue
+		}
+		if serr := w.advance(ctx, b); serr != nil {
+			err = errors.Join(err, fmt.Errorf("advance batch %s: %w", b.ID, serr))
+		}
+	}
+	return err
+}
+
+// advance moves a batch without outstanding tickets on, if it may.
+func (w *Worker) advance(ctx context.Context, b store.OpenBatch) error {
+	switch b.State {
+	case "planning":
+		started, err := w.DB.StartBatch(ctx, b.ID)
+		if err != nil || !started {
+			return err
+		}
+		w.Log.InfoContext(ctx, "batch planned", "batch", b.ID)
+		w.nudge()
+		_, err = w.finish(ctx, b)
+		return err
+	case "running":
+		if b.NextSeq <= b.TotalJobs || b.Due > 0 {
+			return nil
+		}
+	}
+	_, err := w.finish(ctx, b)
+	return err
+}
+
+func (w *Worker) finish(ctx context.Context, b store.OpenBatch) (bool, error) {
+	done, err := w.DB.FinishBatch(ctx, b.ID)
+	if done {
+		w.Log.InfoContext(ctx, "batch finished", "batch", b.ID)
+		w.mu.Lock()
+		delete(w.batches, b.ID)
+		w.mu.Unlock()
+	}
+	return done, err
+}
+
+// share decides who gets tickets: batches take turns, one ticket each, until the window is full. The window holds three times the calls
+// that all workers can have in flight: one in flight, one claimed behind it, one on its way, and never the backlog.
+func share(open []store.OpenBatch, f store.Fleet) []store.Grant {
+	room := 3*int(f.Concurrency) - int(f.Jobs)
+	tickets := 2*int(f.Slots) - int(f.Tickets)
+	grants := make([]store.Grant, 0, len(open))
+	index := make([]int, 0, len(open)) // into open
+	for i, b := range open {
+		if b.State == "running" && (b.NextSeq <= b.TotalJobs || b.Due > 0) {
+			grants = append(grants, store.Grant{Batch: b.ID, Size: ticketSize(b, f)})
+			index = append(index, i)
+		}
+	}
+	for more := true; more; {
+		more = false
+		for i := range grants {
+			g, b := &grants[i], open[index[i]]
+			if room <= 0 || tickets <= 0 {
+				return grants
+			}
+			due, fresh := int(b.Due)-g.Retry*g.Size, int(b.TotalJobs-b.NextSeq)+1-g.Run*g.Size
+			switch {
+			case due > 0:
+				g.Retry++
+				room -= min(due, g.Size)
+			case fresh > 0:
+				g.Run++
+				room -= min(fresh, g.Size)
+			default:
+				continue
+			}
+			tickets--
+			more = true
+		}
+	}
+	return grants
+}
+
+// ticketSize spreads a small batch over the workers, and gives a large one tickets of a quarter of a worker's calls in flight.
+func ticketSize(b store.OpenBatch, f store.Fleet) int {
+	workers := max(int(f.Workers), 1)
+	left := max(int(b.TotalJobs-b.NextSeq)+1, int(b.Due), 1)
+	even := (left + 4*workers - 1) / (4 * workers)
+	return max(1, min(even, int(f.Concurrency)/workers/4, maxTicket))
+}
+
+// planTicket plans the inputs of a range. Once begun, it is finished even when the worker is told to stop.
+func (w *Worker) planTicket(soft, hard context.Context, t store.Ticket) error {
+	if err := w.planning.Acquire(soft, 1); err != nil {
+		return err
+	}
+	defer w.planning.Release(1)
+	if err := w.DB.ClaimPlan(hard, t.ID, w.self.ID, w.o.Lease); err != nil {
+		return fmt.Errorf("claim plan: %w", err)
+	}
+	row, err := w.DB.AnyBatch(hard, t.BatchID)
+	if err != nil {
+		return fmt.Errorf("plan: %w", err)
+	}
+	b, err := compile(hard, w.DB.Reader, row)
+	if err != nil {
+		return err
+	}
+	const part = 4000
+	rows := make([]store.Planned, 0, part)
+	for in, err := range w.DB.Inputs(hard, t.BatchID, t.FirstSeq, t.LastSeq) {
+		if err != nil {
+			return fmt.Errorf("plan: read inputs: %w", err)
+		}
+		rows = append(rows, planJob(b, in))
+		if len(rows) == part && in.Seq < t.LastSeq {
+			if err := w.DB.InsertPlanned(hard, t, rows, false); err != nil {
+				return fmt.Errorf("plan: %w", err)
+			}
+			rows = rows[:0]
+		}
+	}
+	if err := w.DB.InsertPlanned(hard, t, rows, true); err != nil {
+		return fmt.Errorf("plan: %w", err)
+	}
+	w.nudge()
+	return nil
+}
+
+func planJob(b *batch, in store.Input) store.Planned {
+	p := store.Planned{Seq: in.Seq}
+	if in.Invalid != nil {
+		p.ErrorClass, p.ErrorMessage = string(gateway.InvalidRequest), storedProblem(in.Invalid)
+		return p
+	}
+	keys, err := b.kind.plan(b, in)
+	if err != nil {
+		p.ErrorClass, p.ErrorMessage = string(gateway.InvalidRequest), "the job can't be planned"
+		if f, ok := errors.AsType[*failure](err); ok {
+			p.ErrorClass, p.ErrorMessage = string(f.class), clean(f.message)
+		}
+		return p
+	}
+	for _, k := range keys {
+		p.Keys = append(p.Keys, k)
+	}
+	return p
+}

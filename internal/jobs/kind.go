@@ -1,0 +1,156 @@
+package jobs
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"time"
+
+	"batchwright/internal/gateway"
+	"batchwright/internal/prompt"
+	"batchwright/internal/store"
+)
+
+// A kind is one sort of work. Its name is stored in rows and never changes. Its methods hold no state: what a job needs is in the
+// batch and in its input.
+type kind interface {
+	name() string
+	needsTemplate() bool
+	needsModel() bool // every step of its routes names a model
+	// params checks the kind's options and returns their canonical form.
+	params(raw json.RawMessage) (json.RawMessage, *Error)
+	// accept checks one submitted job and returns the input to store, and a document if it brings one.
+	accept(b *batch, l *line) (input json.RawMessage, doc *store.NewDocument, problem *LineError)
+	// plan returns the keys under which the job's answer may be cached, in the order of preference.
+	plan(b *batch, in store.Input) ([]prompt.Key, error)
+	// run does the work of one attempt.
+	run(ctx context.Context, t *task) (result, error)
+}
+
+var kinds = map[string]kind{}
+
+// register is called from the init function of each kind's file, and nowhere else.
+func register(k kind) {
+	if kinds[k.name()] != nil {
+		panic("jobs: kind registered twice: " + k.name())
+	}
+	kinds[k.name()] = k
+}
+
+func kindByName(name string) (kind, *Error) {
+	if k := kinds[name]; k != nil {
+		return k, nil
+	}
+	return nil, invalidf("kind", "unknown kind %.40q: want %s", name, strings.Join(slices.Sorted(maps.Keys(kinds)), ", "))
+}
+
+// batch is what is fixed about a batch once it was accepted, ready for use.
+type batch struct {
+	store.Batch
+	kind     kind
+	route    Route
+	template *prompt.Template // nil for kinds without one
+	spec     prompt.Spec      // of the template
+	options  any              // the kind's decoded params
+
+	check func(s RouteStep, model string, at time.Time) string // while lines are accepted: why a step can't ask for a model
+}
+
+// result is a complete, valid answer.
+type result struct {
+	output    string
+	format    string // text or json
+	step      int    // of the route
+	model     string // asked for
+	by        string // model as the provider reported it
+	hit       bool   // the gateway's cache answered every call
+	reused    bool   // no call was made: every part was in the durable cache
+	resultKey prompt.Key
+}
+
+// compile makes a stored batch ready for use.
+func compile(ctx context.Context, db store.Reader, b store.Batch) (*batch, error) {
+	k := kinds[b.Kind]
+	if k == nil {
+		return nil, fmt.Errorf("jobs: batch %s: this binary has no kind %q", b.ID, b.Kind)
+	}
+	out := &batch{Batch: b, kind: k}
+	if err := json.Unmarshal(b.Route, &out.route); err != nil {
+		return nil, fmt.Errorf("jobs: batch %s: stored route: %w", b.ID, err)
+	}
+	if b.TemplateID != nil {
+		t, err := db.TemplateByID(ctx, *b.TemplateID)
+		if err != nil {
+			return nil, fmt.Errorf("jobs: batch %s: template: %w", b.ID, err)
+		}
+		if out.spec, out.template, err = compileTemplate(t.Spec); err != nil {
+			return nil, fmt.Errorf("jobs: batch %s: stored template: %w", b.ID, err)
+		}
+	}
+	if d, ok := k.(optionsDecoder); ok {
+		o, err := d.decode(b.Params)
+		if err != nil {
+			return nil, fmt.Errorf("jobs: batch %s: stored params: %w", b.ID, err)
+		}
+		out.options = o
+	}
+	return out, nil
+}
+
+// optionsDecoder is implemented by kinds with options.
+type optionsDecoder interface {
+	decode(params json.RawMessage) (any, error)
+}
+
+func compileTemplate(raw json.RawMessage) (prompt.Spec, *prompt.Template, error) {
+	spec, err := prompt.ParseSpec(raw)
+	if err != nil {
+		return prompt.Spec{}, nil, err
+	}
+	t, err := prompt.Compile(spec)
+	return spec, t, err
+}
+
+// keyOf finds the key that belongs to the model that answered.
+func keyOf(models []string, keys []prompt.Key, model string) (prompt.Key, bool) {
+	i := slices.Index(models, model)
+	if i < 0 || i >= len(keys) {
+		return prompt.Key{}, false
+	}
+	return keys[i], true
+}
+
+// noParams is for kinds without options.
+func noParams(raw json.RawMessage) (json.RawMessage, *Error) {
+	var m map[string]json.RawMessage
+	if len(raw) > 0 && (json.Unmarshal(raw, &m) != nil || len(m) > 0) {
+		return nil, invalidf("params", "this kind takes none")
+	}
+	return json.RawMessage(`{}`), nil
+}
+
+// verdict judges a gateway's answer by its finish reason and text; nil is good.
+func verdict(r *gateway.Response, maxTokens int) *failure {
+	switch r.Finish {
+	case gateway.FinishLength:
+		limit := "the model's limit"
+		if maxTokens > 0 {
+			limit = fmt.Sprintf("max_tokens %d", maxTokens)
+		}
+		return failf(gateway.Truncated, "the answer was cut off at %s: raise it", limit)
+	case gateway.FinishFiltered:
+		return failf(gateway.ContentFiltered, "the provider's content filter or the model itself refused")
+	}
+	if strings.TrimSpace(r.Text) == "" {
+		f := failf(gateway.InvalidOutput, "the model answered nothing (finish reason %s)", r.Finish)
+		f.retry = true
+		return f
+	}
+	return nil
+}
+
+// callTimeout bounds one walk through a route.
+const callTimeout = 10 * time.Minute

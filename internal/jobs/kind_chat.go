@@ -1,0 +1,123 @@
+package jobs
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"time"
+
+	"batchwright/internal/gateway"
+	"batchwright/internal/prompt"
+	"batchwright/internal/store"
+)
+
+func init() { register(chat{}) }
+
+// chat sends a raw OpenAI chat body, byte for byte.
+type chat struct{}
+
+func (chat) name() string                                         { return "chat" }
+func (chat) needsTemplate() bool                                  { return false }
+func (chat) needsModel() bool                                     { return false }
+func (chat) params(raw json.RawMessage) (json.RawMessage, *Error) { return noParams(raw) }
+
+// chatBody is the part of a body that we must understand.
+type chatBody struct {
+	Model               string            `json:"model"`
+	Messages            []json.RawMessage `json:"messages"`
+	Stream              bool              `json:"stream"`
+	N                   *int              `json:"n"`
+	MaxTokens           int               `json:"max_tokens"`
+	MaxCompletionTokens int               `json:"max_completion_tokens"`
+	ResponseFormat      struct {
+		Type string `json:"type"`
+	} `json:"response_format"`
+}
+
+func (b chatBody) maxTokens() int { return max(b.MaxTokens, b.MaxCompletionTokens) }
+
+func (c chat) accept(b *batch, l *line) (json.RawMessage, *store.NewDocument, *LineError) {
+	if err := l.only("body"); err != nil {
+		return nil, nil, err
+	}
+	var body chatBody
+	if err := json.Unmarshal(l.Body, &body); err != nil {
+		return nil, nil, l.problem("body", "invalid_body", jsonProblem(err)+": want an OpenAI chat completions body")
+	}
+	switch {
+	case body.Model == "":
+		return nil, nil, l.problem("body.model", "missing", "is missing")
+	case len(body.Messages) == 0:
+		return nil, nil, l.problem("body.messages", "missing", "is missing or empty")
+	case body.Stream:
+		return nil, nil, l.problem("body.stream", "unsupported", "a batch doesn't stream: leave it out")
+	case body.N != nil && *body.N != 1:
+		return nil, nil, l.problem("body.n", "unsupported", "a job has one answer: submit it n times with cache off instead")
+	}
+	if _, _, err := prompt.KeyRaw(l.Body); err != nil {
+		return nil, nil, l.problem("body", "invalid_body", promptProblem(err))
+	}
+	for i, s := range b.route.Steps {
+		if s.Model != "" && s.Model != body.Model {
+			return nil, nil, l.problem("body.model", "model_mismatch",
+				fmt.Sprintf("is not the model %q of the route's step %d: the body is sent byte for byte, so they must agree, or the step must name none", s.Model, i))
+		}
+		if reason := b.checkModel(s, body.Model); reason != "" {
+			return nil, nil, l.problem("body.model", "unknown_model", reason)
+		}
+	}
+	return l.Body, nil, nil
+}
+
+func (chat) plan(_ *batch, in store.Input) ([]prompt.Key, error) {
+	key, _, err := prompt.KeyRaw(in.Input)
+	if err != nil {
+		return nil, failf(gateway.InvalidRequest, "the body can't be read: %s", promptProblem(err))
+	}
+	return []prompt.Key{key}, nil
+}
+
+func (c chat) run(ctx context.Context, t *task) (result, error) {
+	raw := json.RawMessage(t.job.Input)
+	var body chatBody
+	if err := json.Unmarshal(raw, &body); err != nil {
+		return result{}, failf(gateway.InvalidRequest, "the body can't be read: %s", jsonProblem(err))
+	}
+	keys, err := c.plan(t.batch, store.Input{Input: raw})
+	if err != nil {
+		return result{}, err
+	}
+	steps := make([]gateway.Step, len(t.batch.route.Steps))
+	for i, s := range t.batch.route.Steps {
+		if steps[i], err = gateway.NewRawStep(s.Provider, body.Model, raw, s.config()); err != nil {
+			return result{}, err
+		}
+	}
+	resp, err := t.call(ctx, steps, prompt.EstimateTokens(string(raw)), body.maxTokens())
+	if err != nil {
+		return result{}, err
+	}
+	out := result{output: resp.Text, format: prompt.FormatText, step: resp.Step, model: body.Model, by: resp.Model,
+		hit: resp.CacheStatus == gateway.CacheHit, resultKey: keys[0]}
+	if f := verdict(resp, body.maxTokens()); f != nil {
+		return out, f
+	}
+	if body.ResponseFormat.Type == "json_object" || body.ResponseFormat.Type == "json_schema" {
+		text, ok := asJSON(resp.Text)
+		if !ok {
+			f := failf(gateway.InvalidOutput, "the answer is not JSON")
+			f.retry = true
+			return out, f
+		}
+		out.output, out.format = text, prompt.FormatJSON
+	}
+	return out, nil
+}
+
+// checkModel is set by the service that accepts the batch.
+func (b *batch) checkModel(s RouteStep, model string) string {
+	if b.check == nil {
+		return ""
+	}
+	return b.check(s, model, time.Now())
+}

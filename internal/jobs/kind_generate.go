@@ -1,0 +1,83 @@
+package jobs
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"strings"
+
+	"batchwright/internal/gateway"
+	"batchwright/internal/prompt"
+	"batchwright/internal/store"
+)
+
+func init() { register(generate{}) }
+
+// generate renders a template with a job's variables and asks for one answer, as text or JSON.
+type generate struct{}
+
+func (generate) name() string                                         { return "generate" }
+func (generate) needsTemplate() bool                                  { return true }
+func (generate) needsModel() bool                                     { return true }
+func (generate) params(raw json.RawMessage) (json.RawMessage, *Error) { return noParams(raw) }
+
+func (generate) accept(b *batch, l *line) (json.RawMessage, *store.NewDocument, *LineError) {
+	if err := l.only("variables"); err != nil {
+		return nil, nil, err
+	}
+	vars := l.Variables
+	if len(vars) == 0 {
+		vars = json.RawMessage(`{}`)
+	}
+	if err := b.template.Check(vars); err != nil {
+		return nil, nil, l.problem("variables", "invalid_variables", promptProblem(err))
+	}
+	return vars, nil, nil
+}
+
+// promptProblem words an error of package prompt.
+func promptProblem(err error) string {
+	if e, ok := errors.AsType[*prompt.Error](err); ok {
+		return e.Error()
+	}
+	return "can't be read"
+}
+
+func (generate) request(b *batch, vars json.RawMessage) (*prompt.Request, error) {
+	messages, err := b.template.Render(vars)
+	if err != nil {
+		return nil, failf(gateway.InvalidRequest, "the template can't be rendered: %s", promptProblem(err))
+	}
+	s := b.spec.Sampling
+	return &prompt.Request{
+		Messages: messages, MaxTokens: s.MaxTokens, Temperature: s.Temperature, TopP: s.TopP, Seed: s.Seed, Stop: s.Stop,
+		JSON: b.spec.Output.Format == prompt.FormatJSON, Schema: b.spec.Output.Schema,
+	}, nil
+}
+
+func (g generate) plan(b *batch, in store.Input) ([]prompt.Key, error) {
+	r, err := g.request(b, in.Input)
+	if err != nil {
+		return nil, err
+	}
+	return r.Keys(b.route.models("")), nil
+}
+
+func (g generate) run(ctx context.Context, t *task) (result, error) {
+	r, err := g.request(t.batch, t.job.Input)
+	if err != nil {
+		return result{}, err
+	}
+	return t.complete(ctx, r)
+}
+
+// asJSON returns the JSON value in an answer, which may stand in a fenced block.
+func asJSON(text string) (string, bool) {
+	text = strings.TrimSpace(text)
+	if rest, ok := strings.CutPrefix(text, "```"); ok {
+		if _, body, ok := strings.Cut(rest, "\n"); ok {
+			text = strings.TrimSpace(strings.TrimSuffix(strings.TrimSpace(body), "```"))
+		}
+	}
+	return text, json.Valid([]byte(text))
+}

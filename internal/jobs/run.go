@@ -1,0 +1,290 @@
+package jobs
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"runtime/debug"
+	"slices"
+	"sync"
+	"time"
+
+	"batchwright/internal/gateway"
+	"batchwright/internal/store"
+)
+
+// runTicket claims the jobs behind a ticket, runs them, and closes the ticket when each is settled or handed back.
+func (w *Worker) runTicket(soft, hard context.Context, t store.Ticket) error {
+	n := int64(min(max(t.Jobs, 1), maxTicket))
+	if err := w.room.Acquire(soft, n); err != nil {
+		return err // the ticket stays posted; another worker gets it
+	}
+	b, err := w.load(soft, t.BatchID)
+	if err != nil {
+		w.room.Release(n)
+		return err
+	}
+	ctx, cut := context.WithCancel(hard)
+	defer cut()
+	l := &lease{ticket: t, stop: make(chan struct{}), cut: cut}
+	claimed, err := w.DB.ClaimJobs(soft, t, w.self.ID, w.o.Lease)
+	if err != nil { // claimed or not, nobody knows: if so, the lease expires
+		w.room.Release(n)
+		return fmt.Errorf("claim jobs: %w", err)
+	}
+	w.room.Release(n - min(n, int64(len(claimed))))
+	w.mu.Lock() // not before the claim: a heartbeat would take a ticket that isn't ours yet for a lost one
+	w.leases[t.ID] = l
+	w.mu.Unlock()
+	defer func() {
+		w.mu.Lock()
+		delete(w.leases, t.ID)
+		w.mu.Unlock()
+	}()
+	if soft.Err() != nil {
+		l.close()
+	}
+	var wg sync.WaitGroup
+	for _, job := range claimed {
+		wg.Go(func() {
+			defer w.room.Release(1)
+			w.runJob(ctx, &task{w: w, batch: b, lease: l, job: job})
+		})
+	}
+	wg.Wait()
+	return w.closeTicket(context.WithoutCancel(soft), b, t)
+}
+
+func (w *Worker) closeTicket(ctx context.Context, b *batch, t store.Ticket) error {
+	ctx, cancel := context.WithTimeout(ctx, w.o.Lease)
+	defer cancel()
+	returned, err := w.DB.CloseTicket(ctx, t.ID, w.self.ID, true)
+	if err != nil {
+		return fmt.Errorf("close ticket: %w", err)
+	}
+	if returned > 0 {
+		w.Log.InfoContext(ctx, "jobs handed back", "batch", b.ID, "ticket", t.ID, "jobs", returned)
+	}
+	w.nudge()
+	return nil
+}
+
+func (w *Worker) runJob(ctx context.Context, t *task) {
+	out, err := w.attempt(ctx, t)
+	s, ok := t.settle(out, err)
+	if !ok {
+		s.job = nil // handed back when the ticket closes; what its calls took is written all the same
+	}
+	if s.job == nil && len(s.calls) == 0 {
+		return
+	}
+	// The settlement is written even when ctx was cut: the answer is paid for.
+	if err := w.settlements.do(context.WithoutCancel(ctx), s); err != nil && !errors.Is(err, store.ErrLeaseLost) {
+		w.Log.ErrorContext(ctx, "settlement lost, the job will run again", "batch", t.batch.ID, "seq", t.job.Seq, "err", err)
+	}
+}
+
+func (w *Worker) attempt(ctx context.Context, t *task) (out result, err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			w.Log.ErrorContext(ctx, "job panicked", "batch", t.batch.ID, "seq", t.job.Seq, "panic", fmt.Sprint(p), "stack", string(debug.Stack()))
+			err = failf(gateway.Server, "the worker failed on this job; its log says why")
+		}
+	}()
+	return t.batch.kind.run(ctx, t)
+}
+
+// settle is the whole policy: what becomes of a job after an attempt. Not ok: the job goes back without an attempt counted.
+func (t *task) settle(out result, err error) (settlement, bool) {
+	s := settlement{calls: t.take()}
+	t.mu.Lock()
+	total := t.totals
+	t.mu.Unlock()
+	job := &store.Settlement{
+		ProjectID: t.batch.ProjectID, BatchID: t.batch.ID, Seq: t.job.Seq, TicketID: t.lease.ticket.ID,
+		Counted: true, Calls: total.calls, InputTokens: total.input, CachedInputTokens: total.cached, OutputTokens: total.output, CostMicrousd: total.microusd(),
+	}
+	s.job, s.followers = job, t.batch.HasFollowers
+	if err == nil {
+		t.succeed(&s, out, total)
+		return s, true
+	}
+	class, message, retry, wait := t.judge(err)
+	if class == gateway.Cancelled {
+		return s, false
+	}
+	job.ErrorClass, job.ErrorMessage = string(class), clean(message)
+	job.Counted = class != gateway.RateLimited
+	attempts := t.job.Attempts
+	if job.Counted {
+		attempts++
+	}
+	if retry && int(attempts) < t.w.o.MaxAttempts {
+		job.State, job.RetryIn = "waiting", max(wait, backoff(attempts))
+		return s, true
+	}
+	job.State = "failed"
+	return s, true
+}
+
+func (t *task) succeed(s *settlement, out result, total totals) {
+	job := s.job
+	step := t.batch.route.Steps[out.step]
+	key := out.resultKey
+	if t.batch.Cache == "off" {
+		key = ownKey(t.batch.ID, t.job.Seq)
+	}
+	job.State, job.ResultKey, job.Provider, job.Model = "succeeded", key[:], step.Provider, out.model
+	switch {
+	case t.batch.Cache != "use":
+		job.CacheStatus = "bypass"
+	case out.reused:
+		job.CacheStatus = "result_hit"
+	case out.hit:
+		job.CacheStatus = "gateway_hit"
+	default:
+		job.CacheStatus = "miss"
+	}
+	s.answers = append(s.answers, store.Completion{
+		ProjectID: t.batch.ProjectID, Key: key, Refresh: t.batch.Cache == "refresh", Model: out.model, Provider: step.Provider,
+		AnsweredBy: clean(out.by), Format: out.format, Output: clean(out.output),
+		InputTokens: total.input, CachedInputTokens: total.cached, OutputTokens: total.output, CostMicrousd: total.microusd(),
+	})
+}
+
+// judge turns an attempt's error into its class, its words, and whether and when to try again. Class cancelled hands the job back.
+func (t *task) judge(err error) (class gateway.Class, message string, retry bool, wait time.Duration) {
+	if f, ok := errors.AsType[*failure](err); ok {
+		return f.class, f.message, f.retry, 0
+	}
+	if errors.Is(err, errHandedBack) {
+		return gateway.Cancelled, "", false, 0
+	}
+	if e, ok := errors.AsType[*gateway.Error](err); ok {
+		switch e.Class {
+		case gateway.RateLimited, gateway.Overloaded, gateway.Timeout, gateway.Network, gateway.Server:
+			retry = true
+		}
+		return e.Class, e.Error(), retry, min(e.RetryAfter, time.Hour)
+	}
+	if errors.Is(err, context.Canceled) || store.IsTransient(err) { // our own stop, or our own database: not the job's fault
+		return gateway.Cancelled, "", false, 0
+	}
+	return gateway.Unknown, err.Error(), false, 0
+}
+
+// backoff is the wait after a job's nth attempt: 2 s doubling to a minute, half of it random.
+func backoff(attempts int32) time.Duration {
+	d := min(2*time.Second<<min(max(attempts-1, 0), 10), time.Minute)
+	return d/2 + rand.N(d/2+1)
+}
+
+// settlement is what one task hands to the writer: how calls ended, answers to keep, and what becomes of the job.
+type settlement struct {
+	calls     []store.Outcome
+	answers   []store.Completion
+	job       *store.Settlement
+	followers bool
+}
+
+// writeSettlements writes a set in one transaction. When the set can't be written as it is, its items are tried apart, so that one bad row
+// costs one job.
+func (w *Worker) writeSettlements(ctx context.Context, items []settlement) []error {
+	var calls []store.Outcome
+	var answers []store.Completion
+	var jobs []store.Settlement
+	followers := false
+	for i := range items {
+		calls = append(calls, items[i].calls...)
+		answers = append(answers, items[i].answers...)
+		if items[i].job != nil {
+			jobs = append(jobs, *items[i].job)
+		}
+		followers = followers || items[i].followers
+	}
+	// Two writers that insert the same keys in different orders would wait for each other.
+	slices.SortFunc(answers, func(a, b store.Completion) int { return bytes.Compare(a.Key[:], b.Key[:]) })
+	var done []store.Settled
+	err := w.persist(ctx, func(ctx context.Context) (err error) {
+		done, err = w.DB.Settle(ctx, calls, answers, jobs, followers)
+		return err
+	})
+	if err != nil && len(items) > 1 {
+		mid := len(items) / 2
+		return append(spread(w.writeSettlements(ctx, items[:mid]), mid), spread(w.writeSettlements(ctx, items[mid:]), len(items)-mid)...)
+	}
+	if err != nil {
+		return []error{err}
+	}
+	if len(done) == len(jobs) {
+		return nil
+	}
+	accepted := make(map[store.Settled]bool, len(done))
+	for _, d := range done {
+		accepted[d] = true
+	}
+	errs := make([]error, len(items))
+	for i := range items {
+		if j := items[i].job; j != nil && !accepted[store.Settled{BatchID: j.BatchID, Seq: j.Seq}] {
+			errs[i] = store.ErrLeaseLost
+		}
+	}
+	return errs
+}
+
+func spread(errs []error, n int) []error {
+	if errs == nil {
+		return make([]error, n)
+	}
+	return errs
+}
+
+func (w *Worker) writeIntents(ctx context.Context, items []store.Intent) []error {
+	var allowed []store.CallID
+	err := w.persist(ctx, func(ctx context.Context) (err error) {
+		allowed, err = w.DB.InsertIntents(ctx, items)
+		return err
+	})
+	switch {
+	case err == nil && len(allowed) == len(items):
+		return nil
+	case err != nil && len(items) > 1 && !errors.Is(err, context.Canceled):
+		mid := len(items) / 2
+		return append(spread(w.writeIntents(ctx, items[:mid]), mid), spread(w.writeIntents(ctx, items[mid:]), len(items)-mid)...)
+	}
+	ok := make(map[store.CallID]bool, len(allowed))
+	for _, id := range allowed {
+		ok[id] = true
+	}
+	errs := make([]error, len(items))
+	for i := range items {
+		if err != nil {
+			errs[i] = fmt.Errorf("write intent: %w", err)
+		} else if !ok[items[i].CallID] {
+			errs[i] = store.ErrLeaseLost
+		}
+	}
+	return errs
+}
+
+// persist repeats a write while the database can't be reached, for as long as a lease may last: longer than that nobody waits for it.
+func (w *Worker) persist(ctx context.Context, write func(context.Context) error) error {
+	ctx, cancel := context.WithTimeout(ctx, w.o.Lease)
+	defer cancel()
+	for n := int32(0); ; n++ {
+		err := write(ctx)
+		if err == nil || !store.IsTransient(err) || ctx.Err() != nil {
+			return err
+		}
+		w.Log.WarnContext(ctx, "database write failed, will be tried again", "err", err)
+		timer := time.NewTimer(min(100*time.Millisecond<<n, 2*time.Second))
+		select {
+		case <-timer.C:
+		case <-ctx.Done():
+			timer.Stop()
+			return err
+		}
+	}
+}

@@ -1,0 +1,430 @@
+package jobs
+
+import (
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"hash"
+	"iter"
+	"log/slog"
+	"unicode/utf8"
+
+	"github.com/google/uuid"
+
+	"batchwright/internal/pricing"
+	"batchwright/internal/prompt"
+	"batchwright/internal/store"
+)
+
+// Service is the writing half of the API.
+type Service struct {
+	DB            *store.DB
+	Prices        *pricing.Table
+	CheckProvider func(provider string) error                       // why no call can go to a provider here, in words for people
+	Post          func(ctx context.Context, t []store.Ticket) error // enqueues tickets; may lose or double them
+	Log           *slog.Logger
+}
+
+// Spec is what a submission says about the batch as a whole.
+type Spec struct {
+	Kind           string
+	Name           string
+	Template       string          // "name" or "name@version"
+	Route          json.RawMessage // a JSON string or object, see ParseRoute
+	Params         json.RawMessage
+	OnInvalid      string // refuse (default) or skip
+	Cache          string // use (default), refresh or off
+	Metadata       map[string]string
+	IdempotencyKey string
+}
+
+// Line is one job as it was received. Its byte slices need not stay valid when the next line is asked for.
+type Line struct {
+	Number int             // as the submitter counts, from 1
+	Raw    json.RawMessage // the job object
+	Upload *Upload         // or a document
+	Err    error           // or why the line couldn't be read
+}
+
+// Upload is a document that came as a file.
+type Upload struct {
+	Name        string
+	ContentType string
+	Data        []byte
+}
+
+// maxLineErrors is how many bad lines a refusal lists.
+const maxLineErrors = 100
+
+// Submit checks, stores and announces a batch, all or nothing. The same idempotency key with the same submission returns the first batch
+// again, with replayed set. An error from lines ends it and is returned as it is.
+//
+// Errors are *[Error]: invalid for the batch's own fields, unprocessable with the bad lines unless they are skipped, conflict when the
+// idempotency key belongs to another submission.
+func (s *Service) Submit(ctx context.Context, project store.Project, spec Spec, lines iter.Seq2[Line, error]) (_ store.Batch, replayed bool, err error) {
+	in := &intake{service: s, spec: spec, hash: sha256.New()}
+	if err := in.open(ctx, project); err != nil {
+		return store.Batch{}, false, err
+	}
+	if spec.IdempotencyKey != "" {
+		first, err := s.DB.BatchByKey(ctx, project.ID, spec.IdempotencyKey)
+		if err == nil {
+			return in.replay(first, lines)
+		} else if !errors.Is(err, store.ErrNotFound) {
+			return store.Batch{}, false, err
+		}
+	}
+	b, tickets, err := s.DB.CreateBatch(ctx, in.row, in.chunks(lines), in.seal)
+	switch dup, _ := errors.AsType[*store.DuplicateError](err); {
+	case dup != nil:
+		return store.Batch{}, false, in.duplicates(dup)
+	case errors.Is(err, store.ErrConflict) && spec.IdempotencyKey != "":
+		// Another request with the key came first, after we looked: the batch's row clashed, and no line was read yet.
+		first, ferr := s.DB.BatchByKey(ctx, project.ID, spec.IdempotencyKey)
+		if ferr != nil {
+			return store.Batch{}, false, ferr
+		}
+		return in.replay(first, lines)
+	case err != nil:
+		return store.Batch{}, false, err
+	}
+	if err := s.Post(ctx, tickets); err != nil {
+		s.Log.WarnContext(ctx, "tickets not posted, the sweep will", "batch", b.ID, "err", err)
+	}
+	s.Log.InfoContext(ctx, "batch accepted", "batch", b.ID, "project", project.ID, "kind", b.Kind, "jobs", b.TotalJobs)
+	return b, false, nil
+}
+
+// intake reads one submission.
+type intake struct {
+	service *Service
+	spec    Spec
+	kind    kind
+	batch   *batch
+	row     store.NewBatch
+	hash    hash.Hash
+	seq     int32
+	numbers []number // where line numbers and sequence numbers part
+	bad     []LineError
+	badN    int
+}
+
+// number says that from seq on, a job's line is seq + ahead.
+type number struct {
+	seq   int32
+	ahead int
+}
+
+func (in *intake) open(ctx context.Context, project store.Project) error {
+	s, spec := in.service, &in.spec
+	k, kerr := kindByName(spec.Kind)
+	if kerr != nil {
+		return kerr
+	}
+	in.kind = k
+	for _, c := range []struct{ field, value, first, second, third string }{
+		{"on_invalid", spec.OnInvalid, "refuse", "skip", "skip"}, {"cache", spec.Cache, "use", "refresh", "off"}} {
+		if c.value != "" && c.value != c.first && c.value != c.second && c.value != c.third {
+			return invalidf(c.field, "%.40q is unknown", c.value)
+		}
+	}
+	if spec.OnInvalid == "" {
+		spec.OnInvalid = "refuse"
+	}
+	if spec.Cache == "" {
+		spec.Cache = "use"
+	}
+	if len(spec.Name) > 200 || !utf8.ValidString(spec.Name) {
+		return invalidf("name", "is longer than 200 bytes or not valid UTF-8")
+	}
+	route, routeID, err := s.resolveRoute(ctx, project.ID, spec.Route, k)
+	if err != nil {
+		return err
+	}
+	params, perr := k.params(spec.Params)
+	if perr != nil {
+		return perr
+	}
+	id, err := uuid.NewV7()
+	if err != nil {
+		return err
+	}
+	routeJSON, err := json.Marshal(route)
+	if err != nil {
+		return err
+	}
+	if spec.Metadata == nil {
+		spec.Metadata = map[string]string{}
+	}
+	metadata, err := json.Marshal(spec.Metadata)
+	if err != nil {
+		return err
+	}
+	if len(metadata) > 16<<10 || bytes.Contains(metadata, []byte(`\u0000`)) {
+		return invalidf("metadata", "is over 16 KiB or has a NUL character")
+	}
+	in.row = store.NewBatch{ID: id, ProjectID: project.ID, Name: clean(spec.Name), Kind: spec.Kind, RouteID: routeID, Route: routeJSON, Params: params,
+		Metadata: metadata, OnInvalid: spec.OnInvalid, Cache: spec.Cache, IdempotencyKey: spec.IdempotencyKey}
+	in.batch = &batch{kind: k, route: route, check: s.checkModel}
+	if err := in.openTemplate(ctx, project.ID); err != nil {
+		return err
+	}
+	head, err := json.Marshal([]any{spec.Kind, spec.Name, spec.Template, spec.Route, spec.Params, spec.OnInvalid, spec.Cache, spec.Metadata})
+	if err != nil {
+		return err
+	}
+	in.absorb(head)
+	return nil
+}
+
+func (in *intake) openTemplate(ctx context.Context, project uuid.UUID) error {
+	name := in.spec.Template
+	if !in.kind.needsTemplate() {
+		if name != "" {
+			return invalidf("template", "the kind %s takes none", in.spec.Kind)
+		}
+		return nil
+	}
+	if name == "" {
+		return invalidf("template", "is missing: the kind %s renders one", in.spec.Kind)
+	}
+	base, version, err := splitVersion(name)
+	if err != nil {
+		return invalidf("template", "%s", err.Error())
+	}
+	t, err := in.service.DB.TemplateByName(ctx, project, base, version)
+	if errors.Is(err, store.ErrNotFound) {
+		return invalidf("template", "unknown template %.80q: save it first with POST /v1/templates", name)
+	} else if err != nil {
+		return err
+	}
+	in.row.TemplateID = &t.ID
+	in.batch.spec, in.batch.template, err = compileTemplate(t.Spec)
+	return err
+}
+
+// absorb adds a part to the submission's hash, with its length, so that parts can't run into one another.
+func (in *intake) absorb(part []byte) {
+	var n [8]byte
+	for i := range n {
+		n[i] = byte(len(part) >> (8 * i))
+	}
+	in.hash.Write(n[:])
+	in.hash.Write(part)
+}
+
+func (in *intake) absorbLine(l Line) {
+	if u := l.Upload; u != nil {
+		in.absorb([]byte(u.Name))
+		in.absorb([]byte(u.ContentType))
+		in.absorb(u.Data)
+		return
+	}
+	in.absorb(l.Raw)
+}
+
+// Chunks end at whichever of these comes first.
+const (
+	chunkLines = 5000
+	chunkBytes = 4 << 20
+)
+
+// chunks checks the lines and gathers the good ones. After a bad line, unless bad ones are skipped, it only counts.
+func (in *intake) chunks(lines iter.Seq2[Line, error]) iter.Seq2[store.Chunk, error] {
+	return func(yield func(store.Chunk, error) bool) {
+		var c store.Chunk
+		size := 0
+		for l, err := range lines {
+			if err != nil {
+				yield(store.Chunk{}, err)
+				return
+			}
+			in.absorbLine(l)
+			row, doc, problem := in.accept(l)
+			if problem != nil {
+				in.note(*problem)
+				if in.spec.OnInvalid == "refuse" {
+					c = store.Chunk{}
+					continue
+				}
+				row = in.skipped(l, problem)
+			} else if in.badN > 0 && in.spec.OnInvalid == "refuse" {
+				continue
+			}
+			c.Inputs = append(c.Inputs, row)
+			size += len(row.Input) + 64
+			if doc != nil {
+				c.Documents = append(c.Documents, *doc)
+				size += len(doc.Body)
+			}
+			if len(c.Inputs) >= chunkLines || size >= chunkBytes {
+				if !yield(c, nil) {
+					return
+				}
+				c, size = store.Chunk{}, 0
+			}
+		}
+		if err := in.end(); err != nil {
+			yield(store.Chunk{}, err)
+			return
+		}
+		if len(c.Inputs) > 0 {
+			yield(c, nil)
+		}
+	}
+}
+
+func (in *intake) end() error {
+	switch {
+	case in.badN > 0 && in.spec.OnInvalid == "refuse":
+		return &Error{Code: Unprocessable, Field: "jobs", LineCount: in.badN, Lines: in.bad,
+			Message: fmt.Sprintf("%d of %d jobs can't be run; nothing was accepted. Correct them, or submit with on_invalid=skip", in.badN, in.seq)}
+	case in.seq == 0:
+		return invalidf("jobs", "is empty: a batch has at least one job")
+	}
+	return nil
+}
+
+func (in *intake) note(e LineError) {
+	in.badN++
+	if len(in.bad) < maxLineErrors {
+		in.bad = append(in.bad, e)
+	}
+}
+
+func (in *intake) accept(l Line) (store.NewInput, *store.NewDocument, *LineError) {
+	in.seq++
+	if ahead := l.Number - int(in.seq); len(in.numbers) == 0 && ahead != 0 || len(in.numbers) > 0 && in.numbers[len(in.numbers)-1].ahead != ahead {
+		in.numbers = append(in.numbers, number{in.seq, ahead})
+	}
+	row := store.NewInput{Seq: in.seq}
+	if l.Err != nil {
+		return row, nil, &LineError{Line: l.Number, Code: "unreadable", Message: l.Err.Error()}
+	}
+	parsed, problem := parseLine(l)
+	if problem != nil {
+		return row, nil, problem
+	}
+	row.CustomID = parsed.CustomID
+	input, doc, problem := in.kind.accept(in.batch, parsed)
+	if problem != nil {
+		return row, nil, problem
+	}
+	row.Input = input
+	if doc != nil {
+		row.DocumentSHA256 = doc.SHA256
+	}
+	return row, doc, nil
+}
+
+// skipped is the row of a bad line in a batch that skips them: it becomes a failed job.
+func (in *intake) skipped(l Line, problem *LineError) store.NewInput {
+	row := store.NewInput{Seq: in.seq}
+	if problem.CustomID != "" {
+		row.CustomID = &problem.CustomID
+	}
+	reason, err := json.Marshal(storedReason{problem.Code, problem.Field, fmt.Sprintf("line %d: %s", l.Number, problem.Message)})
+	if err != nil {
+		reason = json.RawMessage(`{"code":"invalid","message":"the line can't be run"}`)
+	}
+	row.Invalid = reason
+	return row
+}
+
+type storedReason struct {
+	Code    string `json:"code"`
+	Field   string `json:"field,omitempty"`
+	Message string `json:"message"`
+}
+
+func storedProblem(raw json.RawMessage) string {
+	var r storedReason
+	if err := json.Unmarshal(raw, &r); err != nil {
+		return "the line can't be run"
+	}
+	if r.Field != "" {
+		return clean(r.Field + ": " + r.Message)
+	}
+	return clean(r.Message)
+}
+
+func (in *intake) seal() (int32, [32]byte) { return in.seq, [32]byte(in.hash.Sum(nil)) }
+
+// replay consumes a stream whose idempotency key is known, to tell a repeat from another submission.
+func (in *intake) replay(first store.Batch, lines iter.Seq2[Line, error]) (store.Batch, bool, error) {
+	for l, err := range lines {
+		if err != nil {
+			return store.Batch{}, false, err
+		}
+		in.absorbLine(l)
+	}
+	return in.compare(first)
+}
+
+func (in *intake) compare(first store.Batch) (store.Batch, bool, error) {
+	if !bytes.Equal(in.hash.Sum(nil), first.RequestSHA256) {
+		return store.Batch{}, false, &Error{Code: Conflict, Field: "Idempotency-Key",
+			Message: "belongs to another submission: use a new key, or send the same bytes again"}
+	}
+	return first, true, nil
+}
+
+func (in *intake) duplicates(d *store.DuplicateError) *Error {
+	e := &Error{Code: Unprocessable, Field: "jobs", LineCount: len(d.Duplicates),
+		Message: "custom_ids are not unique; nothing was accepted. Correct them, or submit with on_invalid=skip"}
+	for _, dup := range d.Duplicates {
+		e.Lines = append(e.Lines, LineError{Line: in.line(dup.Seq), CustomID: dup.CustomID, Field: "custom_id", Code: "duplicate_custom_id",
+			Message: fmt.Sprintf("is the same as in line %d: give each job its own", in.line(dup.FirstSeq))})
+	}
+	return e
+}
+
+// line returns the submitter's number of a job.
+func (in *intake) line(seq int32) int {
+	ahead := 0
+	for _, n := range in.numbers {
+		if n.seq > seq {
+			break
+		}
+		ahead = n.ahead
+	}
+	return int(seq) + ahead
+}
+
+// Cancel stops a batch: what has not begun is cancelled, what runs is finished. It does nothing to a batch that is final.
+func (s *Service) Cancel(ctx context.Context, project, id uuid.UUID) (store.Batch, error) {
+	b, err := s.DB.CancelBatch(ctx, project, id)
+	if err != nil || b.State != "cancelling" {
+		return b, err
+	}
+	if done, err := s.DB.FinishBatch(ctx, id); err != nil || !done {
+		return b, err
+	}
+	return s.DB.Batch(ctx, project, id)
+}
+
+// SaveTemplate checks a template and stores it as the next version of its name; the same template again is the version that is there.
+func (s *Service) SaveTemplate(ctx context.Context, project uuid.UUID, name string, raw json.RawMessage) (store.Template, bool, error) {
+	if err := checkName(name); err != nil {
+		return store.Template{}, false, err
+	}
+	spec, _, err := compileTemplate(raw)
+	if err != nil {
+		e := invalidf("spec", "%s", promptProblem(err))
+		e.Err = err
+		return store.Template{}, false, e
+	}
+	stable, err := json.Marshal(spec)
+	if err != nil {
+		return store.Template{}, false, err
+	}
+	return s.DB.SaveTemplate(ctx, project, name, stable)
+}
+
+// ownKey is a result key that no look-up can hit: for batches that keep out of the cache.
+func ownKey(batch uuid.UUID, seq int32) prompt.Key {
+	return prompt.DeriveKey("job", []byte(JobID(batch, seq)))
+}

@@ -1,0 +1,218 @@
+package jobs
+
+import (
+	"context"
+	"errors"
+	"strings"
+	"sync"
+	"time"
+
+	"batchwright/internal/gateway"
+	"batchwright/internal/pricing"
+	"batchwright/internal/prompt"
+	"batchwright/internal/store"
+)
+
+// task is one attempt at one job by this worker.
+type task struct {
+	w     *Worker
+	batch *batch
+	lease *lease
+	job   store.Claimed
+
+	mu       sync.Mutex
+	sends    int32
+	outcomes []store.Outcome // not yet written
+	totals   totals
+}
+
+// totals add up what a task's calls took.
+type totals struct {
+	calls                 int32
+	input, cached, output int64
+	cost                  int64
+	unpriced              bool
+}
+
+func (t *totals) microusd() *int64 {
+	if t.unpriced {
+		return nil
+	}
+	c := t.cost
+	return &c
+}
+
+// errHandedBack ends a task that must not start another call: the worker is stopping, the batch is being cancelled or the lease is lost.
+var errHandedBack = errors.New("jobs: handed back")
+
+// complete asks for one answer to r along the batch's route and checks it.
+func (t *task) complete(ctx context.Context, r *prompt.Request) (result, error) {
+	models := t.batch.route.models("")
+	keys := r.Keys(models)
+	resp, model, err := t.ask(ctx, r)
+	if err != nil {
+		return result{}, err
+	}
+	out := result{output: resp.Text, format: prompt.FormatText, step: resp.Step, model: model, by: resp.Model,
+		hit: resp.CacheStatus == gateway.CacheHit}
+	var ok bool
+	if out.resultKey, ok = keyOf(models, keys, model); !ok {
+		out.resultKey = r.Keys([]string{model})[0] // a route that accepts only its primary was answered by another step
+	}
+	if f := verdict(resp, r.MaxTokens); f != nil {
+		return out, f
+	}
+	if r.JSON {
+		if out.output, ok = asJSON(resp.Text); !ok {
+			f := failf(gateway.InvalidOutput, "the answer is not JSON")
+			f.retry = true
+			return out, f
+		}
+		out.format = prompt.FormatJSON
+	}
+	return out, nil
+}
+
+// ask sends r along the route and returns the answer with the model that was asked.
+func (t *task) ask(ctx context.Context, r *prompt.Request) (*gateway.Response, string, error) {
+	c := gateway.Chat{MaxTokens: r.MaxTokens, Temperature: r.Temperature, TopP: r.TopP, Seed: r.Seed, Stop: r.Stop, JSON: r.JSON, Schema: r.Schema}
+	tokens := 0
+	for _, m := range r.Messages {
+		c.Messages = append(c.Messages, gateway.Message{Role: m.Role, Content: m.Content})
+		tokens += prompt.EstimateTokens(m.Content) + 4
+	}
+	steps := make([]gateway.Step, len(t.batch.route.Steps))
+	var err error
+	for i, s := range t.batch.route.Steps {
+		if steps[i], err = gateway.NewStep(s.Provider, s.Model, &c, s.config()); err != nil {
+			return nil, "", err
+		}
+	}
+	resp, err := t.call(ctx, steps, tokens, r.MaxTokens)
+	if err != nil {
+		return nil, "", err
+	}
+	return resp, steps[resp.Step].Model, nil
+}
+
+// call runs one Universal request under the worker's limit of calls in flight, with every send in the ledger.
+func (t *task) call(ctx context.Context, steps []gateway.Step, inputTokens, maxTokens int) (*gateway.Response, error) {
+	select { // a stop wins over a free slot
+	case <-t.lease.stop:
+		return nil, errHandedBack
+	default:
+	}
+	select {
+	case t.w.inFlight <- struct{}{}:
+		defer func() { <-t.w.inFlight }()
+	case <-t.lease.stop:
+		return nil, errHandedBack
+	case <-ctx.Done():
+		return nil, context.Cause(ctx)
+	}
+	req := &gateway.Request{Steps: steps, Options: gateway.Options{Timeout: callTimeout}}
+	if t.w.o.Tag {
+		id := JobID(t.batch.ID, t.job.Seq)
+		req.Options.EventID = id
+		req.Options.Metadata = gateway.Metadata{"batch": t.batch.ID.String(), "job": id, "kind": t.batch.Kind}
+	}
+	return t.w.Gateway.Run(ctx, req, t.ledger(steps, inputTokens, maxTokens))
+}
+
+// ledger writes each send before it is made and remembers how it ended.
+func (t *task) ledger(steps []gateway.Step, inputTokens, maxTokens int) gateway.Ledger {
+	return func(ctx context.Context, s gateway.Send) (func(context.Context, gateway.Outcome) error, error) {
+		t.mu.Lock()
+		t.sends++
+		id := store.CallID{BatchID: t.batch.ID, Seq: t.job.Seq, TicketID: t.lease.ticket.ID, Number: t.sends}
+		t.mu.Unlock()
+		in := store.Intent{CallID: id, Step: int32(s.Step), Provider: steps[s.Step].Provider, Model: steps[s.Step].Model}
+		now := time.Now()
+		for _, step := range steps[s.Step : s.Step+max(s.Steps, 1)] {
+			if p, ok := t.w.Prices.Lookup(step.Provider, step.Model, now); ok {
+				in.ReservedMicrousd += p.WorstCase(int64(inputTokens), int64(maxTokens)) * int64(max(s.Tries, 1))
+			}
+		}
+		if err := t.w.intents.do(ctx, in); err != nil {
+			if errors.Is(err, store.ErrLeaseLost) {
+				return nil, errHandedBack
+			}
+			return nil, err
+		}
+		return func(_ context.Context, o gateway.Outcome) error {
+			t.record(id, steps, o)
+			return nil
+		}, nil
+	}
+}
+
+func (t *task) record(id store.CallID, steps []gateway.Step, o gateway.Outcome) {
+	out := store.Outcome{
+		CallID: id, Uncertain: o.Uncertain && o.Class != gateway.OK, Step: int32(o.Step), Provider: o.Provider, Model: o.Model, ErrorClass: string(o.Class),
+		FinishReason: string(o.Finish), HTTPStatus: int32(o.Status), Latency: o.Latency,
+		GatewayCacheStatus: string(o.CacheStatus), GatewayLogID: clean(o.LogID),
+		UsageKnown:  o.Usage.Known && o.CacheStatus != gateway.CacheHit, // a hit replays the usage of the call that filled the cache
+		InputTokens: o.Usage.Input + o.Usage.CacheRead + o.Usage.CacheWrite, CachedInputTokens: o.Usage.CacheRead,
+		CacheWriteTokens: o.Usage.CacheWrite, OutputTokens: o.Usage.Output,
+	}
+	out.Model = clean(out.Model)
+	out.CostMicrousd = t.w.cost(steps[o.Step], o)
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.outcomes = append(t.outcomes, out)
+	t.totals.calls++
+	if out.UsageKnown {
+		t.totals.input += out.InputTokens
+		t.totals.cached += out.CachedInputTokens
+		t.totals.output += out.OutputTokens
+	}
+	if out.CostMicrousd != nil {
+		t.totals.cost += *out.CostMicrousd
+	} else {
+		t.totals.unpriced = true
+	}
+}
+
+// cost prices an outcome, or returns nil when that can't be known. A gateway's cache hit costs nothing, and nor does an answer that
+// reports a failure without usage: providers don't bill those.
+func (w *Worker) cost(step gateway.Step, o gateway.Outcome) *int64 {
+	zero := int64(0)
+	switch {
+	case o.CacheStatus == gateway.CacheHit:
+		return &zero
+	case o.Uncertain && o.Class != gateway.OK:
+		return nil
+	case !o.Usage.Known:
+		if o.Class != gateway.OK {
+			return &zero
+		}
+		return nil
+	}
+	p, ok := w.Prices.Lookup(step.Provider, step.Model, time.Now())
+	if !ok {
+		return nil
+	}
+	c := p.Cost(pricing.Usage{Input: o.Usage.Input, CacheRead: o.Usage.CacheRead, CacheWrite: o.Usage.CacheWrite, Output: o.Usage.Output})
+	return &c
+}
+
+// flush writes the outcomes so far together with part answers, so that a crash later in the job doesn't lose what was paid for.
+func (t *task) flush(ctx context.Context, answers ...store.Completion) error {
+	return t.w.settlements.do(ctx, settlement{calls: t.take(), answers: answers})
+}
+
+func (t *task) take() []store.Outcome {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	out := t.outcomes
+	t.outcomes = nil
+	return out
+}
+
+// clean makes a string fit for a Postgres text column.
+func clean(s string) string {
+	if !strings.Contains(s, "\x00") {
+		return strings.ToValidUTF8(s, "\uFFFD")
+	}
+	return strings.ReplaceAll(strings.ToValidUTF8(s, "\uFFFD"), "\x00", "\uFFFD")
+}

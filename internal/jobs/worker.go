@@ -1,0 +1,281 @@
+package jobs
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"sync"
+	"time"
+
+	"github.com/google/uuid"
+	"golang.org/x/sync/errgroup"
+	"golang.org/x/sync/semaphore"
+
+	"batchwright/internal/gateway"
+	"batchwright/internal/pricing"
+	"batchwright/internal/store"
+)
+
+// WorkerOptions tune a [Worker]. The zero value is the default.
+type WorkerOptions struct {
+	Concurrency int           // calls in flight at most; default 256
+	Slots       int           // tickets worked on at once; default 64
+	MaxAttempts int           // counted attempts before a job fails; default 4
+	Lease       time.Duration // after which a silent worker counts as dead; default 30 s
+	Grace       time.Duration // for calls in flight when the worker is told to stop; default 20 s
+	Patience    time.Duration // after which a posted ticket that nobody claimed is posted again; default 10 s
+	Tag         bool          // send the job's id and labels along with each call, for the gateway's log
+}
+
+// Worker plans and runs jobs. Any number of workers share a database; none of them leads.
+type Worker struct {
+	DB      *store.DB
+	Gateway gateway.Gateway
+	Prices  *pricing.Table
+	Post    func(context.Context, []store.Ticket) error // enqueues tickets; may lose or double them
+	Log     *slog.Logger
+
+	o           WorkerOptions
+	self        store.Worker
+	inFlight    chan struct{}
+	room        *semaphore.Weighted // claimed jobs, so that one worker doesn't hoard what another could run
+	planning    *semaphore.Weighted
+	intents     *group[store.Intent]
+	settlements *group[settlement]
+	wake        chan struct{} // dispatch, there may be room
+
+	mu      sync.Mutex
+	batches map[uuid.UUID]*batch
+	leases  map[int64]*lease
+}
+
+// lease is a ticket that this worker holds.
+type lease struct {
+	ticket store.Ticket
+	once   sync.Once
+	stop   chan struct{}      // closed: start no more calls
+	cut    context.CancelFunc // ends the calls in flight as well
+}
+
+func (l *lease) close() { l.once.Do(func() { close(l.stop) }) }
+
+// NewWorker checks its parts and returns a worker that does nothing until Run.
+func NewWorker(db *store.DB, gw gateway.Gateway, prices *pricing.Table, post func(context.Context, []store.Ticket) error, log *slog.Logger, o WorkerOptions) (*Worker, error) {
+	o.Concurrency = cmp.Or(o.Concurrency, 256)
+	o.Slots = cmp.Or(o.Slots, 64)
+	o.MaxAttempts = cmp.Or(o.MaxAttempts, 4)
+	o.Lease = cmp.Or(o.Lease, 30*time.Second)
+	o.Grace = cmp.Or(o.Grace, 20*time.Second)
+	o.Patience = cmp.Or(o.Patience, 10*time.Second)
+	id, err := uuid.NewV7()
+	if err != nil {
+		return nil, err
+	}
+	host, err := os.Hostname()
+	if err != nil {
+		host = "unknown"
+	}
+	w := &Worker{
+		DB: db, Gateway: gw, Prices: prices, Post: post, Log: log.With("worker", id), o: o,
+		self:     store.Worker{ID: id, Hostname: host, PID: int32(os.Getpid()), Slots: int32(o.Slots), Concurrency: int32(o.Concurrency)},
+		inFlight: make(chan struct{}, o.Concurrency),
+		room:     semaphore.NewWeighted(int64(max(2*o.Concurrency, maxTicket))),
+		planning: semaphore.NewWeighted(2),
+		wake:     make(chan struct{}, 1),
+		batches:  map[uuid.UUID]*batch{}, leases: map[int64]*lease{},
+	}
+	w.intents = newGroup(500, 2*time.Millisecond, w.writeIntents)
+	w.settlements = newGroup(500, 2*time.Millisecond, w.writeSettlements)
+	return w, nil
+}
+
+// Slots is how many tickets the worker wants to work on at once.
+func (w *Worker) Slots() int { return w.o.Slots }
+
+// Run works until ctx ends. serve must hand tickets to work until its context ends, and return when the last call of work has. Then no
+// call is begun any more; those in flight get the grace time, are cut after it, and what isn't settled is handed back.
+func (w *Worker) Run(ctx context.Context, serve func(ctx context.Context, work func(context.Context, store.Ticket)) error) error {
+	if err := w.DB.Register(ctx, w.self); err != nil {
+		if ctx.Err() != nil {
+			return nil // told to stop before it began
+		}
+		return fmt.Errorf("jobs: register worker: %w", err)
+	}
+	// Three ends, in this order: ctx (no new work), hard (calls in flight are cut), last (writes stop).
+	hard, cut := context.WithCancel(context.WithoutCancel(ctx))
+	defer cut()
+	last, end := context.WithCancel(context.WithoutCancel(ctx))
+	defer end()
+	var writers sync.WaitGroup
+	for range 2 {
+		writers.Go(func() { w.intents.run(last) })
+		writers.Go(func() { w.settlements.run(last) })
+	}
+	g, gctx := errgroup.WithContext(last)
+	served := make(chan struct{})
+	g.Go(func() error {
+		defer close(served)
+		return serve(ctx, func(_ context.Context, t store.Ticket) { w.work(ctx, hard, t) })
+	})
+	g.Go(func() error { // after the soft end: grace, then cut
+		select {
+		case <-served:
+			return nil
+		case <-ctx.Done():
+		}
+		w.stopAll()
+		grace := time.NewTimer(w.o.Grace)
+		defer grace.Stop()
+		select {
+		case <-served:
+		case <-grace.C:
+			cut()
+		}
+		return nil
+	})
+	stopping := make(chan struct{})
+	g.Go(func() error { <-served; close(stopping); return nil })
+	g.Go(func() error { return w.every(gctx, stopping, w.o.Lease/6, nil, w.heartbeat) })
+	g.Go(func() error { return w.every(gctx, stopping, time.Second, w.wake, w.dispatch) })
+	g.Go(func() error { return w.every(gctx, stopping, 2*time.Second, nil, w.sweep) })
+	err := g.Wait()
+	close(w.intents.in)
+	close(w.settlements.in)
+	writers.Wait()
+	bye, cancel := context.WithTimeout(last, 5*time.Second)
+	defer cancel()
+	if uerr := w.DB.Unregister(bye, w.self.ID); uerr != nil {
+		w.Log.WarnContext(bye, "worker not unregistered", "err", uerr)
+	}
+	return err
+}
+
+// every runs f at once, then at each tick or nudge, until stopping is closed. An error of f is logged: the next round tries again.
+func (w *Worker) every(ctx context.Context, stopping <-chan struct{}, period time.Duration, nudge <-chan struct{}, f func(context.Context) error) error {
+	tick := time.NewTicker(period)
+	defer tick.Stop()
+	for {
+		if err := f(ctx); err != nil && ctx.Err() == nil {
+			w.Log.WarnContext(ctx, "round failed, will be tried again", "err", err)
+		}
+		select {
+		case <-stopping:
+			return nil
+		case <-ctx.Done():
+			return nil
+		case <-tick.C:
+		case <-nudge:
+		}
+	}
+}
+
+func (w *Worker) nudge() {
+	select {
+	case w.wake <- struct{}{}:
+	default:
+	}
+}
+
+func (w *Worker) stopAll() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for _, l := range w.leases {
+		l.close()
+	}
+}
+
+// heartbeat renews all leases at once. A lease that didn't come back is lost: its calls are cut, and nothing more is written under it.
+func (w *Worker) heartbeat(ctx context.Context) error {
+	w.mu.Lock()
+	before := make(map[int64]*lease, len(w.leases))
+	for id, l := range w.leases {
+		before[id] = l
+	}
+	w.mu.Unlock()
+	held, err := w.DB.Renew(ctx, w.self, w.o.Lease)
+	if err != nil {
+		return fmt.Errorf("renew leases: %w", err)
+	}
+	for _, h := range held {
+		if l := before[h.ID]; l != nil && h.Cancelling {
+			l.close()
+		}
+		delete(before, h.ID)
+	}
+	for id, l := range before {
+		w.mu.Lock()
+		current := w.leases[id] == l // it may just have ended
+		w.mu.Unlock()
+		if current {
+			w.Log.WarnContext(ctx, "lease lost", "ticket", id, "batch", l.ticket.BatchID)
+			l.close()
+			l.cut()
+		}
+	}
+	return nil
+}
+
+// sweep takes back what dead workers held, posts again what seems lost, and moves batches on whose last ticket ended unseen.
+func (w *Worker) sweep(ctx context.Context) error {
+	reissued, returned, err := w.DB.Sweep(ctx, w.o.Patience)
+	if err != nil {
+		return fmt.Errorf("sweep: %w", err)
+	}
+	if returned > 0 || len(reissued) > 0 {
+		w.Log.InfoContext(ctx, "swept", "jobs_returned", returned, "tickets_reissued", len(reissued))
+		w.nudge()
+	}
+	return w.post(ctx, reissued)
+}
+
+func (w *Worker) post(ctx context.Context, tickets []store.Ticket) error {
+	if len(tickets) == 0 {
+		return nil
+	}
+	if err := w.Post(ctx, tickets); err != nil { // they are in Postgres: the sweep posts them again
+		return fmt.Errorf("post %d tickets: %w", len(tickets), err)
+	}
+	return nil
+}
+
+// work does what a ticket says. It never fails: whatever goes wrong, the ticket is in Postgres, and is closed here or expires.
+func (w *Worker) work(soft, hard context.Context, t store.Ticket) {
+	var err error
+	if t.Purpose == store.PurposePlan {
+		err = w.planTicket(soft, hard, t)
+	} else {
+		err = w.runTicket(soft, hard, t)
+	}
+	if err != nil && soft.Err() == nil && !errors.Is(err, store.ErrLeaseLost) {
+		w.Log.ErrorContext(soft, "ticket failed", "ticket", t.ID, "batch", t.BatchID, "purpose", t.Purpose, "err", err)
+	}
+}
+
+// load returns a batch ready for use. What it holds is fixed once the batch runs, so running batches are kept.
+func (w *Worker) load(ctx context.Context, id uuid.UUID) (*batch, error) {
+	w.mu.Lock()
+	b := w.batches[id]
+	w.mu.Unlock()
+	if b != nil {
+		return b, nil
+	}
+	row, err := w.DB.AnyBatch(ctx, id)
+	if err != nil {
+		return nil, fmt.Errorf("load batch: %w", err)
+	}
+	if b, err = compile(ctx, w.DB.Reader, row); err != nil {
+		return nil, err
+	}
+	if b.State == "running" {
+		w.mu.Lock()
+		if len(w.batches) >= 1000 {
+			clear(w.batches)
+		}
+		w.batches[id] = b
+		w.mu.Unlock()
+	}
+	return b, nil
+}
