@@ -1,0 +1,232 @@
+// Package process wires the parts into processes (API, worker, everything at once) from their environment. It is the only reader of
+// configuration.
+package process
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"os"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"batchwright/internal/api"
+	"batchwright/internal/gateway"
+	"batchwright/internal/jobs"
+	"batchwright/internal/pricing"
+	"batchwright/internal/queue"
+	"batchwright/internal/store"
+)
+
+// system is what every process is made of.
+type system struct {
+	c      Config
+	log    *slog.Logger
+	db     *store.DB
+	queue  *queue.Client
+	engine *gateway.Engine
+	gw     gateway.Gateway
+	check  func(provider string) error
+	prices *pricing.Table
+	close  []func()
+}
+
+func (s *system) Close() {
+	for i := len(s.close) - 1; i >= 0; i-- {
+		s.close[i]()
+	}
+}
+
+func open(ctx context.Context, c Config, log *slog.Logger) (_ *system, err error) {
+	s := &system{c: c, log: log}
+	defer func() {
+		if err != nil {
+			s.Close()
+		}
+	}()
+	if s.prices, err = prices(c.Gateway.priceFile); err != nil {
+		return nil, err
+	}
+	if err = s.openGateway(); err != nil {
+		return nil, err
+	}
+	if s.db, err = store.Open(ctx, c.DatabaseURL, store.Options{MaxConns: c.DBConns}); err != nil {
+		return nil, err
+	}
+	s.close = append(s.close, s.db.Close)
+	if s.queue, err = queue.NewClient(c.RedisURL); err != nil {
+		return nil, err
+	}
+	s.close = append(s.close, func() { _ = s.queue.Close() })
+	return s, nil
+}
+
+func prices(file string) (*pricing.Table, error) {
+	if file == "" {
+		return pricing.Default(), nil
+	}
+	f, err := os.Open(file)
+	if err != nil {
+		return nil, fmt.Errorf("PRICES_FILE: %w", err)
+	}
+	defer func() { _ = f.Close() }()
+	t, err := pricing.Load(f)
+	if err != nil {
+		return nil, fmt.Errorf("PRICES_FILE: %w", err)
+	}
+	return pricing.Default().With(t), nil
+}
+
+// openGateway chooses who runs the calls: a remote gateway when one is configured, else this process. The built-in providers always run here.
+func (s *system) openGateway() (err error) {
+	g := s.c.Gateway
+	o := gateway.EngineOptions{Endpoints: g.endpoints, Timeout: g.timeout, Simulator: g.simulator, Log: s.log, Proxy: http.ProxyFromEnvironment}
+	if g.remote() {
+		o.Endpoints = nil
+	}
+	if s.engine, err = gateway.NewEngine(o); err != nil {
+		return err
+	}
+	s.close = append(s.close, s.engine.Close)
+	if !g.remote() {
+		s.gw, s.check = s.engine, s.engine.Check
+		s.log.Info("gateway", "runs", "in this process", "providers", len(g.endpoints))
+		return nil
+	}
+	cf, err := gateway.NewCloudflare(gateway.CloudflareOptions{URL: g.url, AccountID: g.account, GatewayID: g.gatewayID, Token: g.token,
+		ProviderKeys: g.remoteKeys, UnifiedBilling: g.unified, Timeout: g.timeout, Log: s.log, Proxy: http.ProxyFromEnvironment})
+	if err != nil {
+		return err
+	}
+	s.close = append(s.close, cf.Close)
+	s.gw = gateway.WithBuiltins(cf, s.engine)
+	s.check = func(provider string) error {
+		if _, ok := gateway.Lookup(provider); ok {
+			return nil
+		}
+		return s.engine.Check(provider) // words the unknown name
+	}
+	s.log.Info("gateway", "runs", "remote")
+	return nil
+}
+
+func (s *system) post(ctx context.Context, tickets []store.Ticket) error {
+	out := make([]queue.Ticket, len(tickets))
+	for i, t := range tickets {
+		out[i] = queue.Ticket{ID: t.ID, BatchID: t.BatchID, Kind: t.Kind, Purpose: t.Purpose, FirstSeq: t.FirstSeq, LastSeq: t.LastSeq, Jobs: t.Jobs}
+	}
+	return s.queue.Post(ctx, out)
+}
+
+func (s *system) service() *jobs.Service {
+	return &jobs.Service{DB: s.db, Prices: s.prices, CheckProvider: s.check, Post: s.post, Log: s.log}
+}
+
+func (s *system) handler() (http.Handler, error) {
+	want, err := store.WantMigration()
+	if err != nil {
+		return nil, err
+	}
+	srv := &api.Server{Jobs: s.service(), Read: s.db.Reader, RedisPing: s.queue.Ping, Log: s.log, MaxBody: s.c.MaxBody, MaxLine: s.c.MaxLine, WantMigration: want}
+	return srv.Handler(), nil
+}
+
+// API serves the REST API until ctx ends; requests that are under way get 20 s to finish.
+func API(ctx context.Context, getenv func(string) string, stderr io.Writer) error {
+	c, err := Configure(getenv)
+	if err != nil {
+		return err
+	}
+	log := c.logger(stderr)
+	s, err := open(ctx, c, log)
+	if err != nil {
+		return err
+	}
+	defer s.Close()
+	l, err := net.Listen("tcp", c.HTTPAddr)
+	if err != nil {
+		return fmt.Errorf("HTTP_ADDR: %w", err)
+	}
+	g, ctx := errgroup.WithContext(ctx)
+	g.Go(func() error { return s.serveAPI(ctx, l) })
+	g.Go(func() error { return s.serveAdmin(ctx) })
+	return g.Wait()
+}
+
+func (s *system) serveAPI(ctx context.Context, l net.Listener) error {
+	h, err := s.handler()
+	if err != nil {
+		return err
+	}
+	s.log.Info("api ready", "addr", l.Addr().String())
+	return serve(ctx, l, h, 20*time.Second)
+}
+
+// serve runs an HTTP server until ctx ends. Uploads and result streams may take as long as they need; a client that sends no header or
+// sits idle doesn't.
+func serve(ctx context.Context, l net.Listener, h http.Handler, drain time.Duration) error {
+	srv := &http.Server{Handler: h, ReadHeaderTimeout: 10 * time.Second, IdleTimeout: 2 * time.Minute, MaxHeaderBytes: 64 << 10}
+	g, gctx := errgroup.WithContext(ctx)
+	g.Go(func() error {
+		if err := srv.Serve(l); !errors.Is(err, http.ErrServerClosed) {
+			return err
+		}
+		return nil
+	})
+	g.Go(func() error {
+		<-gctx.Done()
+		sctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), drain)
+		defer cancel()
+		if err := srv.Shutdown(sctx); err != nil {
+			return srv.Close()
+		}
+		return nil
+	})
+	return g.Wait()
+}
+
+// Worker plans and runs jobs until ctx ends, then lets calls in flight finish within SHUTDOWN_GRACE.
+func Worker(ctx context.Context, getenv func(string) string, stderr io.Writer) error {
+	c, err := Configure(getenv)
+	if err != nil {
+		return err
+	}
+	log := c.logger(stderr)
+	s, err := open(ctx, c, log)
+	if err != nil {
+		return err
+	}
+	defer s.Close()
+	g, ctx := errgroup.WithContext(ctx)
+	g.Go(func() error { return s.runWorker(ctx) })
+	g.Go(func() error { return s.serveAdmin(ctx) })
+	return g.Wait()
+}
+
+func (s *system) runWorker(ctx context.Context) error {
+	w, err := jobs.NewWorker(s.db, s.gw, s.prices, s.post, s.log, s.c.Worker)
+	if err != nil {
+		return err
+	}
+	s.log.Info("worker ready", "concurrency", s.c.Worker.Concurrency)
+	return w.Run(ctx, func(ctx context.Context, work func(context.Context, store.Ticket)) error {
+		return queue.Serve(ctx, s.c.RedisURL, w.Slots(), s.c.Worker.Grace+10*time.Second, s.log, func(ctx context.Context, t queue.Ticket) {
+			work(ctx, store.Ticket{ID: t.ID, BatchID: t.BatchID, Kind: t.Kind, Purpose: t.Purpose, FirstSeq: t.FirstSeq, LastSeq: t.LastSeq, Jobs: t.Jobs})
+		})
+	})
+}
+
+// Migrate brings the database at DATABASE_URL up to this binary's level and returns it.
+func Migrate(ctx context.Context, getenv func(string) string) (int64, error) {
+	r := &reader{getenv: getenv}
+	url := r.need("DATABASE_URL", "want a Postgres URL such as postgres://user:password@host:5432/batchwright")
+	if len(r.problems) > 0 {
+		return 0, errors.Join(r.problems...)
+	}
+	return store.Migrate(ctx, url)
+}

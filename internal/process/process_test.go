@@ -1,0 +1,561 @@
+package process_test
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"mime/multipart"
+	"net"
+	"net/http"
+	"net/textproto"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"batchwright/internal/process"
+	"batchwright/internal/queue/queuetest"
+	"batchwright/internal/store"
+	"batchwright/internal/store/storetest"
+)
+
+// system is a whole Batchwright over real Postgres and Redis: an API and a worker, as processes run them.
+type system struct {
+	url, key string
+	env      map[string]string
+}
+
+func (s *system) getenv(name string) string { return s.env[name] }
+
+// start runs an API and one worker until the test ends. env overrides the defaults.
+func start(t *testing.T, env map[string]string) *system {
+	t.Helper()
+	s := &system{env: map[string]string{
+		"DATABASE_URL": storetest.URL(t), "REDIS_URL": queuetest.URL(t), "HTTP_ADDR": freeAddr(t), "LOG_LEVEL": "warn", "SHUTDOWN_GRACE": "5s",
+	}}
+	for k, v := range env {
+		s.env[k] = v
+	}
+	s.url = "http://" + s.env["HTTP_ADDR"]
+	s.key = s.newKey(t, "test")
+	s.run(t, process.API)
+	s.run(t, process.Worker)
+	s.awaitReady(t)
+	return s
+}
+
+func (s *system) awaitReady(t *testing.T) {
+	t.Helper()
+	await(t, "the API to be ready", func() bool {
+		res, err := http.Get(s.url + "/readyz")
+		if err != nil {
+			return false
+		}
+		_ = res.Body.Close()
+		return res.StatusCode == http.StatusOK
+	})
+}
+
+func (s *system) newKey(t *testing.T, project string) string {
+	t.Helper()
+	key, err := process.CreateKey(t.Context(), s.getenv, project, "test")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return key
+}
+
+// run starts a process's main function, and stops it in order when the test ends.
+func (s *system) run(t *testing.T, f func(context.Context, func(string) string, io.Writer) error) (stop func()) {
+	t.Helper()
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan error, 1)
+	go func() { done <- f(ctx, s.getenv, logTo{t}) }()
+	stopped := false
+	stop = func() {
+		if stopped {
+			return
+		}
+		stopped = true
+		cancel()
+		if err := <-done; err != nil {
+			t.Errorf("process ended with %v", err)
+		}
+	}
+	t.Cleanup(stop)
+	return stop
+}
+
+type logTo struct{ t *testing.T }
+
+func (l logTo) Write(p []byte) (int, error) {
+	l.t.Log(strings.TrimSpace(string(p)))
+	return len(p), nil
+}
+
+func freeAddr(t *testing.T) string {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = l.Close() }()
+	return l.Addr().String()
+}
+
+// await polls until ok, and fails the test after a minute.
+func await(t *testing.T, what string, ok func() bool) {
+	t.Helper()
+	deadline := time.After(time.Minute)
+	tick := time.NewTicker(10 * time.Millisecond)
+	defer tick.Stop()
+	for !ok() {
+		select {
+		case <-tick.C:
+		case <-deadline:
+			t.Fatalf("waited a minute for %s", what)
+		}
+	}
+}
+
+type reply struct {
+	status int
+	header http.Header
+	body   []byte
+}
+
+func (r reply) json(t *testing.T, into any) {
+	t.Helper()
+	if err := json.Unmarshal(r.body, into); err != nil {
+		t.Fatalf("%v in %s", err, r.body)
+	}
+}
+
+func (s *system) do(t *testing.T, method, path, contentType string, body io.Reader, header ...string) reply {
+	t.Helper()
+	req, err := http.NewRequestWithContext(t.Context(), method, s.url+path, body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	req.Header.Set("Authorization", "Bearer "+s.key)
+	if contentType != "" {
+		req.Header.Set("Content-Type", contentType)
+	}
+	for i := 0; i+1 < len(header); i += 2 {
+		req.Header.Set(header[i], header[i+1])
+	}
+	res, err := http.DefaultClient.Do(req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = res.Body.Close() }()
+	b, err := io.ReadAll(res.Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return reply{res.StatusCode, res.Header, b}
+}
+
+func (s *system) post(t *testing.T, path, body string, header ...string) reply {
+	t.Helper()
+	return s.do(t, http.MethodPost, path, "application/json", strings.NewReader(body), header...)
+}
+
+type batch struct {
+	ID    string `json:"id"`
+	State string `json:"state"`
+	Total int64  `json:"total_jobs"`
+	Stats struct {
+		Jobs struct {
+			Pending, Planned, Running, Waiting, Succeeded, Failed, Cancelled int64
+		} `json:"jobs"`
+		Cache struct {
+			ResultHit  int64 `json:"result_hit"`
+			Coalesced  int64 `json:"coalesced"`
+			GatewayHit int64 `json:"gateway_hit"`
+			Miss       int64 `json:"miss"`
+			Bypass     int64 `json:"bypass"`
+		} `json:"cache"`
+		Calls        int64 `json:"calls"`
+		CostMicrousd int64 `json:"cost_microusd"`
+	} `json:"stats"`
+}
+
+// accepted decodes a 202 answer.
+func accepted(t *testing.T, r reply) batch {
+	t.Helper()
+	if r.status != http.StatusAccepted {
+		t.Fatalf("status %d, want 202: %s", r.status, r.body)
+	}
+	var b batch
+	r.json(t, &b)
+	return b
+}
+
+func (s *system) batch(t *testing.T, id string) batch {
+	t.Helper()
+	var b batch
+	s.do(t, http.MethodGet, "/v1/batches/"+id, "", nil).json(t, &b)
+	return b
+}
+
+// finish waits until the batch is final.
+func (s *system) finish(t *testing.T, id string) (b batch) {
+	t.Helper()
+	await(t, "batch "+id+" to finish", func() bool {
+		b = s.batch(t, id)
+		return slices.Contains([]string{"completed", "failed", "cancelled"}, b.State)
+	})
+	return b
+}
+
+type resultLine struct {
+	JobID       string          `json:"job_id"`
+	CustomID    string          `json:"custom_id"`
+	Index       int             `json:"index"`
+	Status      string          `json:"status"`
+	Output      json.RawMessage `json:"output"`
+	CacheStatus string          `json:"cache_status"`
+	Provider    string          `json:"provider"`
+	Model       string          `json:"model"`
+	Error       struct {
+		Class, Message string
+	} `json:"error"`
+}
+
+func (s *system) results(t *testing.T, id string) (out []resultLine) {
+	t.Helper()
+	r := s.do(t, http.MethodGet, "/v1/batches/"+id+"/results", "", nil)
+	sc := bufio.NewScanner(bytes.NewReader(r.body))
+	sc.Buffer(nil, 64<<20)
+	for sc.Scan() {
+		var l resultLine
+		if err := json.Unmarshal(sc.Bytes(), &l); err != nil {
+			t.Fatalf("%v in %s", err, sc.Text())
+		}
+		out = append(out, l)
+	}
+	return out
+}
+
+const blurb = `{"name":"blurb","spec":{"system":"You write product blurbs.","user":"Write about {{.name}}.","variables":{"name":{"type":"string"}},"sampling":{"max_tokens":80}}}`
+
+func (s *system) saveTemplate(t *testing.T, body string) {
+	t.Helper()
+	if r := s.post(t, "/v1/templates", body); r.status != http.StatusCreated {
+		t.Fatalf("template: status %d: %s", r.status, r.body)
+	}
+}
+
+// products is an NDJSON submission of n jobs, all different.
+func products(n int) string {
+	var b strings.Builder
+	for i := range n {
+		fmt.Fprintf(&b, `{"custom_id":"p-%d","variables":{"name":"product %d"}}`+"\n", i, i)
+	}
+	return b.String()
+}
+
+func (s *system) generate(t *testing.T, query, lines string, header ...string) reply {
+	t.Helper()
+	return s.do(t, http.MethodPost, "/v1/batches?kind=generate&template=blurb&route=simulator/sim-1"+query, "application/x-ndjson", strings.NewReader(lines), header...)
+}
+
+func TestSecondRunIsAnsweredFromTheCache(t *testing.T) {
+	t.Parallel()
+	s := start(t, nil)
+	s.saveTemplate(t, blurb)
+	lines := products(300) + `{"custom_id":"twin","variables":{"name":"product 7"}}` + "\n"
+	first := s.finish(t, accepted(t, s.generate(t, "", lines)).ID)
+	if first.State != "completed" || first.Stats.Jobs.Succeeded != 301 || first.Stats.Cache.Miss != 300 || first.Stats.Cache.Coalesced != 1 ||
+		first.Stats.Calls != 300 || first.Stats.CostMicrousd == 0 {
+		t.Errorf("first run: %+v", first)
+	}
+	second := s.finish(t, accepted(t, s.generate(t, "", lines)).ID)
+	if second.Stats.Jobs.Succeeded != 301 || second.Stats.Cache.ResultHit != 301 || second.Stats.Calls != 0 || second.Stats.CostMicrousd != 0 {
+		t.Errorf("second run: %+v", second)
+	}
+	a, b := s.results(t, first.ID), s.results(t, second.ID)
+	if len(a) != 301 || len(b) != 301 {
+		t.Fatalf("results: %d and %d lines", len(a), len(b))
+	}
+	for i := range a {
+		if a[i].CustomID != b[i].CustomID || !bytes.Equal(a[i].Output, b[i].Output) || len(a[i].Output) < 10 || a[i].Index != i+1 {
+			t.Fatalf("line %d: %+v and %+v", i+1, a[i], b[i])
+		}
+	}
+	refreshed := s.finish(t, accepted(t, s.generate(t, "&cache=refresh", lines)).ID)
+	if refreshed.Stats.Cache.Bypass != 300 || refreshed.Stats.Cache.Coalesced != 1 || refreshed.Stats.Calls != 300 {
+		t.Errorf("refresh: %+v", refreshed)
+	}
+	if again := s.results(t, first.ID); !bytes.Equal(again[0].Output, a[0].Output) {
+		t.Error("a refresh changed the results of an older batch")
+	}
+	off := s.finish(t, accepted(t, s.generate(t, "&cache=off", lines)).ID)
+	if off.Stats.Cache.Bypass != 301 || off.Stats.Calls != 301 {
+		t.Errorf("off: %+v", off)
+	}
+}
+
+func TestSummariesOfUploadedDocuments(t *testing.T) {
+	t.Parallel()
+	s := start(t, nil)
+	var body bytes.Buffer
+	w := multipart.NewWriter(&body)
+	spec, err := w.CreatePart(textproto.MIMEHeader{"Content-Disposition": {`form-data; name="batch"`}, "Content-Type": {"application/json"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, _ = io.WriteString(spec, `{"kind":"summarize","name":"docs","route":"local/extractive","params":{"length":"short","chunk_tokens":400}}`)
+	files, err := filepath.Glob("../../examples/documents/*")
+	if err != nil || len(files) == 0 {
+		t.Fatalf("no example documents: %v", err)
+	}
+	for _, f := range files {
+		part, err := w.CreateFormFile("documents", filepath.Base(f))
+		if err != nil {
+			t.Fatal(err)
+		}
+		b, err := os.ReadFile(f)
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, _ = part.Write(b)
+	}
+	_ = w.Close()
+	payload := body.String()
+	submit := func() reply {
+		return s.do(t, http.MethodPost, "/v1/batches", w.FormDataContentType(), strings.NewReader(payload))
+	}
+	first := s.finish(t, accepted(t, submit()).ID)
+	if first.Stats.Jobs.Succeeded != int64(len(files)) || first.Stats.Calls <= int64(len(files)) {
+		t.Errorf("first run: %+v", first)
+	}
+	for _, r := range s.results(t, first.ID) {
+		if r.Status != "succeeded" || r.Provider != "local" || len(r.Output) < 40 {
+			t.Errorf("%+v", r)
+		}
+	}
+	if second := s.finish(t, accepted(t, submit()).ID); second.Stats.Cache.ResultHit != int64(len(files)) || second.Stats.Calls != 0 {
+		t.Errorf("second run: %+v", second)
+	}
+}
+
+func TestChatBodyTravelsByteForByte(t *testing.T) {
+	t.Parallel()
+	got := make(chan string, 1)
+	backend := httpServer(t, func(w http.ResponseWriter, r *http.Request) {
+		b, _ := io.ReadAll(r.Body)
+		got <- string(b)
+		w.Header().Set("Content-Type", "application/json")
+		_, _ = io.WriteString(w, `{"model":"m-1","choices":[{"message":{"role":"assistant","content":"hi"},"finish_reason":"stop"}],"usage":{"prompt_tokens":9,"completion_tokens":2}}`)
+	})
+	s := start(t, map[string]string{"OPENAI_COMPATIBLE_BASE_URL": backend + "/v1"})
+	body := `{"messages" : [ {"content":"é <b> \u00e9 \/","role":"user"} ],   "model":"m", "temperature":0.10 ,"x_custom":{"b":1,"a":2}}`
+	b := s.finish(t, accepted(t, s.post(t, "/v1/batches", `{"kind":"chat","route":"openai-compatible","jobs":[{"custom_id":"c","body":`+body+`}]}`)).ID)
+	if b.Stats.Jobs.Succeeded != 1 {
+		t.Fatalf("%+v %+v", b, s.results(t, b.ID))
+	}
+	if sent := <-got; sent != body {
+		t.Errorf("sent\n%s\nwant\n%s", sent, body)
+	}
+}
+
+func TestFallbackIsRecordedAndCachedUnderTheModelAsked(t *testing.T) {
+	t.Parallel()
+	backend := httpServer(t, func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusUnauthorized) })
+	s := start(t, map[string]string{"OPENAI_COMPATIBLE_BASE_URL": backend, "OPENAI_COMPATIBLE_API_KEY": "sk-secret"})
+	s.saveTemplate(t, blurb)
+	submit := func(accept string) batch {
+		return s.finish(t, accepted(t, s.post(t, "/v1/batches", `{"kind":"generate","template":"blurb@1","route":{"accept":"`+accept+`","steps":[
+			{"provider":"openai-compatible","model":"big"},{"provider":"simulator","model":"sim-1"}]},"jobs":[{"variables":{"name":"x"}}]}`)).ID)
+	}
+	first := submit("any")
+	if r := s.results(t, first.ID); first.Stats.Jobs.Succeeded != 1 || r[0].Provider != "simulator" || first.Stats.Calls != 2 {
+		t.Fatalf("%+v %+v", first, r)
+	}
+	var job struct {
+		Calls []struct {
+			Provider   string `json:"provider"`
+			ErrorClass string `json:"error_class"`
+		} `json:"calls"`
+	}
+	r := s.do(t, http.MethodGet, "/v1/jobs/"+first.ID+"-1", "", nil)
+	r.json(t, &job)
+	if len(job.Calls) != 2 || job.Calls[0].ErrorClass != "auth" || bytes.Contains(r.body, []byte("sk-secret")) {
+		t.Errorf("%s", r.body)
+	}
+	if hit := submit("any"); hit.Stats.Cache.ResultHit != 1 {
+		t.Errorf("a fallback's answer was not accepted: %+v", hit)
+	}
+	if again := submit("primary"); again.Stats.Cache.ResultHit != 0 || again.Stats.Calls != 2 {
+		t.Errorf("accept primary took a fallback's answer: %+v", again)
+	}
+}
+
+func TestAnotherProjectSeesNothing(t *testing.T) {
+	t.Parallel()
+	s := start(t, nil)
+	s.saveTemplate(t, blurb)
+	id := s.finish(t, accepted(t, s.generate(t, "", products(2))).ID).ID
+	other := &system{url: s.url, env: s.env, key: s.newKey(t, "other")}
+	for _, path := range []string{"/v1/batches/" + id, "/v1/batches/" + id + "/jobs", "/v1/batches/" + id + "/results", "/v1/jobs/" + id + "-1", "/v1/templates/blurb"} {
+		if r := other.do(t, http.MethodGet, path, "", nil); r.status != http.StatusNotFound {
+			t.Errorf("%s: status %d", path, r.status)
+		}
+	}
+	if r := other.post(t, "/v1/batches/"+id+"/cancel", ""); r.status != http.StatusNotFound {
+		t.Errorf("cancel: status %d", r.status)
+	}
+	nobody := &system{url: s.url, key: "bw_nope"}
+	if r := nobody.do(t, http.MethodGet, "/v1/batches", "", nil); r.status != http.StatusUnauthorized {
+		t.Errorf("wrong key: status %d", r.status)
+	}
+}
+
+func TestBadInputIsRefusedWholeOrSkipped(t *testing.T) {
+	t.Parallel()
+	s := start(t, nil)
+	s.saveTemplate(t, blurb)
+	lines := `{"custom_id":"a","variables":{"name":"one"}}` + "\n\n" + `{"custom_id":"b","variables":{}}` + "\n" + `not json` + "\n" +
+		`{"custom_id":"a","variables":{"name":"two"}}` + "\n" + "{\"custom_id\":\"c\",\"variables\":{\"name\":\"\xff\"}}\n"
+	var problem struct {
+		Errors []struct {
+			Line    int    `json:"line"`
+			Code    string `json:"code"`
+			Message string `json:"message"`
+		} `json:"errors"`
+	}
+	r := s.generate(t, "", lines)
+	r.json(t, &problem)
+	if r.status != http.StatusUnprocessableEntity || len(problem.Errors) != 3 || problem.Errors[0].Line != 3 || problem.Errors[1].Line != 4 || problem.Errors[2].Line != 6 {
+		t.Errorf("status %d: %s", r.status, r.body)
+	}
+	dup := s.generate(t, "", products(3)+"\n"+`{"custom_id":"p-1","variables":{"name":"again"}}`+"\n")
+	dup.json(t, &problem)
+	if dup.status != http.StatusUnprocessableEntity || len(problem.Errors) != 1 || problem.Errors[0].Line != 5 || !strings.Contains(problem.Errors[0].Message, "line 2") {
+		t.Errorf("status %d: %s", dup.status, dup.body)
+	}
+	var list struct {
+		Data []batch `json:"data"`
+	}
+	s.do(t, http.MethodGet, "/v1/batches", "", nil).json(t, &list)
+	if len(list.Data) != 0 {
+		t.Errorf("a refused submission left %d batches", len(list.Data))
+	}
+	b := s.finish(t, accepted(t, s.generate(t, "&on_invalid=skip", lines)).ID)
+	if b.Total != 5 || b.Stats.Jobs.Succeeded != 1 || b.Stats.Jobs.Failed != 4 || b.Stats.Calls != 1 {
+		t.Errorf("%+v", b)
+	}
+	for _, r := range s.results(t, b.ID)[1:] {
+		if r.Status != "failed" || r.Error.Class != "invalid_request" || r.Error.Message == "" {
+			t.Errorf("%+v", r)
+		}
+	}
+	for name, path := range map[string]string{
+		"template": "kind=generate&template=nope&route=simulator/sim-1", "route": "kind=generate&template=blurb&route=nope",
+		"provider": "kind=generate&template=blurb&route=acme/x", "model": "kind=generate&template=blurb&route=local/nope", "kind": "kind=dance&route=simulator/sim-1",
+	} {
+		r := s.do(t, http.MethodPost, "/v1/batches?"+path, "application/x-ndjson", strings.NewReader(products(1)))
+		if r.status != http.StatusBadRequest || !strings.HasPrefix(r.header.Get("Content-Type"), "application/problem+json") || !bytes.Contains(r.body, []byte(name[:4])) {
+			t.Errorf("%s: status %d: %s", name, r.status, r.body)
+		}
+	}
+}
+
+func TestIdempotencyKey(t *testing.T) {
+	t.Parallel()
+	s := start(t, nil)
+	s.saveTemplate(t, blurb)
+	first := accepted(t, s.generate(t, "", products(5), "Idempotency-Key", "k1"))
+	r := s.generate(t, "", products(5), "Idempotency-Key", "k1")
+	if again := accepted(t, r); again.ID != first.ID || r.header.Get("Idempotency-Replayed") != "true" {
+		t.Errorf("the same key and body made %s, want %s", again.ID, first.ID)
+	}
+	if r := s.generate(t, "", products(6), "Idempotency-Key", "k1"); r.status != http.StatusConflict {
+		t.Errorf("another body: status %d: %s", r.status, r.body)
+	}
+	// Many at once: one batch, whoever is first.
+	replies := make(chan reply, 8)
+	for range 8 {
+		go func() { replies <- s.generate(t, "", products(50), "Idempotency-Key", "k2") }()
+	}
+	one := accepted(t, <-replies).ID
+	for range 7 {
+		if id := accepted(t, <-replies).ID; id != one {
+			t.Errorf("two batches for one key: %s and %s", one, id)
+		}
+	}
+}
+
+func TestCancelKeepsFinishedWork(t *testing.T) {
+	t.Parallel()
+	s := start(t, map[string]string{"SIMULATOR_LATENCY": "100ms", "WORKER_CONCURRENCY": "4", "WORKER_LEASE": "3s"})
+	s.saveTemplate(t, blurb)
+	id := accepted(t, s.generate(t, "", products(400))).ID
+	await(t, "some jobs to succeed", func() bool { return s.batch(t, id).Stats.Jobs.Succeeded >= 4 })
+	if r := s.post(t, "/v1/batches/"+id+"/cancel", ""); r.status != http.StatusOK {
+		t.Fatalf("cancel: status %d: %s", r.status, r.body)
+	}
+	b := s.finish(t, id)
+	if b.State != "cancelled" || b.Stats.Jobs.Succeeded < 4 || b.Stats.Jobs.Cancelled == 0 || b.Stats.Jobs.Succeeded+b.Stats.Jobs.Cancelled != 400 || b.Stats.Calls != b.Stats.Jobs.Succeeded {
+		t.Errorf("%+v", b)
+	}
+	if r := s.post(t, "/v1/batches/"+id+"/cancel", ""); r.status != http.StatusOK {
+		t.Errorf("second cancel: status %d", r.status)
+	}
+}
+
+func TestStoppingInOrderLosesAndDoublesNothing(t *testing.T) {
+	t.Parallel()
+	s := start(t, map[string]string{"SIMULATOR_LATENCY": "20ms", "WORKER_CONCURRENCY": "8"})
+	s.saveTemplate(t, blurb)
+	id := accepted(t, s.generate(t, "", products(500))).ID
+	for done := int64(0); done < 500; {
+		stop := s.run(t, process.Worker)
+		before := done
+		await(t, "progress", func() bool { done = s.batch(t, id).Stats.Jobs.Succeeded; return done >= before+60 || done == 500 })
+		stop()
+	}
+	b := s.finish(t, id)
+	if b.Stats.Jobs.Succeeded != 500 || b.Stats.Calls != 500 {
+		t.Errorf("%+v: want 500 jobs with one call each", b)
+	}
+	if n := storetest.Scalar[int64](t, s.env["DATABASE_URL"], `select count(*) from calls where state <> 'settled'`); n != 0 {
+		t.Errorf("%d calls without an outcome", n)
+	}
+}
+
+func TestConfigurationProblemsAreReportedTogether(t *testing.T) {
+	t.Parallel()
+	_, err := process.Configure(func(name string) string {
+		return map[string]string{"WORKER_CONCURRENCY": "many", "LOG_LEVEL": "loud", "CLOUDFLARE_ACCOUNT_ID": "a", "OPENAI_BASE_URL": "nope"}[name]
+	})
+	for _, want := range []string{"DATABASE_URL", "REDIS_URL", "WORKER_CONCURRENCY", "LOG_LEVEL", "CLOUDFLARE_GATEWAY_ID", "OPENAI_BASE_URL"} {
+		if err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%s is missing from: %v", want, err)
+		}
+	}
+}
+
+func TestReadyNamesWhatIsDown(t *testing.T) {
+	t.Parallel()
+	s := start(t, nil)
+	storetest.Exec(t, s.env["DATABASE_URL"], `update goose_db_version set is_applied = false where version_id = $1`, must(store.WantMigration()))
+	r := s.do(t, http.MethodGet, "/readyz", "", nil)
+	if r.status != http.StatusServiceUnavailable || !bytes.Contains(r.body, []byte("migration")) {
+		t.Errorf("status %d: %s", r.status, r.body)
+	}
+}
+
+func must[T any](v T, err error) T {
+	if err != nil {
+		panic(err)
+	}
+	return v
+}
