@@ -1,0 +1,164 @@
+package client
+
+import (
+	"bufio"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"iter"
+	"net/http"
+	"net/url"
+	"strconv"
+	"time"
+)
+
+const (
+	firstPoll  = 40 * time.Millisecond
+	latestPoll = time.Second
+	maxMissed  = 5 // polls in a row that may fail in passing
+)
+
+// Watch polls a batch, yields it whenever it has changed, and ends behind the first final state. Polls come every 40 ms
+// at first and every second later. Up to five polls in a row may fail for a passing reason: no connection, or status
+// 503. Every other error ends the watch.
+func (c *Client) Watch(ctx context.Context, id string) iter.Seq2[Batch, error] {
+	return func(yield func(Batch, error) bool) {
+		pause := time.NewTimer(0)
+		defer pause.Stop()
+		var last string
+		missed := 0
+		for wait := firstPoll; ; wait = min(wait+wait/4, latestPoll) {
+			select {
+			case <-ctx.Done():
+				yield(Batch{}, wrap(ctx, ctx.Err()))
+				return
+			case <-pause.C:
+			}
+			b, err := c.Batch(ctx, id)
+			switch {
+			case err == nil:
+				missed = 0
+				if now := fmt.Sprint(b.State, b.Stats.Jobs, b.Stats.Calls); now != last || b.Final() {
+					last = now
+					if !yield(b, nil) || b.Final() {
+						return
+					}
+				}
+			case passing(ctx, err) && missed < maxMissed:
+				missed++
+			default:
+				yield(Batch{}, err)
+				return
+			}
+			pause.Reset(wait)
+		}
+	}
+}
+
+// passing reports whether the next poll may do better.
+func passing(ctx context.Context, err error) bool {
+	if p, ok := errors.AsType[*Problem](err); ok {
+		return p.Status == http.StatusServiceUnavailable
+	}
+	return ctx.Err() == nil
+}
+
+// Wait waits until a batch is final.
+func (c *Client) Wait(ctx context.Context, id string) (last Batch, err error) {
+	for last, err = range c.Watch(ctx, id) {
+		if err != nil {
+			return Batch{}, err
+		}
+	}
+	return last, nil
+}
+
+// ResultOptions narrow a stream of results.
+type ResultOptions struct {
+	Status string // succeeded, failed or cancelled; default all
+	After  int32  // start behind this index: to go on where a stream broke off
+}
+
+// Results streams the results that exist so far, in the order of submission. An error is the last thing yielded.
+func (c *Client) Results(ctx context.Context, id string, o ResultOptions) iter.Seq2[Result, error] {
+	return func(yield func(Result, error) bool) {
+		ctx, cancel := context.WithCancelCause(ctx)
+		defer cancel(nil)
+		query := url.Values{}
+		if o.Status != "" {
+			query.Set("status", o.Status)
+		}
+		if o.After > 0 {
+			query.Set("after", strconv.Itoa(int(o.After)))
+		}
+		req, err := c.request(ctx, http.MethodGet, "/v1/batches/"+url.PathEscape(id)+"/results?"+query.Encode(), nil)
+		if err != nil {
+			yield(Result{}, err)
+			return
+		}
+		s := newStall(cancel, "results")
+		defer s.disarm()
+		s.arm()
+		res, err := c.send(req)
+		if err != nil {
+			yield(Result{}, err)
+			return
+		}
+		defer res.Body.Close()
+		lines := bufio.NewScanner(&download{from: res.Body, stall: s})
+		lines.Buffer(make([]byte, 64<<10), maxAnswer)
+		for lines.Scan() {
+			var r Result
+			if err := json.Unmarshal(lines.Bytes(), &r); err != nil {
+				if lines.Err() == nil { // else the connection broke in the middle of a line
+					yield(Result{}, fmt.Errorf("client: a result is not what the API promises: %w", err))
+					return
+				}
+				break
+			}
+			r.Raw = append(r.Raw, lines.Bytes()...)
+			if !yield(r, nil) {
+				return
+			}
+		}
+		if err := lines.Err(); err != nil {
+			yield(Result{}, fmt.Errorf("client: the results broke off: %w", reason(ctx, err)))
+		}
+	}
+}
+
+// JobOptions narrow a list of jobs.
+type JobOptions struct {
+	Status string // default all
+}
+
+// Jobs lists the jobs of a batch in the order of submission, page by page. An error is the last thing yielded.
+func (c *Client) Jobs(ctx context.Context, id string, o JobOptions) iter.Seq2[Job, error] {
+	type page struct {
+		Data []Job   `json:"data"`
+		Next *string `json:"next_cursor"`
+	}
+	return func(yield func(Job, error) bool) {
+		query := url.Values{"limit": {"1000"}}
+		if o.Status != "" {
+			query.Set("status", o.Status)
+		}
+		for {
+			p, err := call[page](ctx, c, http.MethodGet, "/v1/batches/"+url.PathEscape(id)+"/jobs?"+query.Encode(), nil)
+			if err != nil {
+				yield(Job{}, err)
+				return
+			}
+			for _, j := range p.Data {
+				if !yield(j, nil) {
+					return
+				}
+			}
+			if p.Next == nil {
+				return
+			}
+			query.Set("cursor", *p.Next)
+		}
+	}
+}

@@ -1,0 +1,186 @@
+package client
+
+import (
+	"bytes"
+	"cmp"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"mime/multipart"
+	"net/http"
+	"net/textproto"
+	"net/url"
+	"os"
+	"path/filepath"
+	"sync"
+)
+
+// SubmitNDJSON submits one job a line. It reads lines while it sends them; an error of r ends the submission, and the
+// server keeps nothing of it.
+func (c *Client) SubmitNDJSON(ctx context.Context, lines io.Reader, o BatchOptions) (Batch, error) {
+	query := url.Values{"kind": {o.Kind}, "route": {o.Route}}
+	for name, value := range map[string]string{
+		"name": o.Name, "template": o.Template, "params": string(o.Params), "on_invalid": o.OnInvalid, "cache": o.Cache,
+	} {
+		if value != "" {
+			query.Set(name, value)
+		}
+	}
+	if len(o.Metadata) > 0 {
+		labels, err := json.Marshal(o.Metadata)
+		if err != nil {
+			return Batch{}, fmt.Errorf("client: %w", err)
+		}
+		query.Set("metadata", string(labels))
+	}
+	return c.submit(ctx, "/v1/batches?"+query.Encode(), "application/x-ndjson", lines, o)
+}
+
+// SubmitDocuments submits files, one summarize job each; the file's name without its folder becomes the job's
+// custom_id. Files are read while they are sent, one after the other.
+func (c *Client) SubmitDocuments(ctx context.Context, paths []string, o BatchOptions) (Batch, error) {
+	options, err := json.Marshal(struct {
+		Kind      string            `json:"kind"`
+		Name      string            `json:"name,omitempty"`
+		Template  string            `json:"template,omitempty"`
+		Route     json.RawMessage   `json:"route"`
+		Params    json.RawMessage   `json:"params,omitempty"`
+		OnInvalid string            `json:"on_invalid,omitempty"`
+		Cache     string            `json:"cache,omitempty"`
+		Metadata  map[string]string `json:"metadata,omitempty"`
+	}{cmp.Or(o.Kind, "summarize"), o.Name, o.Template, o.route(), o.Params, o.OnInvalid, o.Cache, o.Metadata})
+	if err != nil {
+		return Batch{}, fmt.Errorf("client: batch options: %w", err)
+	}
+	f := newForm(options, paths)
+	defer f.leave(true) //nolint:errcheck // read-only
+	return c.submit(ctx, "/v1/batches", f.parts.FormDataContentType(), f, o)
+}
+
+func (c *Client) submit(ctx context.Context, path, contentType string, body io.Reader, o BatchOptions) (Batch, error) {
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	guarded := &upload{from: body, stall: newStall(cancel, "upload")}
+	defer guarded.stall.disarm()
+	req, err := c.request(ctx, http.MethodPost, path, guarded)
+	if err != nil {
+		return Batch{}, err
+	}
+	req.Header.Set("Content-Type", contentType)
+	// So that a wrong key or option is refused before gigabytes are on their way.
+	req.Header.Set("Expect", "100-continue")
+	if o.IdempotencyKey != "" {
+		req.Header.Set("Idempotency-Key", o.IdempotencyKey)
+	}
+	res, err := c.send(req)
+	if err != nil {
+		if broken := guarded.broken(); broken != nil && !isProblem(err) {
+			return Batch{}, fmt.Errorf("client: nothing was submitted: %w", broken)
+		}
+		return Batch{}, err
+	}
+	defer res.Body.Close()
+	var b Batch
+	err = decode(ctx, res.Body, &b)
+	b.Replayed = res.Header.Get("Idempotency-Replayed") == "true"
+	return b, err
+}
+
+func isProblem(err error) bool {
+	_, ok := errors.AsType[*Problem](err)
+	return ok
+}
+
+// form is a multipart body that opens one file at a time, when its turn comes. It may be closed while it is read: the
+// transport can still be at it when the server has refused the rest.
+type form struct {
+	paths []string
+	parts *multipart.Writer
+	head  bytes.Buffer // written by parts, not yet read
+	ended bool
+
+	mu     sync.Mutex
+	file   *os.File // being read
+	closed bool
+}
+
+func newForm(options json.RawMessage, paths []string) *form {
+	f := &form{paths: paths}
+	f.parts = multipart.NewWriter(&f.head)
+	h := textproto.MIMEHeader{}
+	h.Set("Content-Disposition", `form-data; name="batch"`)
+	h.Set("Content-Type", "application/json")
+	w, _ := f.parts.CreatePart(h) // a buffer takes everything
+	_, _ = w.Write(options)
+	return f
+}
+
+// Read implements io.Reader.
+func (f *form) Read(p []byte) (int, error) {
+	for f.head.Len() == 0 {
+		if file := f.current(); file != nil {
+			n, err := file.Read(p)
+			if n > 0 || err != io.EOF { //nolint:errorlint // only the plain EOF is the end
+				return n, err
+			}
+			if err := f.leave(false); err != nil {
+				return 0, err
+			}
+		}
+		if err := f.next(); err != nil {
+			return 0, err
+		}
+	}
+	return f.head.Read(p)
+}
+
+// next goes to the next file, or writes the end. Nothing says what a file is: the server looks.
+func (f *form) next() error {
+	switch {
+	case f.ended:
+		return io.EOF
+	case len(f.paths) == 0:
+		f.ended = true
+		return f.parts.Close()
+	}
+	path := f.paths[0]
+	f.paths = f.paths[1:]
+	if err := f.enter(path); err != nil {
+		return err
+	}
+	h := textproto.MIMEHeader{}
+	h.Set("Content-Disposition", multipart.FileContentDisposition("documents", filepath.Base(path)))
+	_, err := f.parts.CreatePart(h)
+	return err
+}
+
+func (f *form) current() *os.File {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.file
+}
+
+func (f *form) enter(path string) (err error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.closed {
+		return os.ErrClosed
+	}
+	f.file, err = os.Open(path)
+	return err
+}
+
+// leave closes the open file; for good, no other one will be opened.
+func (f *form) leave(forGood bool) error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.closed = f.closed || forGood
+	file := f.file
+	f.file = nil
+	if file == nil {
+		return nil
+	}
+	return file.Close()
+}

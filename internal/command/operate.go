@@ -1,0 +1,159 @@
+package command
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"net/url"
+	"runtime"
+	"runtime/debug"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"batchwright/internal/process"
+)
+
+func (a *app) api() *cobra.Command {
+	return &cobra.Command{
+		Use: "api", Short: "Serve the REST API", Args: cobra.NoArgs,
+		Long: "Serve the REST API on HTTP_ADDR (default 127.0.0.1:8080) with DATABASE_URL and REDIS_URL, as the program api does.",
+		RunE: a.run(func(ctx context.Context, _ []string) error {
+			return stopped(ctx, process.API(ctx, a.getenv, a.log))
+		}),
+	}
+}
+
+func (a *app) worker() *cobra.Command {
+	return &cobra.Command{
+		Use: "worker", Short: "Plan and run jobs", Args: cobra.NoArgs,
+		Long: "Plan and run jobs with DATABASE_URL and REDIS_URL, as the program worker does.",
+		RunE: a.run(func(ctx context.Context, _ []string) error {
+			return stopped(ctx, process.Worker(ctx, a.getenv, a.log))
+		}),
+	}
+}
+
+// stopped takes being told to stop for a good end.
+func stopped(ctx context.Context, err error) error {
+	if ctx.Err() != nil && (errors.Is(err, context.Canceled) || errors.Is(err, context.Cause(ctx))) {
+		return nil
+	}
+	return err
+}
+
+func (a *app) migrate() *cobra.Command {
+	return &cobra.Command{
+		Use: "migrate", Short: "Bring the database at DATABASE_URL to this program's level", Args: cobra.NoArgs,
+		RunE: a.run(func(ctx context.Context, _ []string) error {
+			version, err := process.Migrate(ctx, a.getenv)
+			if err == nil {
+				fmt.Fprintf(a.stdout, "the database is at migration %d\n", version)
+			}
+			return err
+		}),
+	}
+}
+
+func (a *app) key() *cobra.Command {
+	var project, name string
+	create := &cobra.Command{
+		Use: "create --project NAME", Short: "Make an API key, and its project if it is new", Args: cobra.NoArgs,
+		Long: "Make an API key in the database at DATABASE_URL, and its project if it is new. The key is printed this once: the database\nholds only its hash.",
+		RunE: a.run(func(ctx context.Context, _ []string) error {
+			key, err := process.CreateKey(ctx, a.getenv, project, name)
+			if err != nil {
+				return err
+			}
+			fmt.Fprintln(a.stderr, "Keep this key; it can't be shown again.")
+			fmt.Fprintln(a.stdout, key)
+			return nil
+		}),
+	}
+	create.Flags().StringVar(&project, "project", "", "project that the key acts for (required)")
+	create.Flags().StringVar(&name, "name", "", "what the key is for")
+	if err := create.MarkFlagRequired("project"); err != nil {
+		panic(err) // the flag is two lines above
+	}
+	return a.group("key", "Make API keys", create)
+}
+
+func (a *app) services() *cobra.Command {
+	c := &cobra.Command{
+		Use: "services -- COMMAND [ARG...]", Short: "Run a command with a private Postgres and Redis",
+		Long: `Start a private Postgres and Redis with fresh data, run a command with their URLs in its environment (DATABASE_URL, REDIS_URL and
+both with TEST_ before), stop them, and return the command's exit code. Services that TEST_DATABASE_URL and TEST_REDIS_URL, or
+DATABASE_URL and REDIS_URL, name are used instead.`,
+		Example: "  batchwright services -- go test ./...",
+		Args:    cobra.MinimumNArgs(1),
+		RunE: a.run(func(ctx context.Context, args []string) error {
+			code, err := process.Services(ctx, a.getenv, a.notify, args, a.stdin, a.stdout, a.stderr)
+			if err == nil && code != 0 {
+				return childExit(code)
+			}
+			return err
+		}),
+	}
+	c.Flags().SetInterspersed(false) // what follows the command is its own
+	return c
+}
+
+func (a *app) healthcheck() *cobra.Command {
+	return &cobra.Command{
+		Use: "healthcheck URL", Short: "Ask a URL whether all is well: 0 if it answers 200, else 1", Args: cobra.ExactArgs(1),
+		Example: "  batchwright healthcheck http://127.0.0.1:8080/readyz",
+		RunE: a.run(func(ctx context.Context, args []string) error {
+			return health(ctx, args[0])
+		}),
+	}
+}
+
+// healthLimit is below the time that docker-compose.yml gives to a check.
+const healthLimit = 2 * time.Second
+
+func health(ctx context.Context, url string) error {
+	ctx, cancel := context.WithTimeoutCause(ctx, healthLimit, fmt.Errorf("no answer after %s", healthLimit))
+	defer cancel()
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
+	if err != nil {
+		return usagef("%s", oneLine(err))
+	}
+	c := &http.Client{Transport: &http.Transport{DisableKeepAlives: true}} // no proxy either: it asks this machine
+	res, err := c.Do(req)
+	if err != nil {
+		if cause := context.Cause(ctx); cause != nil {
+			err = cause
+		}
+		return fmt.Errorf("%s: %w", url, bare(err))
+	}
+	defer res.Body.Close()
+	_, _ = io.Copy(io.Discard, io.LimitReader(res.Body, 1<<20))
+	if res.StatusCode != http.StatusOK {
+		return fmt.Errorf("%s: HTTP %d", url, res.StatusCode)
+	}
+	return nil
+}
+
+// bare leaves out the method and URL that net/http puts before an error.
+func bare(err error) error {
+	if e, ok := errors.AsType[*url.Error](err); ok {
+		return e.Err
+	}
+	return err
+}
+
+func (a *app) version() *cobra.Command {
+	return &cobra.Command{
+		Use: "version", Short: "Print the version", Args: cobra.NoArgs,
+		RunE: a.run(func(context.Context, []string) error {
+			version := "(devel)"
+			if info, ok := debug.ReadBuildInfo(); ok && info.Main.Version != "" {
+				version = info.Main.Version
+			}
+			_, err := fmt.Fprintf(a.stdout, "batchwright %s %s %s/%s\n", version, runtime.Version(), runtime.GOOS, runtime.GOARCH)
+			return err
+		}),
+	}
+}

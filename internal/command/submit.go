@@ -1,0 +1,130 @@
+package command
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"batchwright/internal/client"
+)
+
+func (a *app) submit() *cobra.Command {
+	var o client.BatchOptions
+	var params string
+	var wait bool
+	c := &cobra.Command{
+		Use:   "submit FILE... | JOBS.ndjson | -",
+		Short: "Submit documents, or jobs as NDJSON, as a batch",
+		Long: `Submit documents, or jobs as NDJSON, as a batch, and print its id.
+
+Documents are files, or folders of which every file counts (not the hidden ones, and not those of folders within). Each is one
+job of kind summarize. Jobs are one JSON object a line, in a file that ends in .ndjson or .jsonl, or - for standard input.`,
+		Example: `  batchwright submit --route local/extractive --wait examples/documents
+  batchwright submit --kind generate --template product-blurb --route openai:gpt-4.1-mini examples/products.ndjson
+  produce-jobs | batchwright submit --kind chat --route nightly@3 -`,
+		Args: cobra.MinimumNArgs(1),
+	}
+	f := c.Flags()
+	f.StringVar(&o.Kind, "kind", "", "summarize, generate or chat (required for NDJSON; documents are summarized)")
+	f.StringVar(&o.Route, "route", "", "stored route, chain such as openai:gpt-4.1-mini,local/extractive, or JSON (required)")
+	f.StringVar(&o.Template, "template", "", "template, as NAME or NAME@VERSION")
+	f.StringVar(&params, "params", "", "options of the kind, a JSON object")
+	f.StringVar(&o.Name, "name", "", "name of the batch, for people")
+	f.StringVar(&o.OnInvalid, "on-invalid", "", "refuse (default): a wrong line refuses the batch; skip: it becomes a failed job")
+	f.StringVar(&o.Cache, "cache", "", "use (default), refresh (ask again, keep the new answers) or off")
+	f.StringToStringVar(&o.Metadata, "metadata", nil, "labels, as KEY=VALUE,...")
+	f.StringVar(&o.IdempotencyKey, "idempotency-key", "", "makes a repeat safe: the same key and submission is the same batch")
+	f.BoolVar(&wait, "wait", false, "wait for the end, showing progress on standard error")
+	if err := c.MarkFlagRequired("route"); err != nil {
+		panic(err) // the flag is a few lines above
+	}
+	c.RunE = a.talk(func(ctx context.Context, api *client.Client, args []string) error {
+		if params != "" {
+			if o.Params = json.RawMessage(params); !json.Valid(o.Params) {
+				return usagef("--params is not JSON")
+			}
+		}
+		b, err := a.send(ctx, api, args, o)
+		if err != nil {
+			return err
+		}
+		fmt.Fprintln(a.stdout, b.ID)
+		if b.Replayed {
+			fmt.Fprintln(a.stderr, "This batch was submitted before, with the same idempotency key.")
+		}
+		if !wait {
+			return nil
+		}
+		return a.await(ctx, a.stderr, api, b)
+	})
+	return c
+}
+
+// send submits what the arguments name.
+func (a *app) send(ctx context.Context, api *client.Client, args []string, o client.BatchOptions) (client.Batch, error) {
+	if !slices.ContainsFunc(args, isNDJSON) {
+		if o.Kind != "" && o.Kind != "summarize" {
+			return client.Batch{}, usagef("documents are summarized; jobs of kind %s come as NDJSON", o.Kind)
+		}
+		paths, err := documents(args)
+		if err != nil {
+			return client.Batch{}, err
+		}
+		return api.SubmitDocuments(ctx, paths, o)
+	}
+	switch {
+	case len(args) > 1:
+		return client.Batch{}, usagef("one NDJSON file makes one batch: it can't come with other files")
+	case o.Kind == "":
+		return client.Batch{}, usagef("--kind is required for NDJSON: summarize, generate or chat")
+	case args[0] == "-":
+		return api.SubmitNDJSON(ctx, a.stdin, o)
+	}
+	file, err := os.Open(args[0])
+	if err != nil {
+		return client.Batch{}, err
+	}
+	defer file.Close()
+	return api.SubmitNDJSON(ctx, file, o)
+}
+
+func isNDJSON(path string) bool {
+	ext := strings.ToLower(filepath.Ext(path))
+	return path == "-" || ext == ".ndjson" || ext == ".jsonl"
+}
+
+// documents lists the files that paths name, those of folders in the order of their names.
+func documents(paths []string) ([]string, error) {
+	var files []string
+	for _, path := range paths {
+		info, err := os.Stat(path)
+		if err != nil {
+			return nil, err
+		}
+		if !info.IsDir() {
+			files = append(files, path)
+			continue
+		}
+		entries, err := os.ReadDir(path)
+		if err != nil {
+			return nil, err
+		}
+		before := len(files)
+		for _, e := range entries {
+			if e.Type().IsRegular() && !strings.HasPrefix(e.Name(), ".") {
+				files = append(files, filepath.Join(path, e.Name()))
+			}
+		}
+		if len(files) == before {
+			return nil, fmt.Errorf("there are no documents in %s", path)
+		}
+	}
+	return files, nil
+}
+
