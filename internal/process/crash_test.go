@@ -33,11 +33,11 @@ type disturbed struct {
 // disturb submits a batch to a system with a provider behind real HTTP. The worker processes come from the test.
 func disturb(t *testing.T, redisURL string) *disturbed {
 	t.Helper()
-	provider := gateway.NewSimulator(gateway.SimulatorOptions{Latency: 10 * time.Millisecond, LatencyJitter: 40 * time.Millisecond})
+	provider := gateway.NewSimulator(gateway.SimulatorOptions{Latency: 20 * time.Millisecond, LatencyJitter: 100 * time.Millisecond})
 	backend := httptest.NewServer(provider)
 	t.Cleanup(backend.Close)
 	s := &system{env: map[string]string{
-		"DATABASE_URL": storetest.URL(t), "REDIS_URL": redisURL, "HTTP_ADDR": freeAddr(t), "LOG_LEVEL": "warn", "WORKER_CONCURRENCY": "48",
+		"DATABASE_URL": storetest.URL(t), "REDIS_URL": redisURL, "HTTP_ADDR": freeAddr(t), "LOG_LEVEL": "warn", "WORKER_CONCURRENCY": "32",
 		"OPENAI_COMPATIBLE_BASE_URL": backend.URL + "/v1",
 	}}
 	s.url = "http://" + s.env["HTTP_ADDR"]
@@ -140,7 +140,7 @@ func TestKilledWorkerLosesAndDoublesNothing(t *testing.T) {
 	url := d.env["DATABASE_URL"]
 	worker := d.worker(t, binary)
 	await(t, "progress", func() bool {
-		return storetest.Scalar[int64](t, url, `select count(*) from jobs where state = 'succeeded'`) >= 400
+		return storetest.Scalar[int64](t, url, `select count(*) from jobs where state = 'succeeded'`) >= 200
 	})
 	if err := worker.Process.Signal(syscall.SIGKILL); err != nil {
 		t.Fatal(err)
@@ -166,6 +166,29 @@ func TestKilledWorkerLosesAndDoublesNothing(t *testing.T) {
 	if lost := storetest.Scalar[int64](t, url, `select count(*) from calls c join held h using (batch_id, seq, ticket_id) where c.state = 'uncertain'`); lost != uncertain {
 		t.Errorf("%d of %d uncertain calls are not of the killed worker's", uncertain-lost, uncertain)
 	}
+}
+
+func TestWorkerKilledAgainAndAgain(t *testing.T) {
+	t.Parallel()
+	binary := buildWorker(t)
+	services := privateRedis(t)
+	d := disturb(t, services.RedisURL)
+	d.env["WORKER_LEASE"] = "3s"
+	url := d.env["DATABASE_URL"]
+	// While planning, at the first answers, in the middle, near the end.
+	for _, at := range []string{
+		`select count(*) > 0 from tickets where worker_id is not null`, `select count(*) > 0 from jobs where state = 'succeeded'`,
+		`select count(*) >= 700 from jobs where state = 'succeeded'`, `select count(*) >= 1800 from jobs where state = 'succeeded'`,
+	} {
+		worker := d.worker(t, binary)
+		await(t, at, func() bool { return storetest.Scalar[bool](t, url, at) })
+		if err := worker.Process.Signal(syscall.SIGKILL); err != nil {
+			t.Fatal(err)
+		}
+		_ = worker.Wait()
+	}
+	d.worker(t, binary)
+	d.verify(t)
 }
 
 func TestFlushedRedisLosesNothing(t *testing.T) {

@@ -1,0 +1,81 @@
+// Package internal_test holds the repository to its layers.
+package internal_test
+
+import (
+	"os/exec"
+	"slices"
+	"strings"
+	"testing"
+)
+
+const mod = "batchwright/"
+
+// allowed lists, for each package, what it may import from this module. Adding an edge is a design decision: say why in the commit.
+var allowed = map[string][]string{
+	"migrations":                   {},
+	"internal/gateway":             {"internal/pricing"},
+	"internal/gateway/gatewaytest": {"internal/gateway"},
+	"internal/prompt":              {},
+	"internal/document":            {},
+	"internal/pricing":             {},
+	"internal/embedded":            {},
+	"internal/queue":               {},
+	"internal/queue/queuetest":     {},
+	"internal/store":               {"migrations"},
+	"internal/store/storetest":     {"internal/store", "migrations"},
+	"internal/jobs":                {"internal/gateway", "internal/prompt", "internal/document", "internal/pricing", "internal/store"},
+	"internal/api":                 {"internal/jobs", "internal/prompt", "internal/document", "internal/pricing", "internal/store"},
+	"internal/process": {"internal/api", "internal/embedded", "internal/gateway", "internal/jobs", "internal/pricing", "internal/queue",
+		"internal/store"},
+	"internal/client":  {}, // a client of the REST API, as a stranger would write it
+	"internal/command": {"internal/client", "internal/process"},
+	"internal/bench": {"internal/client", "internal/embedded", "internal/gateway", "internal/process", "internal/store", "internal/prompt",
+		"internal/pricing"},
+	"cmd/api":         {"internal/process"},
+	"cmd/worker":      {"internal/process"},
+	"cmd/batchwright": {"internal/command"},
+	"cmd/bench":       {"internal/bench"},
+}
+
+// owners lists third-party packages that only the named ones may import. The bench measures against the bare libraries.
+var owners = map[string][]string{
+	"github.com/labstack/echo":                {"internal/api"},
+	"github.com/hibiken/asynq":                {"internal/queue", "internal/bench"},
+	"github.com/jackc/pgx":                    {"internal/store", "internal/store/storetest", "internal/bench"},
+	"github.com/pressly/goose":                {"internal/store"},
+	"github.com/redis/go-redis":               {"internal/queue/queuetest", "internal/bench"},
+	"github.com/getkin/kin-openapi":           {"internal/api"},
+	"github.com/alicebob/miniredis":           {"internal/embedded"},
+	"github.com/fergusstrange":                {"internal/embedded"},
+	"github.com/spf13/cobra":                  {"internal/command"},
+	"github.com/vbauerster/mpb":               {"internal/command"},
+	"github.com/gowebpki/jcs":                 {"internal/prompt"},
+	"golang.org/x/net/html":                   {"internal/document"},
+	"github.com/JohannesKaufmann/html-to-mar": {"internal/document"},
+}
+
+func TestLayers(t *testing.T) {
+	t.Parallel()
+	out, err := exec.Command("go", "list", "-f", `{{.ImportPath}} {{join .Imports " "}}`, mod+"...").Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for line := range strings.Lines(string(out)) {
+		f := strings.Fields(line)
+		pkg := strings.TrimPrefix(f[0], mod)
+		ok, known := allowed[pkg]
+		if !known && len(f) > 1 {
+			t.Errorf("%s is not in the list of packages", pkg)
+		}
+		for _, imp := range f[1:] {
+			if rest, ours := strings.CutPrefix(imp, mod); ours && !slices.Contains(ok, rest) {
+				t.Errorf("%s must not import %s", pkg, rest)
+			}
+			for prefix, may := range owners {
+				if strings.HasPrefix(imp, prefix) && !slices.Contains(may, pkg) {
+					t.Errorf("%s must not import %s: only %s may", pkg, imp, strings.Join(may, ", "))
+				}
+			}
+		}
+	}
+}
