@@ -1,0 +1,249 @@
+package jobs
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/google/uuid"
+	"go.uber.org/goleak"
+	"pgregory.net/rapid"
+
+	"batchwright/internal/gateway"
+	"batchwright/internal/pricing"
+	"batchwright/internal/store"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+func TestGroupWritesEveryItemOnceAndReportsItsOwnError(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		var flushes, written atomic.Int64
+		g := newGroup(10, time.Millisecond, func(_ context.Context, items []int) []error {
+			flushes.Add(1)
+			written.Add(int64(len(items)))
+			if len(items) > 10 {
+				t.Errorf("a set of %d items, want at most 10", len(items))
+			}
+			errs := make([]error, len(items))
+			for i, v := range items {
+				if v%7 == 0 {
+					errs[i] = fmt.Errorf("item %d", v)
+				}
+			}
+			return errs
+		})
+		var writers, callers sync.WaitGroup
+		for range 2 {
+			writers.Go(func() { g.run(t.Context()) })
+		}
+		for i := range 500 {
+			callers.Go(func() {
+				err := g.do(t.Context(), i)
+				if want := i%7 == 0; (err != nil) != want || want && err.Error() != fmt.Sprintf("item %d", i) {
+					t.Errorf("item %d: %v", i, err)
+				}
+			})
+		}
+		callers.Wait()
+		close(g.in)
+		writers.Wait()
+		if written.Load() != 500 || flushes.Load() > 250 {
+			t.Errorf("%d items in %d sets", written.Load(), flushes.Load())
+		}
+	})
+}
+
+func TestShareStaysInsideTheWindowAndTakesTurns(t *testing.T) {
+	t.Parallel()
+	rapid.Check(t, func(t *rapid.T) {
+		f := store.Fleet{Workers: rapid.Int32Range(1, 5).Draw(t, "workers")}
+		f.Slots, f.Concurrency = f.Workers*64, f.Workers*rapid.Int32Range(1, 2000).Draw(t, "concurrency")
+		f.Jobs, f.Tickets = rapid.Int32Range(0, 3000).Draw(t, "jobs"), rapid.Int32Range(0, 100).Draw(t, "tickets")
+		var open []store.OpenBatch
+		for range rapid.IntRange(0, 6).Draw(t, "batches") {
+			total := rapid.Int32Range(1, 1_000_000).Draw(t, "total")
+			open = append(open, store.OpenBatch{ID: uuid.New(), State: rapid.SampledFrom([]string{"planning", "running", "cancelling"}).Draw(t, "state"),
+				TotalJobs: total, NextSeq: rapid.Int32Range(1, total+1).Draw(t, "next"), Due: rapid.Int32Range(0, 500).Draw(t, "due")})
+		}
+		tickets, jobs, largest := 0, 0, 0
+		got := map[uuid.UUID]int{}
+		for _, g := range share(open, f) {
+			tickets += g.Run + g.Retry
+			jobs += (g.Run + g.Retry) * g.Size
+			largest = max(largest, g.Size)
+			got[g.Batch] = g.Run + g.Retry
+			if g.Size < 1 || g.Size > maxTicket {
+				t.Fatalf("size %d", g.Size)
+			}
+		}
+		if tickets > 0 && (tickets > 2*int(f.Slots)-int(f.Tickets) || jobs > 3*int(f.Concurrency)-int(f.Jobs)+len(open)*largest+largest) {
+			t.Fatalf("%d tickets for %d jobs are over the window of %+v", tickets, jobs, f)
+		}
+		counts := []int{}
+		for _, b := range open {
+			n := got[b.ID]
+			if b.State != "running" && n > 0 {
+				t.Fatalf("a batch that is %s got %d tickets", b.State, n)
+			}
+			if b.State == "running" && int(b.TotalJobs-b.NextSeq) > 600_000 {
+				counts = append(counts, n)
+			}
+		}
+		if len(counts) > 1 && slices.Max(counts)-slices.Min(counts) > 1 && tickets < 1000 {
+			t.Fatalf("batches that all want more got %v tickets", counts)
+		}
+	})
+}
+
+func TestParseRoute(t *testing.T) {
+	t.Parallel()
+	for in, want := range map[string][]RouteStep{
+		`"openai:gpt-5.2,local/extractive"`:                    {{Provider: "openai", Model: "gpt-5.2"}, {Provider: "local", Model: "extractive"}},
+		`"openai-compatible:meta/llama:8b"`:                    {{Provider: "openai-compatible", Model: "meta/llama:8b"}},
+		`{"steps":[{"provider":"simulator","model":"sim-1"}]}`: {{Provider: "simulator", Model: "sim-1"}},
+		`{"accept":"primary","steps":[{"provider":"openai"}]}`: {{Provider: "openai"}},
+		`" simulator/sim-1 , simulator/sim-2 "`:                {{Provider: "simulator", Model: "sim-1"}, {Provider: "simulator", Model: "sim-2"}},
+	} {
+		r, err := ParseRoute(json.RawMessage(in))
+		if err != nil || !slices.Equal(r.Steps, want) {
+			t.Errorf("%s: %+v, %v", in, r, err)
+		}
+	}
+	for _, in := range []string{`{"steps":[{"provder":"x"}]}`, `7`, `{`, `[]`} {
+		if _, err := ParseRoute(json.RawMessage(in)); err == nil {
+			t.Errorf("%s: no error", in)
+		}
+	}
+}
+
+func TestCheckRouteNamesTheField(t *testing.T) {
+	t.Parallel()
+	s := &Service{Prices: pricing.Default(), CheckProvider: func(p string) error {
+		if p == "acme" {
+			return errors.New("unknown provider")
+		}
+		return nil
+	}}
+	ten := slices.Repeat([]RouteStep{{Provider: "local", Model: "extractive"}}, 11)
+	for want, r := range map[string]Route{
+		"route.steps":                 {},
+		"route.steps[1].provider":     {Steps: []RouteStep{{Provider: "local", Model: "extractive"}, {Provider: "acme", Model: "m"}}},
+		"route.steps[0].model":        {Steps: []RouteStep{{Provider: "openai", Model: "gpt-4.1-mnii"}}},
+		"route.steps[0].max_attempts": {Steps: []RouteStep{{Provider: "local", Model: "extractive", MaxAttempts: 9}}},
+		"route.accept":                {Steps: ten[:1], Accept: "some"},
+	} {
+		if err := s.checkRoute(&r, generate{}, time.Now()); err == nil || err.Field != want {
+			t.Errorf("%+v: %v, want an error at %s", r, err, want)
+		}
+	}
+	if err := s.checkRoute(&Route{Steps: ten}, generate{}, time.Now()); err == nil || !strings.Contains(err.Message, "at most 10") {
+		t.Errorf("eleven steps: %v", err)
+	}
+	good := Route{Steps: []RouteStep{{Provider: "openai", Model: "gpt-4.1-mini"}, {Provider: "openai", Model: "gpt-99", AllowUnpriced: true}, {Provider: "openai-compatible", Model: "anything"}}}
+	if err := s.checkRoute(&good, generate{}, time.Now()); err != nil {
+		t.Errorf("%v", err)
+	}
+	if err := s.checkRoute(&Route{Steps: []RouteStep{{Provider: "openai"}}}, generate{}, time.Now()); err == nil {
+		t.Error("a step without a model passed for a kind that needs one")
+	}
+}
+
+func TestWhatBecomesOfAJob(t *testing.T) {
+	t.Parallel()
+	fail := func(c gateway.Class, after time.Duration) error {
+		return fmt.Errorf("jobs: %w", &gateway.Error{Class: c, RetryAfter: after, Provider: "p", Model: "m"})
+	}
+	tests := []struct {
+		name     string
+		err      error
+		attempts int32
+		state    string // empty: handed back
+		counted  bool
+		least    time.Duration
+	}{
+		{"a good answer", nil, 0, "succeeded", true, 0},
+		{"a server's failure is tried again", fail(gateway.Server, 0), 0, "waiting", true, time.Second},
+		{"later each time", fail(gateway.Server, 0), 2, "waiting", true, 4 * time.Second},
+		{"but not for ever", fail(gateway.Server, 0), 3, "failed", true, 0},
+		{"a rate limit waits as told and doesn't count", fail(gateway.RateLimited, 90*time.Second), 3, "waiting", false, 90 * time.Second},
+		{"a bad request fails at once", fail(gateway.InvalidRequest, 0), 0, "failed", true, 0},
+		{"so does a dead key", fail(gateway.Auth, 0), 0, "failed", true, 0},
+		{"a truncated answer is no success", failf(gateway.Truncated, "cut"), 0, "failed", true, 0},
+		{"a stop hands the job back", errHandedBack, 0, "", false, 0},
+		{"so does a cut call", context.Canceled, 0, "", false, 0},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+			w := &Worker{o: WorkerOptions{MaxAttempts: 4}}
+			b := &batch{Batch: store.Batch{Cache: "use"}, route: Route{Steps: []RouteStep{{Provider: "p", Model: "m"}}}}
+			task := &task{w: w, batch: b, lease: &lease{}, job: store.Claimed{Seq: 1, Attempts: tt.attempts}}
+			s, ok := task.settle(result{output: "x", format: "text", model: "m"}, tt.err)
+			if !ok {
+				if tt.state != "" {
+					t.Fatalf("handed back, want %s", tt.state)
+				}
+				return
+			}
+			if s.job.State != tt.state || s.job.Counted != tt.counted || s.job.RetryIn < tt.least {
+				t.Errorf("%+v", *s.job)
+			}
+			if tt.state == "failed" && (s.job.ErrorClass == "" || s.job.ErrorMessage == "") {
+				t.Errorf("a failure without a reason: %+v", *s.job)
+			}
+		})
+	}
+}
+
+func TestJobID(t *testing.T) {
+	t.Parallel()
+	b := uuid.New()
+	if got, seq, ok := ParseJobID(JobID(b, 42)); !ok || got != b || seq != 42 {
+		t.Errorf("%v %d %v", got, seq, ok)
+	}
+	for _, bad := range []string{"", "x", b.String(), b.String() + "-", b.String() + "-0", b.String() + "-x", b.String() + "_1", b.String() + "-99999999999"} {
+		if _, _, ok := ParseJobID(bad); ok {
+			t.Errorf("%q passed", bad)
+		}
+	}
+}
+
+func TestAsJSON(t *testing.T) {
+	t.Parallel()
+	for in, want := range map[string]string{
+		`{"a":1}`: `{"a":1}`, "```json\n{\"a\":1}\n```": `{"a":1}`, "```\n[1]\n```\n": `[1]`, " {} ": `{}`,
+	} {
+		if got, ok := asJSON(in); !ok || got != want {
+			t.Errorf("%q: %q, %v", in, got, ok)
+		}
+	}
+	for _, in := range []string{"", "Sure! {}", "```json\n{\n```", "{\"a\":"} {
+		if _, ok := asJSON(in); ok {
+			t.Errorf("%q passed", in)
+		}
+	}
+}
+
+func FuzzParseLine(f *testing.F) {
+	f.Add([]byte(`{"custom_id":"a","variables":{"x":1}}`))
+	f.Add([]byte(`{"document":{"text":"x"}} {}`))
+	f.Fuzz(func(t *testing.T, raw []byte) {
+		l, problem := parseLine(Line{Number: 3, Raw: raw})
+		if problem != nil && problem.Line != 3 {
+			t.Error("the problem doesn't name its line")
+		}
+		if problem == nil && l == nil {
+			t.Error("neither a line nor a problem")
+		}
+	})
+}
