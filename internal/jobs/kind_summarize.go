@@ -100,7 +100,7 @@ func (summarize) accept(_ *batch, l *line) (json.RawMessage, *store.NewDocument,
 	ref := documentRef{}
 	var data []byte
 	if l.upload != nil {
-		ref, data = documentRef{l.upload.Name, l.upload.ContentType}, l.upload.Data
+		ref, data = documentRef{l.upload.Name, l.upload.ContentType}, bytes.Clone(l.upload.Data) // the next file may overwrite it
 	} else {
 		if err := l.only("document"); err != nil {
 			return nil, nil, err

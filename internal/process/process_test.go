@@ -336,10 +336,15 @@ func TestSummariesOfUploadedDocuments(t *testing.T) {
 	if first.Stats.Jobs.Succeeded != int64(len(files)) || first.Stats.Calls <= int64(len(files)) {
 		t.Errorf("first run: %+v", first)
 	}
+	seen := map[string]string{}
 	for _, r := range s.results(t, first.ID) {
 		if r.Status != "succeeded" || r.Provider != "local" || len(r.Output) < 40 {
 			t.Errorf("%+v", r)
 		}
+		if other := seen[string(r.Output)]; other != "" {
+			t.Errorf("%s and %s have the same summary", other, r.CustomID)
+		}
+		seen[string(r.Output)] = r.CustomID
 	}
 	if second := s.finish(t, accepted(t, submit()).ID); second.Stats.Cache.ResultHit != int64(len(files)) || second.Stats.Calls != 0 {
 		t.Errorf("second run: %+v", second)
