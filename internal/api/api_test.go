@@ -200,6 +200,19 @@ func TestErrorsBecomeProblems(t *testing.T) {
 	}
 }
 
+func TestFieldsOfTheDomainBecomePointers(t *testing.T) {
+	t.Parallel()
+	for field, want := range map[string]string{
+		"template": "/template", "route.steps[0].model": "/route/steps/0/model", "Idempotency-Key": "Idempotency-Key",
+	} {
+		a := newAPI(t, &fake{writeErr: &jobs.Error{Code: jobs.Invalid, Field: field, Message: "is wrong"}})
+		p := into[api.Problem](t, a.do(t, call{method: "POST", header: jsonType, body: "{" + chat + `,"jobs":[]}`}), 400)
+		if len(p.Errors) != 1 || p.Errors[0].Field != want || p.Detail != want+": is wrong" {
+			t.Errorf("%s: %+v", field, p)
+		}
+	}
+}
+
 func TestProblemListsAtMost100Lines(t *testing.T) {
 	t.Parallel()
 	e := &jobs.Error{Code: jobs.Unprocessable, Message: "m", LineCount: 5000}

@@ -222,7 +222,7 @@ func (s resultStream) VisitStreamResultsResponse(w http.ResponseWriter) error {
 			w.Header().Set("Cache-Control", "no-store")
 			w.WriteHeader(http.StatusOK)
 		}
-		_ = ctl.SetWriteDeadline(time.Now().Add(writeTimeout)) // recorders can't
+		_ = ctl.SetWriteDeadline(time.Now().Add(writeTimeout)) // test recorders can't
 		if _, err := buf.WriteTo(w); err != nil {
 			return err
 		}

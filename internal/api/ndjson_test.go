@@ -200,7 +200,10 @@ func BenchmarkLines(b *testing.B) {
 			b.SetBytes(int64(len(line)))
 			b.ReportAllocs()
 			n := 0
-			for range lines(io.LimitReader(src, int64(b.N)*int64(len(line))), 32<<20, 0) {
+			for _, err := range lines(io.LimitReader(src, int64(b.N)*int64(len(line))), 32<<20, 0) {
+				if err != nil {
+					b.Fatal(err)
+				}
 				n++
 			}
 			if n != b.N {

@@ -112,7 +112,7 @@ func jobsProblem(e *jobs.Error) *problem {
 
 // fieldPointer turns the domain's way of naming a field, route.steps[0].model, into the contract's. Headers keep their names.
 func fieldPointer(field string) string {
-	if field == "" || field == http.CanonicalHeaderKey(field) {
+	if field == "" || field[0] >= 'A' && field[0] <= 'Z' {
 		return field
 	}
 	return "/" + strings.NewReplacer(".", "/", "[", "/", "]", "").Replace(clip(field))

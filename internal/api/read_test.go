@@ -239,6 +239,7 @@ func TestBrokenResultsDontPassForAllResults(t *testing.T) {
 	srv := httptest.NewServer(newAPI(t, &fake{batches: []store.Batch{b}, results: results(result(1, "succeeded", "text", &big), errors.New("down"))}).handler)
 	t.Cleanup(srv.Close)
 	resp := get(t, srv, "/v1/batches/"+b.ID.String()+"/results")
+	defer func() { _ = resp.Body.Close() }()
 	if _, err := io.ReadAll(resp.Body); !errors.Is(err, io.ErrUnexpectedEOF) || resp.StatusCode != 200 {
 		t.Errorf("status %d, %v", resp.StatusCode, err)
 	}
@@ -282,7 +283,6 @@ func get(t *testing.T, srv *httptest.Server, path string) *http.Response {
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { _ = resp.Body.Close() })
 	return resp
 }
 

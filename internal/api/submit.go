@@ -213,7 +213,7 @@ func (h *handlers) parts(mr *multipart.Reader) iter.Seq2[jobs.Line, error] {
 		number, hadJobs := 0, false
 		for {
 			part, err := mr.NextPart()
-			if err == io.EOF { //nolint:errorlint // only the plain EOF is the end
+			if err == io.EOF { // only the plain one is the end
 				return
 			}
 			if err != nil {

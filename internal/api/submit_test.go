@@ -5,8 +5,10 @@ import (
 	"compress/gzip"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
+	"iter"
 	"mime/multipart"
 	"net"
 	"net/http"
@@ -16,11 +18,13 @@ import (
 	"strings"
 	"testing"
 	"testing/synctest"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 
 	"batchwright/internal/api"
 	"batchwright/internal/jobs"
+	"batchwright/internal/store"
 )
 
 // TestThreeFormsSayTheSame sends one batch as JSON, as NDJSON and as multipart.
@@ -224,24 +228,85 @@ func TestSilentSenderIsLetGo(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			synctest.Test(t, func(t *testing.T) {
-				a := newAPI(t, &fake{})
-				client, server := net.Pipe()
-				l := &oneConn{conn: server, done: make(chan struct{})}
-				srv := &http.Server{Handler: a.handler} //nolint:gosec // the client is this test
-				served := make(chan error, 1)
-				go func() { served <- srv.Serve(l) }()
+				client := dial(t, newAPI(t, &fake{}).handler)
 				_, _ = io.WriteString(client, "POST /v1/batches?kind=chat&route=r HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer "+tc.key+
 					"\r\nContent-Type: application/x-ndjson\r\nContent-Length: 1000\r\n\r\n"+tc.body)
-				answer := make([]byte, 4096)
-				n, err := client.Read(answer)
-				if err != nil || !strings.HasPrefix(string(answer[:n]), tc.want) {
-					t.Errorf("%v: %s", err, answer[:n])
+				if got := answer(client); !strings.HasPrefix(got, tc.want) {
+					t.Error(got)
 				}
-				_ = client.Close()
-				_ = srv.Close()
-				<-served
 			})
 		})
+	}
+}
+
+// TestDeadlinesEndWithTheirTransfer: neither a commit nor a connection that takes its time meets the deadlines of the
+// bytes before.
+func TestDeadlinesEndWithTheirTransfer(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		b := someBatch()
+		var late error
+		a := newAPI(t, &fake{batches: []store.Batch{b}, results: results(result(1, "succeeded", "text", nil))}, func(s *api.Server) {
+			s.Jobs = slow{done: func(ctx context.Context) { late = ctx.Err() }}
+		})
+		client := dial(t, a.handler)
+		const auth = " HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer " + key + "\r\n"
+		for _, request := range []string{
+			"POST /v1/batches?kind=chat&route=r" + auth + "Content-Type: application/x-ndjson\r\nContent-Length: 3\r\n\r\n{}\n",
+			"GET /v1/batches/" + b.ID.String() + "/results" + auth + "\r\n",
+			"GET /healthz" + auth + "\r\n",
+		} {
+			_, _ = io.WriteString(client, request)
+			if got := answer(client); !strings.HasPrefix(got, "HTTP/1.1 20") || late != nil {
+				t.Errorf("%v: %.40s: %s", late, request, got)
+			}
+			<-time.After(time.Hour)
+		}
+	})
+}
+
+// slow commits for an hour.
+type slow struct {
+	idle
+	done func(context.Context)
+}
+
+func (s slow) Submit(ctx context.Context, p store.Project, spec jobs.Spec, in iter.Seq2[jobs.Line, error]) (store.Batch, bool, error) {
+	b, replayed, err := s.idle.Submit(ctx, p, spec, in)
+	<-time.After(time.Hour)
+	s.done(ctx)
+	return b, replayed, err
+}
+
+// dial connects to a server of its own, inside the bubble.
+func dial(t *testing.T, h http.Handler) net.Conn {
+	t.Helper()
+	client, server := net.Pipe()
+	srv := &http.Server{Handler: h}
+	served := make(chan error, 1)
+	go func() { served <- srv.Serve(&oneConn{conn: server, done: make(chan struct{})}) }()
+	t.Cleanup(func() {
+		_ = client.Close()
+		_ = srv.Close()
+		if err := <-served; !errors.Is(err, http.ErrServerClosed) {
+			t.Error(err)
+		}
+	})
+	return client
+}
+
+// answer reads one answer: its bytes up to a pause.
+func answer(client net.Conn) string {
+	defer func() { _ = client.SetReadDeadline(time.Time{}) }()
+	var got strings.Builder
+	buf := make([]byte, 4096)
+	for {
+		n, err := client.Read(buf)
+		got.Write(buf[:n])
+		if err != nil {
+			return got.String()
+		}
+		_ = client.SetReadDeadline(time.Now().Add(time.Second))
 	}
 }
 

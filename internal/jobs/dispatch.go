@@ -111,7 +111,7 @@ func ticketSize(b store.OpenBatch, f store.Fleet) int {
 // planTicket plans the inputs of a range. Once begun, it is finished even when the worker is told to stop.
 func (w *Worker) planTicket(soft, hard context.Context, t store.Ticket) error {
 	if err := w.planning.Acquire(soft, 1); err != nil {
-		return err
+		return w.DB.ReturnTicket(hard, t.ID)
 	}
 	defer w.planning.Release(1)
 	if err := w.DB.ClaimPlan(hard, t.ID, w.self.ID, w.o.Lease); err != nil {

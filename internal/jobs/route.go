@@ -115,9 +115,7 @@ func (s *Service) checkRoute(r *Route, kind kind, at time.Time) *Error {
 	for i, step := range r.Steps {
 		field := fmt.Sprintf("route.steps[%d]", i)
 		if err := s.CheckProvider(step.Provider); err != nil {
-			e := invalidf(field+".provider", "%s", err.Error())
-			e.Err = err
-			return e
+			return &Error{Code: Invalid, Field: field + ".provider", Message: strings.TrimPrefix(err.Error(), "gateway: "), Err: err}
 		}
 		if step.Model == "" && (kind == nil || kind.needsModel()) {
 			return invalidf(field+".model", "is missing: only raw chat bodies name their own model")

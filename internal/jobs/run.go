@@ -18,10 +18,13 @@ import (
 // runTicket claims the jobs behind a ticket, runs them, and closes the ticket when each is settled or handed back.
 func (w *Worker) runTicket(soft, hard context.Context, t store.Ticket) error {
 	n := int64(min(max(t.Jobs, 1), maxTicket))
-	if err := w.room.Acquire(soft, n); err != nil {
-		return err // the ticket stays posted; another worker gets it
+	// What decides whether a ticket is ours isn't cut short by a stop: an answer that nobody waited for would hold the jobs for a lease.
+	steady, cancel := context.WithTimeout(context.WithoutCancel(soft), w.o.Lease)
+	defer cancel()
+	if err := w.room.Acquire(soft, n); err != nil { // told to stop: another worker gets the ticket with the next sweep
+		return w.DB.ReturnTicket(steady, t.ID)
 	}
-	b, err := w.load(soft, t.BatchID)
+	b, err := w.load(steady, t.BatchID)
 	if err != nil {
 		w.room.Release(n)
 		return err
@@ -29,7 +32,7 @@ func (w *Worker) runTicket(soft, hard context.Context, t store.Ticket) error {
 	ctx, cut := context.WithCancel(hard)
 	defer cut()
 	l := &lease{ticket: t, stop: make(chan struct{}), cut: cut}
-	claimed, err := w.DB.ClaimJobs(soft, t, w.self.ID, w.o.Lease)
+	claimed, err := w.DB.ClaimJobs(steady, t, w.self.ID, w.o.Lease)
 	if err != nil { // claimed or not, nobody knows: if so, the lease expires
 		w.room.Release(n)
 		return fmt.Errorf("claim jobs: %w", err)

@@ -326,7 +326,11 @@ func (in *intake) skipped(l Line, problem *LineError) store.NewInput {
 	if problem.CustomID != "" {
 		row.CustomID = &problem.CustomID
 	}
-	reason, err := json.Marshal(storedReason{problem.Code, problem.Field, fmt.Sprintf("line %d: %s", l.Number, problem.Message)})
+	message := problem.Message
+	if problem.Field != "" {
+		message = problem.Field + ": " + message
+	}
+	reason, err := json.Marshal(storedReason{problem.Code, problem.Field, fmt.Sprintf("line %d: %s", l.Number, message)})
 	if err != nil {
 		reason = json.RawMessage(`{"code":"invalid","message":"the line can't be run"}`)
 	}
@@ -344,9 +348,6 @@ func storedProblem(raw json.RawMessage) string {
 	var r storedReason
 	if err := json.Unmarshal(raw, &r); err != nil {
 		return "the line can't be run"
-	}
-	if r.Field != "" {
-		return clean(r.Field + ": " + r.Message)
 	}
 	return clean(r.Message)
 }

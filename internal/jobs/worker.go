@@ -153,21 +153,35 @@ func (w *Worker) Run(ctx context.Context, serve func(ctx context.Context, work f
 	return err
 }
 
+// nudgeGap is the least time between two rounds that were nudged.
+const nudgeGap = 20 * time.Millisecond
+
 // every runs f at once, then at each tick or nudge, until stopping is closed. An error of f is logged: the next round tries again.
 func (w *Worker) every(ctx context.Context, stopping <-chan struct{}, period time.Duration, nudge <-chan struct{}, f func(context.Context) error) error {
 	tick := time.NewTicker(period)
 	defer tick.Stop()
+	rest := time.NewTimer(nudgeGap)
+	defer rest.Stop()
 	for {
 		if err := f(ctx); err != nil && ctx.Err() == nil {
 			w.Log.WarnContext(ctx, "round failed, will be tried again", "err", err)
 		}
+		rest.Reset(nudgeGap)
 		select {
 		case <-stopping:
 			return nil
 		case <-ctx.Done():
 			return nil
 		case <-tick.C:
+			continue
 		case <-nudge:
+		}
+		select { // nudges come in swarms: one round serves them all
+		case <-rest.C:
+		case <-stopping:
+			return nil
+		case <-ctx.Done():
+			return nil
 		}
 	}
 }

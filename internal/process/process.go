@@ -66,6 +66,14 @@ func open(ctx context.Context, c Config, log *slog.Logger) (_ *system, err error
 	return s, nil
 }
 
+// unlessStopped drops an error that only says that the process was told to stop while it started.
+func unlessStopped(ctx context.Context, err error) error {
+	if ctx.Err() != nil {
+		return nil
+	}
+	return err
+}
+
 func prices(file string) (*pricing.Table, error) {
 	if file == "" {
 		return pricing.Default(), nil
@@ -145,7 +153,7 @@ func API(ctx context.Context, getenv func(string) string, stderr io.Writer) erro
 	log := c.logger(stderr)
 	s, err := open(ctx, c, log)
 	if err != nil {
-		return err
+		return unlessStopped(ctx, err)
 	}
 	defer s.Close()
 	l, err := net.Listen("tcp", c.HTTPAddr)
@@ -199,7 +207,7 @@ func Worker(ctx context.Context, getenv func(string) string, stderr io.Writer) e
 	log := c.logger(stderr)
 	s, err := open(ctx, c, log)
 	if err != nil {
-		return err
+		return unlessStopped(ctx, err)
 	}
 	defer s.Close()
 	g, ctx := errgroup.WithContext(ctx)

@@ -275,6 +275,7 @@ const (
 select state from batches where id = $1 and state in ('running', 'cancelling') for update`
 	unfinishedWork = `-- name: UnfinishedWork
 select exists (select 1 from tickets where batch_id = $1)
+    or exists (select 1 from jobs where batch_id = $1 and due_at is not null) -- by its index, before a look at every job
     or exists (select 1 from jobs where batch_id = $1 and state in ('planned', 'running', 'waiting'))`
 	loseIntents = `-- name: LoseIntents
 update calls set state = 'uncertain' where batch_id = $1 and state = 'intent'`

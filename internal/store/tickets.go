@@ -186,6 +186,15 @@ func (db *DB) CloseTicket(ctx context.Context, ticket int64, worker uuid.UUID, l
 	return int(tag.RowsAffected()), err
 }
 
+const returnTicket = `-- name: ReturnTicket
+update tickets set posted_at = '-infinity' where id = $1 and worker_id is null`
+
+// ReturnTicket gives a ticket that wasn't claimed back: the next sweep posts it again.
+func (db *DB) ReturnTicket(ctx context.Context, ticket int64) error {
+	_, err := db.pool.Exec(ctx, returnTicket, ticket)
+	return err
+}
+
 const (
 	expiredTickets = `-- name: ExpiredTickets
 select id from tickets where lease_until < now() and purpose <> 'plan'`
