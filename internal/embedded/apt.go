@@ -198,6 +198,7 @@ Acquire::GzipIndexes "true"; // a quarter of the space
 Acquire::Retries "1";
 Acquire::http::Timeout "10";
 Acquire::https::Timeout "10";
+APT::Update::Error-Mode "any"; // or a missing network is a warning
 #clear APT::Update::Pre-Invoke;
 #clear APT::Update::Post-Invoke;
 #clear APT::Update::Post-Invoke-Success;

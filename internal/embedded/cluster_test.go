@@ -2,7 +2,6 @@ package embedded
 
 import (
 	"fmt"
-	"io"
 	"net/url"
 	"os"
 	"os/exec"
@@ -216,21 +215,15 @@ func userFolder(t *testing.T) (dir, binary string) {
 			t.Error(err)
 		}
 	})
-	self, err := os.Open("/proc/self/exe")
+	self, err := os.Executable()
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer self.Close()
 	binary = filepath.Join(dir, "embedded.test")
-	f, err := os.OpenFile(binary, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o755)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if _, err := io.Copy(f, self); err != nil {
-		t.Fatal(err)
-	}
-	if err := f.Close(); err != nil {
-		t.Fatal(err)
+	// Not copied by this process: a child that another test forks meanwhile would keep it open for writing, and a
+	// program that is being written can't be run.
+	if out, err := exec.Command("cp", self, binary).CombinedOutput(); err != nil {
+		t.Fatalf("%v: %s", err, out)
 	}
 	if err := os.Chown(dir, nobody, nobody); err != nil {
 		t.Fatal(err)

@@ -5,13 +5,13 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"log"
 	"net"
 	"net/http"
 	"net/http/httputil"
 	"net/url"
 	"os"
 	"path/filepath"
+	"sync/atomic"
 	"time"
 
 	embeddedpostgres "github.com/fergusstrange/embedded-postgres"
@@ -67,7 +67,8 @@ func (h *host) download(ctx context.Context, dir string) (err error) {
 	if err := os.Chmod(work, 0o755); err != nil {
 		return err
 	}
-	repository, stop, err := repositoryProxy(ctx, h.repository())
+	var unreached atomic.Value // the library only tells the status
+	repository, stop, err := repositoryProxy(ctx, h.repository(), func(err error) { unreached.Store(err.Error()) })
 	if err != nil {
 		return err
 	}
@@ -84,6 +85,9 @@ func (h *host) download(ctx context.Context, dir string) (err error) {
 		Logger(io.Discard)).Start()
 	if ctx.Err() != nil {
 		return context.Cause(ctx)
+	}
+	if why, ok := unreached.Load().(string); ok {
+		return errors.New(why)
 	}
 	if !executable(filepath.Join(unpacked, "bin", "postgres")) {
 		return failure
@@ -111,8 +115,8 @@ func (h *host) repository() string {
 }
 
 // repositoryProxy serves a repository on 127.0.0.1 until stop is called. What it is still fetching when ctx ends
-// breaks off.
-func repositoryProxy(ctx context.Context, repository string) (address string, stop func(), err error) {
+// breaks off. failed gets the errors of reaching the repository, from any goroutine.
+func repositoryProxy(ctx context.Context, repository string, failed func(error)) (address string, stop func(), err error) {
 	target, err := url.Parse(repository)
 	if err != nil {
 		return "", nil, err
@@ -131,7 +135,10 @@ func repositoryProxy(ctx context.Context, repository string) (address string, st
 	srv := &http.Server{
 		Handler: &httputil.ReverseProxy{
 			Transport: transport,
-			ErrorLog:  log.New(io.Discard, "", 0), // the library reports what it got
+			ErrorHandler: func(w http.ResponseWriter, _ *http.Request, err error) {
+				failed(err)
+				w.WriteHeader(http.StatusBadGateway)
+			},
 			Rewrite: func(r *httputil.ProxyRequest) {
 				r.Out = r.Out.WithContext(ctx)
 				r.SetURL(target)

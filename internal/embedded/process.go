@@ -99,7 +99,7 @@ func (p *process) watch(lost func()) (quiet func()) {
 }
 
 // output runs a short command to its end and returns what it printed. When ctx ends it is killed with all it
-// started. Its error carries the last line it wrote to standard error.
+// started. Its error carries the line of its standard error that tells best why.
 func output(ctx context.Context, cmd *exec.Cmd) (string, error) {
 	var out, complaint bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &out, &complaint
@@ -124,12 +124,22 @@ func output(ctx context.Context, cmd *exec.Cmd) (string, error) {
 		return "", fmt.Errorf("%s: %w", cmd.Args[0], context.Cause(ctx))
 	}
 	if err != nil {
-		if line := lastLine(complaint.String()); line != "" {
+		if line := telling(complaint.String()); line != "" {
 			err = fmt.Errorf("%w: %s", err, line)
 		}
 		return "", fmt.Errorf("%s: %w", cmd.Args[0], err)
 	}
 	return out.String(), nil
+}
+
+// telling is apt's first error, since its last one only sums up, and otherwise the last line.
+func telling(text string) string {
+	for line := range strings.Lines(text) {
+		if strings.HasPrefix(line, "E: ") {
+			return strings.TrimSpace(line)
+		}
+	}
+	return lastLine(text)
 }
 
 // lastLine is the last line of text that says something.

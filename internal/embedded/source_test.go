@@ -276,6 +276,19 @@ func TestDownloadedPostgresServes(t *testing.T) {
 	}
 }
 
+func TestDownloadSaysWhatWentWrong(t *testing.T) {
+	t.Parallel()
+	repository := httptest.NewServer(http.NotFoundHandler())
+	address := repository.URL
+	repository.Close()
+	_, err := Start(t.Context(), Options{
+		Dir: t.TempDir(), RedisURL: given, without: []string{"machine", "apt", "docker"}, maven: address,
+	})
+	if err == nil || !strings.Contains(err.Error(), "connection refused") {
+		t.Errorf("got %v", err)
+	}
+}
+
 func TestDownloadEndsWithItsContext(t *testing.T) {
 	t.Parallel()
 	hung := make(chan struct{})
