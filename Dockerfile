@@ -8,7 +8,7 @@ RUN --mount=type=cache,target=/go/pkg/mod go mod download
 COPY . .
 ARG TARGETOS TARGETARCH
 RUN --mount=type=cache,target=/go/pkg/mod --mount=type=cache,target=/root/.cache/go-build \
-    GOOS=$TARGETOS GOARCH=$TARGETARCH make build BIN=/out
+    GOOS=$TARGETOS GOARCH=$TARGETARCH make build BIN=/out LDFLAGS='-s -w'
 
 # CA certificates, time zones and the account 65532, nothing else.
 FROM gcr.io/distroless/static-debian12:nonroot
