@@ -47,7 +47,7 @@ func (u *upload) Read(p []byte) (int, error) {
 		u.stall.arm()
 		return n, nil
 	}
-	if err != io.EOF { //nolint:errorlint // only the plain EOF is the end
+	if err != io.EOF {
 		u.mu.Lock()
 		defer u.mu.Unlock()
 		u.err = err

@@ -122,7 +122,7 @@ func (f *form) Read(p []byte) (int, error) {
 	for f.head.Len() == 0 {
 		if file := f.current(); file != nil {
 			n, err := file.Read(p)
-			if n > 0 || err != io.EOF { //nolint:errorlint // only the plain EOF is the end
+			if n > 0 || err != io.EOF {
 				return n, err
 			}
 			if err := f.leave(false); err != nil {

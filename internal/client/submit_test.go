@@ -85,7 +85,7 @@ func TestDocumentsTravelAsPartsInTheirOrder(t *testing.T) {
 		var got [][3]string
 		for {
 			part, err := mr.NextPart()
-			if err == io.EOF { //nolint:errorlint // only the plain EOF is the end
+			if err == io.EOF {
 				break
 			}
 			if err != nil {

@@ -23,6 +23,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"os"
 	"strings"
 	"sync"
 
@@ -68,13 +69,14 @@ func (a *app) root() *cobra.Command {
 	root := &cobra.Command{
 		Use:   "batchwright",
 		Short: "Run batches of LLM work, and pay only for what changed",
-		Long: `Batchwright runs batches of LLM work: every answer, token, dollar and cache hit lands in Postgres, and the next run pays
-only for what changed.
+		Long: `Batchwright runs batches of LLM work: every answer, token, dollar and cache hit lands in
+Postgres, and the next run pays only for what changed.
 
-Commands that talk to a server read BATCHWRIGHT_URL (default ` + defaultURL + `) and BATCHWRIGHT_API_KEY.
+Commands that talk to a server read BATCHWRIGHT_URL (default ` + defaultURL + `)
+and BATCHWRIGHT_API_KEY.
 
-Exit codes: 0 done, 1 failed, 2 wrong usage, 3 refused by the server, 4 the batch ended with failed or cancelled jobs,
-130 interrupted.`,
+Exit codes: 0 done, 1 failed, 2 wrong usage, 3 refused by the server, 4 the batch ended with
+failed or cancelled jobs, 130 interrupted.`,
 		SilenceErrors:     true,
 		SilenceUsage:      true,
 		CompletionOptions: cobra.CompletionOptions{HiddenDefaultCmd: true},
@@ -129,21 +131,32 @@ type incomplete struct{ message string }
 
 func (e incomplete) Error() string { return e.message }
 
-// childExit is the exit code of a command that we ran. It has said itself what was wrong.
-type childExit int
+// childExit is the exit code of a command that we ran, and why it couldn't run; without a reason it has spoken itself.
+type childExit struct {
+	code int
+	err  error
+}
 
-func (e childExit) Error() string { return fmt.Sprintf("exit code %d", int(e)) }
+func (e childExit) Error() string {
+	if e.err == nil {
+		return fmt.Sprintf("exit code %d", e.code)
+	}
+	return e.err.Error()
+}
 
 // explain tells what went wrong, in one line, and picks the exit code.
 func (a *app) explain(ctx context.Context, cmd *cobra.Command, err error) int {
 	if err == nil {
 		return exitDone
 	}
-	if child, ok := errors.AsType[childExit](err); ok {
-		return int(child)
-	}
 	say := func(format string, args ...any) {
 		fmt.Fprintf(a.stderr, "batchwright: "+format+"\n", args...)
+	}
+	if child, ok := errors.AsType[childExit](err); ok {
+		if child.err != nil {
+			say("%s", oneLine(child.err))
+		}
+		return child.code
 	}
 	_, wrong := errors.AsType[usageError](err)
 	problem, refused := errors.AsType[*client.Problem](err)
@@ -162,7 +175,11 @@ func (a *app) explain(ctx context.Context, cmd *cobra.Command, err error) int {
 		return exitInterrupted
 	}
 	if op, ok := errors.AsType[*net.OpError](err); ok && op.Op == "dial" && a.url != "" {
-		say("can't reach %s: %v; is the server up? (set BATCHWRIGHT_URL, or start one with batchwright dev)", a.url, op.Err)
+		why := op.Err
+		if call, ok := errors.AsType[*os.SyscallError](why); ok {
+			why = call.Err
+		}
+		say("can't reach %s: %v; is the server up? (set BATCHWRIGHT_URL, or start one with batchwright dev)", a.url, why)
 		return exitFailed
 	}
 	say("%s", oneLine(err))

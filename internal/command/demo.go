@@ -29,14 +29,16 @@ func (a *app) demo() *cobra.Command {
 	var examples string
 	c := &cobra.Command{
 		Use: "demo", Short: "Run two batches twice: results, cache hits and costs, without keys or network", Args: cobra.NoArgs,
-		Long: `Start everything in one process, with fresh data (or with DATABASE_URL and REDIS_URL). Submit the example documents as a
-summarize batch and the example products as a generate batch over the REST API, and show their results. Run both again, check that
-the second run is answered from the result cache alone, and report costs and cache hits by SQL.`,
+		Long: `Start everything in one process, with fresh data (or with DATABASE_URL and REDIS_URL). Submit the
+example documents as a summarize batch and the example products as a generate batch over the REST
+API, and show their results. Run both again, check that the second run is answered from the result
+cache alone, and report costs and cache hits by SQL.`,
 		RunE: a.run(func(ctx context.Context, _ []string) error {
 			dir, err := findExamples(examples)
 			if err != nil {
 				return err
 			}
+			fmt.Fprintln(a.stdout, "Starting Postgres, Redis, the API and a worker. No API key is needed, and no call leaves this machine.")
 			o := process.DevOptions{Ephemeral: true, Addr: "127.0.0.1:0", Quiet: true, Once: true, Notify: a.notify}
 			return process.Dev(ctx, a.getenv, a.log, o, func(ctx context.Context, r process.Running) error {
 				api, err := client.New(r.APIURL, r.APIKey)
@@ -103,11 +105,11 @@ func (d *demo) run(ctx context.Context, r process.Running) error {
 	if err != nil {
 		return err
 	}
-	d.printf("\nSummaries by %s: an extractive summarizer, which picks the documents' own sentences. No language model.\n\n", demoSummarizer)
+	d.printf("\nSummaries by %s, an extractive summarizer: it picks sentences of the document\nand uses no language model.\n\n", demoSummarizer)
 	if err := d.table("document", first[0], len(first[0].results)); err != nil {
 		return err
 	}
-	d.printf("\nProduct texts by %s: simulated. The words mean nothing, and tokens and costs are notional.\n\n", demoGenerator)
+	d.printf("\nProduct texts by %s: simulated. The words mean nothing; tokens and costs are\nnotional.\n\n", demoGenerator)
 	if err := d.table("job", first[1], 10); err != nil {
 		return err
 	}
@@ -174,8 +176,8 @@ func (d *demo) batches(ctx context.Context, run string) ([]outcome, error) {
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", lines, err)
 	}
-	d.printf("POST /v1/batches  %s: %s as documents, kind summarize, route %s\n", folder, plural(summarize.TotalJobs, "file", "files"), demoSummarizer)
-	d.printf("POST /v1/batches  %s: %s, kind generate, template %s, route %s\n\n", lines, plural(generate.TotalJobs, "line", "lines"), d.template, demoGenerator)
+	d.printf("POST /v1/batches  summarize, %s: %s of %s\n", demoSummarizer, plural(summarize.TotalJobs, "file", "files"), folder)
+	d.printf("POST /v1/batches  generate, %s, %s: %s of %s\n\n", demoGenerator, d.template, plural(generate.TotalJobs, "line", "lines"), lines)
 
 	out := []outcome{{title: "documents"}, {title: "products"}}
 	ended, err := d.follow(ctx, d.stdout, d.api, []string{out[0].title, out[1].title}, []client.Batch{summarize, generate})
@@ -198,16 +200,17 @@ func (d *demo) batches(ctx context.Context, run string) ([]outcome, error) {
 // table shows the first results of a batch, and the sums over all of them.
 func (d *demo) table(what string, o outcome, most int) error {
 	t := table{
-		head:  []string{what, "first line", "in", "out", "provider", "cache", "cost"},
+		head:  []string{what, "first line", "tokens in", "out", "provider", "cache", "cost"},
 		right: []bool{2: true, 3: true, 6: true},
 		flex:  2, least: 12,
 	}
+	width := d.width(d.stdout)
 	for i, r := range o.results {
 		if i == most {
 			break
 		}
 		t.rows = append(t.rows, []string{
-			fit(clean(deref(r.CustomID, r.JobID)), 32), answerLine(r), number(r.Usage.InputTokens), number(r.Usage.OutputTokens),
+			fit(clean(deref(r.CustomID, r.JobID)), max(16, min(width/4, 36))), answerLine(r), number(r.Usage.InputTokens), number(r.Usage.OutputTokens),
 			deref(r.Provider, "-"), deref(r.CacheStatus, "-"), dollars(r.CostMicroUSD)})
 	}
 	s := o.batch.Stats
@@ -215,15 +218,16 @@ func (d *demo) table(what string, o outcome, most int) error {
 	if more := len(o.results) - len(t.rows); more > 0 {
 		t.total[1] = fmt.Sprintf("(%d more not shown)", more)
 	}
-	return t.write(d.stdout, d.width(d.stdout))
+	return t.write(d.stdout, width)
 }
 
-// answerLine is the first line of an answer, or why there is none.
+// answerLine is the first line of an answer, without Markdown's marks, or why there is none.
 func answerLine(r client.Result) string {
 	if r.Error != nil {
 		return clean(r.Status + ", " + r.Error.Class + ": " + r.Error.Message)
 	}
-	return cmp.Or(firstLine(r.Text()), r.Status)
+	line := strings.TrimLeft(firstLine(r.Text()), "#> ")
+	return cmp.Or(strings.ReplaceAll(line, "**", ""), r.Status)
 }
 
 func deref(s *string, otherwise string) string {
@@ -236,15 +240,15 @@ func deref(s *string, otherwise string) string {
 // runs puts both runs side by side.
 func runs(first, second []outcome) table {
 	t := table{
-		head:  []string{"batch", "run", "jobs", "result hits", "coalesced", "misses", "calls", "tokens in", "out", "cost", "time"},
-		right: []bool{2: true, 3: true, 4: true, 5: true, 6: true, 7: true, 8: true, 9: true, 10: true},
+		head:  []string{"batch", "run", "jobs", "result hits", "calls", "tokens in", "out", "cost", "time"},
+		right: []bool{2: true, 3: true, 4: true, 5: true, 6: true, 7: true, 8: true},
 	}
 	for i := range first {
 		for n, o := range []outcome{first[i], second[i]} {
 			s := o.batch.Stats
 			t.rows = append(t.rows, []string{
-				o.title, []string{"first", "second"}[n], number(o.batch.TotalJobs), number(s.Cache.ResultHit), number(s.Cache.Coalesced), number(s.Cache.Miss),
-				number(s.Calls), number(s.InputTokens), number(s.OutputTokens), dollars(s.CostMicroUSD), took(o.batch).String()})
+				o.title, []string{"first", "second"}[n], number(o.batch.TotalJobs), number(s.Cache.ResultHit), number(s.Calls),
+				number(s.InputTokens), number(s.OutputTokens), dollars(s.CostMicroUSD), seconds(took(o.batch))})
 		}
 	}
 	return t
@@ -337,4 +341,3 @@ func answerTable(head []string, rows [][]string) table {
 	}
 	return t
 }
-

@@ -14,8 +14,9 @@ func (a *app) dev() *cobra.Command {
 	var o process.DevOptions
 	c := &cobra.Command{
 		Use: "dev", Short: "Start everything in one process and stay up", Args: cobra.NoArgs,
-		Long: `Start Postgres and Redis (unless DATABASE_URL and REDIS_URL name some), the API and a worker in one process, print their URLs and an
-API key, and stay up until Ctrl-C. The private Postgres keeps its data in .run. LOG_LEVEL=info shows what the servers do.`,
+		Long: `Start Postgres and Redis (unless DATABASE_URL and REDIS_URL name some), the API and a worker in
+one process, print their URLs and an API key, and stay up until Ctrl-C. The private Postgres keeps
+its data in .run. LOG_LEVEL=info shows what the servers do.`,
 	}
 	c.Flags().StringVar(&o.Addr, "addr", "", "address of the API (default HTTP_ADDR or 127.0.0.1:8080, or a free port if that is taken)")
 	c.Flags().BoolVar(&o.Ephemeral, "ephemeral", false, "fresh data, removed at the end")
@@ -51,13 +52,15 @@ Try it in another terminal:
 
   export BATCHWRIGHT_URL=%[1]s BATCHWRIGHT_API_KEY=%[4]s
 
-  curl -sS "$BATCHWRIGHT_URL/v1/batches" -H "Authorization: Bearer $BATCHWRIGHT_API_KEY" -H 'Content-Type: application/json' \
-    -d '{"kind": "chat", "route": "simulator/sim-1", "jobs": [
-          {"custom_id": "first", "body": {"model": "sim-1", "messages": [{"role": "user", "content": "Say hello."}]}}]}'
+  curl -sS "$BATCHWRIGHT_URL/v1/batches" \
+    -H "Authorization: Bearer $BATCHWRIGHT_API_KEY" -H 'Content-Type: application/json' \
+    -d '{"kind": "chat", "route": "simulator/sim-1", "jobs": [{"custom_id": "first", "body":
+         {"model": "sim-1", "messages": [{"role": "user", "content": "Say hello."}]}}]}'
 
-  curl -sS "$BATCHWRIGHT_URL/v1/batches/ID/results" -H "Authorization: Bearer $BATCHWRIGHT_API_KEY"   # ID from the answer above
+  # with the id from the answer:
+  curl -sS "$BATCHWRIGHT_URL/v1/batches/ID/results" -H "Authorization: Bearer $BATCHWRIGHT_API_KEY"
 
-or with the command line: batchwright submit --route local/extractive --wait FILE...
+Or use the command line: batchwright submit --route local/extractive --wait FILE...
 
 `, r.APIURL, shown("DATABASE_URL", r.DatabaseURL), shown("REDIS_URL", r.RedisURL), r.APIKey)
 }

@@ -19,7 +19,8 @@ import (
 func (a *app) api() *cobra.Command {
 	return &cobra.Command{
 		Use: "api", Short: "Serve the REST API", Args: cobra.NoArgs,
-		Long: "Serve the REST API on HTTP_ADDR (default 127.0.0.1:8080) with DATABASE_URL and REDIS_URL, as the program api does.",
+		Long: `Serve the REST API on HTTP_ADDR (default 127.0.0.1:8080) with DATABASE_URL and REDIS_URL, as
+the program api does.`,
 		RunE: a.run(func(ctx context.Context, _ []string) error {
 			return stopped(ctx, process.API(ctx, a.getenv, a.log))
 		}),
@@ -61,7 +62,8 @@ func (a *app) key() *cobra.Command {
 	var project, name string
 	create := &cobra.Command{
 		Use: "create --project NAME", Short: "Make an API key, and its project if it is new", Args: cobra.NoArgs,
-		Long: "Make an API key in the database at DATABASE_URL, and its project if it is new. The key is printed this once: the database\nholds only its hash.",
+		Long: `Make an API key in the database at DATABASE_URL, and its project if it is new. The key is
+printed this once: the database holds only its hash.`,
 		RunE: a.run(func(ctx context.Context, _ []string) error {
 			key, err := process.CreateKey(ctx, a.getenv, project, name)
 			if err != nil {
@@ -83,17 +85,18 @@ func (a *app) key() *cobra.Command {
 func (a *app) services() *cobra.Command {
 	c := &cobra.Command{
 		Use: "services -- COMMAND [ARG...]", Short: "Run a command with a private Postgres and Redis",
-		Long: `Start a private Postgres and Redis with fresh data, run a command with their URLs in its environment (DATABASE_URL, REDIS_URL and
-both with TEST_ before), stop them, and return the command's exit code. Services that TEST_DATABASE_URL and TEST_REDIS_URL, or
-DATABASE_URL and REDIS_URL, name are used instead.`,
+		Long: `Start a private Postgres and Redis with fresh data, run a command with their URLs in its
+environment (DATABASE_URL, REDIS_URL, and both with TEST_ before), stop them, and return the
+command's exit code. Servers that TEST_DATABASE_URL and TEST_REDIS_URL, or DATABASE_URL and
+REDIS_URL, name are used instead.`,
 		Example: "  batchwright services -- go test ./...",
 		Args:    cobra.MinimumNArgs(1),
 		RunE: a.run(func(ctx context.Context, args []string) error {
 			code, err := process.Services(ctx, a.getenv, a.notify, args, a.stdin, a.stdout, a.stderr)
-			if err == nil && code != 0 {
-				return childExit(code)
+			if err == nil && code == 0 {
+				return nil
 			}
-			return err
+			return childExit{code, err}
 		}),
 	}
 	c.Flags().SetInterspersed(false) // what follows the command is its own

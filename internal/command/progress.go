@@ -47,7 +47,7 @@ type display interface {
 func (a *app) follow(ctx context.Context, w io.Writer, c *client.Client, titles []string, batches []client.Batch) ([]client.Batch, error) {
 	var d display
 	if a.terminal(w) {
-		d = newBars(w, a.width(w), titles, batches)
+		d = newBars(w, titles, batches)
 	} else {
 		d = newLines(w, titles, time.Now)
 	}
@@ -77,10 +77,9 @@ type bars struct {
 	latest   []atomic.Pointer[client.Batch]
 }
 
-func newBars(w io.Writer, width int, titles []string, batches []client.Batch) *bars {
-	const wide = 100
+func newBars(w io.Writer, titles []string, batches []client.Batch) *bars {
 	d := &bars{latest: make([]atomic.Pointer[client.Batch], len(batches))}
-	d.progress = mpb.New(mpb.WithOutput(w), mpb.WithWidth(min(width, wide)), mpb.WithRefreshRate(80*time.Millisecond))
+	d.progress = mpb.New(mpb.WithOutput(w), mpb.WithWidth(40), mpb.WithRefreshRate(80*time.Millisecond))
 	style := mpb.BarStyle().Lbound("[").Filler("=").Tip(">").Padding(" ").Rbound("]")
 	for i, b := range batches {
 		d.latest[i].Store(&b)
@@ -189,7 +188,7 @@ func summary(b client.Batch) string {
 	some(s.UncertainCalls, "of them uncertain", "of them uncertain")
 	parts = append(parts, number(s.InputTokens)+" tokens in", number(s.OutputTokens)+" out", "cost "+dollars(s.CostMicroUSD))
 	if took := took(b); took > 0 {
-		parts = append(parts, took.String())
+		parts = append(parts, seconds(took))
 	}
 	return strings.Join(parts, ", ")
 }

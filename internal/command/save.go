@@ -17,8 +17,8 @@ import (
 func (a *app) template() *cobra.Command {
 	return a.group("template", "Save prompt templates", &cobra.Command{
 		Use: "save FILE", Short: `Save a template, {"name": ..., "spec": ...}, as its next version`, Args: cobra.ExactArgs(1),
-		Long: `Save a template, {"name": ..., "spec": ...}, as the next version of its name, and print it as NAME@VERSION. The same spec again
-is the version that has it. FILE - is standard input.`,
+		Long: `Save a template, {"name": ..., "spec": ...}, as the next version of its name, and print it as
+NAME@VERSION. The same spec again is the version that has it. FILE - is standard input.`,
 		Example: "  batchwright template save examples/templates/product-blurb.json",
 		RunE: a.talk(func(ctx context.Context, api *client.Client, args []string) error {
 			d, err := a.definition(args[0])
@@ -35,8 +35,9 @@ func (a *app) route() *cobra.Command {
 	var accept string
 	c := &cobra.Command{
 		Use: "save NAME CHAIN | FILE", Short: "Save a fallback chain as the next version of its name", Args: cobra.RangeArgs(1, 2),
-		Long: `Save a fallback chain, PROVIDER:MODEL,PROVIDER:MODEL,... or a file with {"name": ..., "spec": ...}, as the next version of its
-name, and print it as NAME@VERSION. The same chain again is the version that has it. FILE - is standard input.`,
+		Long: `Save a fallback chain, PROVIDER:MODEL,PROVIDER:MODEL,... or a file with {"name": ..., "spec":
+...}, as the next version of its name, and print it as NAME@VERSION. The same chain again is the
+version that has it. FILE - is standard input.`,
 		Example: `  batchwright route save nightly openai:gpt-4.1-mini,local/extractive
   batchwright route save route.json`,
 	}

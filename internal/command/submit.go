@@ -23,8 +23,9 @@ func (a *app) submit() *cobra.Command {
 		Short: "Submit documents, or jobs as NDJSON, as a batch",
 		Long: `Submit documents, or jobs as NDJSON, as a batch, and print its id.
 
-Documents are files, or folders of which every file counts (not the hidden ones, and not those of folders within). Each is one
-job of kind summarize. Jobs are one JSON object a line, in a file that ends in .ndjson or .jsonl, or - for standard input.`,
+Documents are files, or folders of which every file counts, but not the hidden ones and not those
+of folders within. Each is one job of kind summarize. Jobs are one JSON object a line, in a file
+that ends in .ndjson or .jsonl, or - for standard input.`,
 		Example: `  batchwright submit --route local/extractive --wait examples/documents
   batchwright submit --kind generate --template product-blurb --route openai:gpt-4.1-mini examples/products.ndjson
   produce-jobs | batchwright submit --kind chat --route nightly@3 -`,
@@ -127,4 +128,3 @@ func documents(paths []string) ([]string, error) {
 	}
 	return files, nil
 }
-

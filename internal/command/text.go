@@ -6,6 +6,7 @@ import (
 	"io"
 	"strconv"
 	"strings"
+	"time"
 	"unicode"
 	"unicode/utf8"
 
@@ -76,6 +77,9 @@ func plural(n int64, one, many string) string {
 	}
 	return number(n) + " " + many
 }
+
+// seconds is "0.58 s".
+func seconds(d time.Duration) string { return fmt.Sprintf("%.2f s", d.Seconds()) }
 
 // table is text in columns.
 type table struct {

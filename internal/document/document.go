@@ -7,6 +7,14 @@
 //
 // Everything here is a pure function of its arguments. A change that moves a boundary or a character makes every
 // document of every user new, and is paid for again: change nothing here without need.
+//
+// 2026-11-21, boundaries: a chunk ends at the best boundary in its window, the kind of boundary first and a hash of the
+// 64 bytes around it second. An edit then changes 1.0 to 1.2 chunks of prose on average. Not taken: a cut wherever a hash
+// meets a threshold, which ignores headings and leaves chunks of any size; cuts at fixed sizes, where an edit changes
+// everything after it.
+//
+// 2026-11-21, HTML: links lose their addresses and images become their alternative text. Addresses cost tokens, are
+// seldom content, and often carry what changes with each fetch. Who needs them submits markdown.
 package document
 
 import (
@@ -199,7 +207,7 @@ func enough(text string, size int) *Error {
 			return nil
 		}
 	}
-	characters := len([]rune(text))
+	characters := utf8.RuneCountInString(text)
 	if characters == 0 {
 		return errorf(CodeEmpty, "the document has no text: %d bytes, 0 characters", size)
 	}

@@ -2,7 +2,6 @@ package document
 
 import (
 	"bytes"
-	"regexp"
 	"strings"
 
 	"github.com/JohannesKaufmann/html-to-markdown/v2/converter"
@@ -18,14 +17,38 @@ func init() {
 		name:       "html",
 		mediaTypes: []string{"text/html", "application/xhtml+xml"},
 		extensions: []string{".html", ".htm", ".xhtml"},
-		sniff:      htmlBegins.Match,
+		sniff:      beginsHTML,
 		extract:    extractHTML,
 	})
 }
 
-// htmlBegins matches a document type or root element, after comments and an XML declaration. A fragment such as
-// <p>text is HTML only if its name or type says so: markdown and plain text may begin with a tag too.
-var htmlBegins = regexp.MustCompile(`(?is)^\s*(<\?xml[^>]*>\s*)?(<!--.{0,1000}?-->\s*)*<(!doctype\s+html|html|head|body)[\s>]`)
+// beginsHTML reports whether a document type or an element of the frame comes first, after comments and an XML
+// declaration. A fragment such as <p>text is HTML only if its name or type says so: markdown and plain text may begin
+// with a tag too.
+func beginsHTML(head []byte) bool {
+	for {
+		head = bytes.TrimLeft(head, " \t\r\n\f")
+		end := ""
+		switch {
+		case bytes.HasPrefix(head, []byte("<!--")):
+			end = "-->"
+		case bytes.HasPrefix(head, []byte("<?xml")):
+			end = "?>"
+		default:
+			for _, tag := range []string{"<!doctype html", "<html", "<head", "<body"} {
+				if len(head) > len(tag) && strings.EqualFold(string(head[:len(tag)]), tag) && strings.IndexByte(" \t\r\n\f>", head[len(tag)]) >= 0 {
+					return true
+				}
+			}
+			return false
+		}
+		at := bytes.Index(head, []byte(end))
+		if at < 0 {
+			return false
+		}
+		head = head[at+len(end):]
+	}
+}
 
 // maxElementDepth bounds how deep elements may nest. Pages of people nest some 30 levels.
 const maxElementDepth = 200
@@ -48,15 +71,50 @@ func extractHTML(data []byte) (title, text string, err *Error) {
 	main := mainContent(root)
 	if title == "" {
 		if heading := first(main, func(n *html.Node) bool { return n.DataAtom == atom.H1 }); heading != nil {
-			title = oneLine(textOf(heading))
+			title = oneLine(unhide.Replace(textOf(heading)))
 		}
 	}
-	markdown, convertErr := newConverter().ConvertNode(main)
-	if convertErr != nil {
+	markdown, ok := convert(main)
+	if !ok {
 		return "", "", errorf(CodeUnsupported, "the HTML can't be converted to text")
 	}
-	text, err = clean(string(bytes.ReplaceAll(markdown, []byte("\u00a0"), []byte(" "))))
+	text, err = clean(tidy(markdown))
 	return title, text, err
+}
+
+// convert turns a tree into markdown. The converter is for pages of people: should one of somebody else make it panic,
+// that page is refused and the worker lives.
+func convert(root *html.Node) (markdown string, ok bool) {
+	defer func() {
+		if recover() != nil {
+			markdown, ok = "", false
+		}
+	}()
+	b, err := newConverter().ConvertNode(root)
+	return string(b), err == nil
+}
+
+// What the converter would spoil hides as non-characters, which decode has dropped from the document: it writes < and
+// > of a text as &lt; and &gt;, which is right for a browser and noise for a model; and of a heading that ends with # it
+// (v2.5.2, without escapes) overwrites the letter before, so that C# becomes \#.
+var (
+	hide        = strings.NewReplacer("<", "\ufdd0", ">", "\ufdd1")
+	hideHeading = strings.NewReplacer("<", "\ufdd0", ">", "\ufdd1", "#", "\ufdd2")
+	unhide      = strings.NewReplacer("\ufdd0", "<", "\ufdd1", ">", "\ufdd2", "#", "\u00a0", " ")
+)
+
+// tidy brings back what hide hid and drops white space at the end of lines.
+func tidy(markdown string) string {
+	var b strings.Builder
+	b.Grow(len(markdown))
+	for line := range strings.Lines(unhide.Replace(markdown)) {
+		body := strings.TrimRight(line, " \t\n")
+		b.WriteString(body)
+		if strings.HasSuffix(line, "\n") {
+			b.WriteByte('\n')
+		}
+	}
+	return b.String()
 }
 
 func tooDeep() *Error {

@@ -62,9 +62,69 @@ func finish(n *html.Node) {
 		alt := strings.Join(strings.Fields(attribute(n, "alt")), " ")
 		*n = html.Node{Type: html.TextNode, Data: alt, Parent: n.Parent, PrevSibling: n.PrevSibling, NextSibling: n.NextSibling}
 	case n.DataAtom == atom.A:
-		n.Data, n.DataAtom, n.Attr = "span", atom.Span, nil
+		rename(n, atom.Span)
+	case n.DataAtom == atom.Summary:
+		rename(n, atom.P)
 	case n.DataAtom == atom.Td || n.DataAtom == atom.Th:
 		n.Attr = nil // a row or column span may ask for a table of billions of cells
+	case n.DataAtom == atom.Table:
+		finishTable(n)
+	}
+	if n.Type == html.TextNode {
+		hideText(n)
+	}
+}
+
+// hideText hides what the converter would spoil in a text, except in code, which it leaves alone.
+func hideText(n *html.Node) {
+	replacer := hide
+	for a := range n.Ancestors() {
+		switch {
+		case a.DataAtom == atom.Code || a.DataAtom == atom.Pre:
+			return
+		case isHeading(a):
+			replacer = hideHeading
+		}
+	}
+	n.Data = replacer.Replace(n.Data)
+}
+
+func rename(n *html.Node, to atom.Atom) {
+	n.Data, n.DataAtom, n.Attr = to.String(), to, nil
+}
+
+// finishTable escapes what would end a cell. A table that would be mostly padding becomes paragraphs, as does one with a
+// table inside, which markdown has no form for: a first row of many columns makes all rows as wide.
+func finishTable(table *html.Node) {
+	rows, cells, columns, widest, nested := 0, 0, 0, 0, false
+	for n := range table.Descendants() {
+		switch n.DataAtom {
+		case atom.Tr:
+			rows++
+			columns = 0
+		case atom.Td, atom.Th:
+			cells++
+			columns++
+			widest = max(widest, columns)
+		case atom.Table:
+			nested = true
+		}
+	}
+	paragraphs := nested || rows*widest > 4*cells+100
+	for n := range table.Descendants() {
+		switch n.DataAtom {
+		case atom.Caption, atom.Thead, atom.Tbody, atom.Tfoot, atom.Tr, atom.Td, atom.Th, atom.Table:
+			if paragraphs {
+				rename(n, atom.Div)
+			}
+		case 0:
+			if n.Type == html.TextNode && !paragraphs {
+				n.Data = strings.ReplaceAll(n.Data, "|", `\|`)
+			}
+		}
+	}
+	if paragraphs {
+		rename(table, atom.Div)
 	}
 }
 

@@ -16,16 +16,46 @@ func (s *splitter) addBlock(b block, after strength) {
 		s.units = append(s.units, unit{end: b.end, tokens: tokens, after: after})
 		return
 	}
-	start := b.start
-	for parts := sentences.FromString(s.text[b.start:b.end]); parts.Next(); {
-		end := b.start + parts.End()
-		if end < b.end && blankLine(s.text[end:b.end]) {
-			continue // white space goes with what is before it
-		}
-		s.addSentence(start, end)
-		start = end
+	for from := b.start; from < b.end; {
+		to := from + safeForSentences(s.text[from:b.end])
+		s.addSentences(from, to)
+		from = to
 	}
 	s.units[len(s.units)-1].after = after
+}
+
+// longestGap is how many characters in a row, none a letter, digit or newline, are given to the sentence rules. They
+// look ahead from each bracket, quote or space that follows a period, over all that come after it: a million spaces
+// would take hours.
+const longestGap = 64
+
+// safeForSentences returns how much of s, at its beginning, has no longer gap.
+func safeForSentences(s string) int {
+	gap := 0
+	for i, r := range s {
+		switch {
+		case 'a' <= r && r <= 'z' || r == '\n' || unicode.IsLetter(r) || unicode.IsDigit(r):
+			gap = 0
+		case gap == longestGap:
+			return i
+		default:
+			gap++
+		}
+	}
+	return len(s)
+}
+
+// addSentences makes the units of part of a block.
+func (s *splitter) addSentences(start, end int) {
+	from := start
+	for parts := sentences.FromString(s.text[start:end]); parts.Next(); {
+		to := start + parts.End()
+		if to < end && blankLine(s.text[to:end]) {
+			continue // white space goes with what is before it
+		}
+		s.addSentence(from, to)
+		from = to
+	}
 }
 
 // addSentence makes the units of a sentence or line.

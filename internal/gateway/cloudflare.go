@@ -140,13 +140,11 @@ func (c *Cloudflare) Run(ctx context.Context, req *Request, ledger Ledger) (*Res
 		ledger = NoLedger
 	}
 	w := newWalk(req.Options.Timeout, c.o.Patience)
-	ctx, cancel := context.WithDeadlineCause(ctx, w.deadline, errTotal)
-	defer cancel()
 	for try := 1; ; try++ {
 		if err := w.over(ctx); err != nil {
 			return nil, err
 		}
-		resp, fail, err := c.try(ctx, req, Send{Steps: len(req.Steps), Tries: tries, Number: try}, header.Clone(), body, ledger)
+		resp, fail, err := c.try(ctx, w, req, Send{Steps: len(req.Steps), Tries: tries, Number: try}, header.Clone(), body, ledger)
 		if fail == nil {
 			return resp, err
 		}
@@ -166,17 +164,15 @@ func (c *Cloudflare) Run(ctx context.Context, req *Request, ledger Ledger) (*Res
 }
 
 // try makes one send; see Engine.try for what it returns.
-func (c *Cloudflare) try(ctx context.Context, req *Request, s Send, header http.Header, body []byte, ledger Ledger) (resp *Response, fail *Error, err error) {
+func (c *Cloudflare) try(ctx context.Context, w *walk, req *Request, s Send, header http.Header, body []byte, ledger Ledger) (resp *Response, fail *Error, err error) {
 	settle, err := ledger(ctx, s)
 	if err != nil {
 		return nil, nil, err
 	}
 	start := time.Now()
-	var x exchange
-	if ctx.Err() != nil {
-		x.err = context.Cause(ctx)
-	} else {
-		x = post(ctx, c.o.Transport, c.url, header, body, 0, c.o.MaxAnswerBytes)
+	x := w.unsent(ctx)
+	if x.err == nil {
+		x = post(ctx, c.o.Transport, c.url, header, body, 0, w.deadline, c.o.MaxAnswerBytes)
 	}
 	i := stepOf(x, len(req.Steps))
 	step := &req.Steps[i]

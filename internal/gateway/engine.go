@@ -49,9 +49,18 @@ type inProcess interface {
 	open(o *EngineOptions) server
 }
 
-// server answers one request as a provider's HTTP endpoint would. An error is ctx's cause.
+// server answers one request as a provider's HTTP endpoint would. Its error is the cause of ctx's end, or errFirstByte
+// when limit has passed.
 type server interface {
-	serve(ctx context.Context, body []byte) (status int, header http.Header, answer []byte, err error)
+	serve(ctx context.Context, body []byte, limit time.Duration) (served, error)
+}
+
+// served is a built-in provider's answer.
+type served struct {
+	status int
+	header http.Header
+	body   []byte
+	resp   *Response // what decoding a good answer would give; may be nil
 }
 
 // NewEngine checks o against the registered providers.
@@ -149,9 +158,6 @@ func (e *Engine) Run(ctx context.Context, req *Request, ledger Ledger) (*Respons
 		ledger = NoLedger
 	}
 	w := newWalk(req.Options.Timeout, e.o.Patience)
-	ctx, cancel := context.WithDeadlineCause(ctx, w.deadline, errTotal)
-	defer cancel()
-	sends := 0
 	for i := range req.Steps {
 		step := &req.Steps[i]
 		attempts := step.Config.attempts()
@@ -159,7 +165,7 @@ func (e *Engine) Run(ctx context.Context, req *Request, ledger Ledger) (*Respons
 			if err := w.over(ctx); err != nil {
 				return nil, err
 			}
-			resp, fail, err := e.try(ctx, i, step, ledger, &sends)
+			resp, fail, err := e.try(ctx, w, i, step, ledger)
 			if fail == nil {
 				return resp, err
 			}
@@ -179,7 +185,7 @@ func (e *Engine) Run(ctx context.Context, req *Request, ledger Ledger) (*Respons
 
 // try makes one send to one step. It returns the answer, or the step's failure, or what ends the Run: an error of the
 // ledger or the cause of the caller's giving up. A settle that fails returns its error beside the answer, which is paid.
-func (e *Engine) try(ctx context.Context, i int, step *Step, ledger Ledger, sends *int) (resp *Response, fail *Error, err error) {
+func (e *Engine) try(ctx context.Context, w *walk, i int, step *Step, ledger Ledger) (resp *Response, fail *Error, err error) {
 	p, ok := Lookup(step.Provider)
 	if !ok { // unreachable after Request.check
 		return nil, unknownProvider(step.Provider), nil
@@ -201,19 +207,24 @@ func (e *Engine) try(ctx context.Context, i int, step *Step, ledger Ledger, send
 		}
 		h = e.header(p, ep, step)
 	}
-	settle, err := ledger(ctx, Send{Step: i, Steps: 1, Tries: 1, Number: *sends + 1})
+	settle, err := ledger(ctx, Send{Step: i, Steps: 1, Tries: 1, Number: w.sends + 1})
 	if err != nil {
 		return nil, nil, err
 	}
-	*sends++
+	w.sends++
 	start := time.Now()
-	var x exchange
-	if ctx.Err() != nil {
-		x.err = context.Cause(ctx)
-	} else if isLocal {
-		x.status, x.header, x.body, x.err = e.serve(ctx, local, step)
-	} else {
-		x = post(ctx, e.o.Transport, u, h, step.Query, e.firstByte(step), e.o.MaxAnswerBytes)
+	x := w.unsent(ctx) // the ledger may have taken its time
+	switch {
+	case x.err != nil:
+	case isLocal:
+		limit, why := within(e.firstByte(step), w.deadline)
+		var a served
+		if a, x.err = local.serve(ctx, step.Query, limit); x.err == errFirstByte {
+			x.err = why
+		}
+		x.status, x.header, x.body, x.resp = a.status, a.header, a.body, a.resp
+	default:
+		x = post(ctx, e.o.Transport, u, h, step.Query, e.firstByte(step), w.deadline, e.o.MaxAnswerBytes)
 	}
 	o := Outcome{Step: i, Provider: step.Provider, Model: step.Model, Latency: time.Since(start)}
 	resp, fail = judge(ctx, p, x, &o)
@@ -222,7 +233,7 @@ func (e *Engine) try(ctx context.Context, i int, step *Step, ledger Ledger, send
 		o.Code = fail.Code
 		blame(fail)
 	} else if resp != nil {
-		resp.Step, resp.Provider, resp.Model, resp.Sends = i, step.Provider, o.Model, *sends
+		resp.Step, resp.Provider, resp.Model, resp.Sends = i, step.Provider, o.Model, w.sends
 	} else {
 		err = x.err
 	}
@@ -257,6 +268,10 @@ func judge(ctx context.Context, p Provider, x exchange, o *Outcome) (*Response, 
 
 // decode calls the provider and holds it to its contract.
 func decode(p Provider, x exchange) (*Response, *Error) {
+	if x.resp != nil {
+		x.resp.Body = x.body
+		return x.resp, nil
+	}
 	resp, err := p.Decode(x.status, x.header, x.body)
 	if err != nil {
 		fail, ok := errors.AsType[*Error](err)
@@ -273,13 +288,6 @@ func decode(p Provider, x exchange) (*Response, *Error) {
 	}
 	resp.Body = json.RawMessage(trim(x.body))
 	return resp, nil
-}
-
-// serve calls a built-in provider under the step's timeout.
-func (e *Engine) serve(ctx context.Context, local server, step *Step) (int, http.Header, []byte, error) {
-	ctx, cancel := context.WithTimeoutCause(ctx, e.firstByte(step), errFirstByte)
-	defer cancel()
-	return local.serve(ctx, step.Query)
 }
 
 func (e *Engine) firstByte(step *Step) time.Duration {

@@ -181,6 +181,7 @@ func TestNewEngineRefusesWhatItCannotServe(t *testing.T) {
 		"openai-compatible": {Key: "k"},
 		"custom-a":          {BaseURL: "ftp://x"},
 		"custom-b":          {BaseURL: "not a url with SECRET"},
+		"custom-c":          {BaseURL: "https://user:SECRET@host/v1"},
 	} {
 		_, err := gateway.NewEngine(gateway.EngineOptions{Endpoints: map[string]gateway.Endpoint{name: ep}})
 		if err == nil || strings.Contains(err.Error(), "SECRET") {
@@ -255,6 +256,11 @@ func TestHostileServers(t *testing.T) {
 			w.WriteHeader(401)
 			w.Write([]byte(`{"error":{"code":"bad-key-sk-123"}}`))
 		}, gateway.Auth, "", false},
+		{"an answer that stalls", func(w http.ResponseWriter, r *http.Request) {
+			w.WriteHeader(200)
+			w.(http.Flusher).Flush()
+			<-r.Context().Done()
+		}, gateway.Timeout, "deadline", true},
 		{"no answer at all", func(http.ResponseWriter, *http.Request) { panic(http.ErrAbortHandler) }, gateway.Network, "connection_lost", true},
 	}
 	for _, tt := range tests {
@@ -268,13 +274,42 @@ func TestHostileServers(t *testing.T) {
 			}
 			defer e.Close()
 			var book gatewaytest.Book
-			_, err = e.Run(t.Context(), chain(t, &gateway.StepConfig{MaxAttempts: 1}, "openai"), book.Ledger)
+			req := chain(t, &gateway.StepConfig{MaxAttempts: 1}, "openai")
+			if tt.code == "deadline" {
+				req.Options.Timeout = 50 * time.Millisecond
+			}
+			_, err = e.Run(t.Context(), req, book.Ledger)
 			book.Check(t, 1)
 			f, ok := errors.AsType[*gateway.Error](err)
 			if !ok || f.Class != tt.class || f.Code != tt.code || f.Uncertain != tt.unsure || strings.Contains(err.Error(), "sk-123") {
 				t.Errorf("error %+v", f)
 			}
 		})
+	}
+}
+
+// TestSentOverARealConnection holds, for package http's own transport, when a send may have been billed.
+func TestSentOverARealConnection(t *testing.T) {
+	t.Parallel()
+	srv := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() }))
+	defer srv.Close()
+	closed := httptest.NewServer(nil)
+	closed.Close()
+	for url, sent := range map[string]bool{srv.URL: true, closed.URL: false} {
+		e, err := gateway.NewEngine(gateway.EngineOptions{Endpoints: map[string]gateway.Endpoint{"custom-a": {BaseURL: url}}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		why := errors.New("enough")
+		ctx, cancel := context.WithTimeoutCause(t.Context(), 50*time.Millisecond, why)
+		var book gatewaytest.Book
+		_, err = e.Run(ctx, chain(t, &gateway.StepConfig{MaxAttempts: 1}, "custom-a"), book.Ledger)
+		book.Check(t, 1)
+		if o := book.Entries()[0].Outcome; o.Uncertain != sent || sent != errors.Is(err, why) || !sent && (o.Class != gateway.Network || o.Code != "connect_failed") {
+			t.Errorf("sent %v: err %v, outcome %+v", sent, err, o)
+		}
+		cancel()
+		e.Close()
 	}
 }
 

@@ -11,23 +11,26 @@ import (
 	"github.com/clipperhouse/uax29/v2/words"
 )
 
-// The extractive summarizer picks sentences; it writes none. Sentences are the nodes of a graph, the likeness of two
-// is the cosine of their tf-idf vectors, and the rank of a sentence is its share in a random walk over the graph
-// (LexRank: Erkan and Radev, JAIR 22, 2004), with a mild preference for what stands early. Nothing in it knows a
-// language: words come from the Unicode rules, and scripts that don't separate words are compared by pairs of letters.
+// The extractive summarizer picks sentences; it writes none. Sentences are the nodes of a graph and the likeness of two
+// is the cosine of their tf-idf vectors (LexRank: Erkan and Radev, JAIR 22, 2004). A sentence ranks high that is like
+// many others that rank high, with a mild preference for what stands early. The rank is Katz's centrality and not
+// PageRank, as in LexRank: in a short document most sentences are like none, and PageRank gives every island of the
+// graph its share however weak its ties are. Nothing in it knows a language: words come from the Unicode rules, and
+// scripts that don't separate words are compared by pairs of letters.
 //
 // The same document and length give the same bytes on every machine: sums run in a fixed order over slices, products
 // are rounded before they are added (no fused multiply-add), and equal ranks are broken by position.
 
 const (
-	rankAtOnce = 400  // sentences in one graph; the walk's cost grows with its square
+	rankAtOnce = 400  // sentences in one graph; the cost grows with its square
 	rankBlock  = 200  // of a longer document, sentences ranked among themselves first
 	rankKeep   = 4    // one in so many of a block goes on to the next round
-	walks      = 40   // steps of the random walk; the ranks stand still well before
-	damping    = 0.85 // share of the walk that follows likeness, as in PageRank
+	walks      = 40   // steps of the iteration; the order stands still well before
+	damping    = 0.85 // of Katz's attenuation, whose bound is 1 over the largest sum of a row
 	tooAlike   = 0.7  // cosine above which a sentence says again what is picked already
 	fewWords   = 3    // terms below which a sentence is taken only when nothing else is left
-	misfits    = 12   // sentences in a row that are too long for the rest, until we stop looking
+	misfits    = 4    // sentences in a row that are too long for the room left, until we stop looking
+	weak       = 0.8  // rank below which nothing is added, where 1 is the mean
 )
 
 // documentOf returns the text between the lines <document> and </document>, of every such pair, or all of s when
@@ -58,24 +61,33 @@ func documentOf(s string) string {
 // extract summarises doc in at most size bytes, and in at most half of doc, but always with one sentence. The summary
 // is not whole when even that sentence had to be cut; it is empty when doc has no words.
 func extract(ctx context.Context, doc string, size int) (summary string, whole bool, err error) {
+	picked, best, err := pickIn(ctx, doc, size)
+	switch {
+	case err != nil || best == nil:
+		return "", true, err
+	case len(picked) == 0:
+		return cut(best.text, size), false, nil
+	}
+	return joined(picked), true, nil
+}
+
+// pickIn returns the sentences to keep in their original order, and the best of all, which may be too long to keep.
+func pickIn(ctx context.Context, doc string, size int) (picked []*sentence, best *sentence, err error) {
 	ss := sentencesIn(doc)
 	weigh(ss)
 	ss = slices.DeleteFunc(ss, func(s *sentence) bool { return len(s.terms) == 0 })
 	if len(ss) == 0 {
-		return "", true, nil
+		return nil, nil, nil
 	}
 	if err := rankAll(ctx, ss); err != nil {
-		return "", false, err
+		return nil, nil, err
 	}
 	total := 0
 	for _, s := range ss {
 		total += len(s.text)
 	}
-	picked := pick(ss, size, min(size, total/2))
-	if len(picked) == 0 {
-		return cut(slices.MinFunc(ss, byRank).text, size), false, nil
-	}
-	return joined(picked), true, nil
+	ranked := slices.SortedFunc(slices.Values(ss), byRank)
+	return pick(ranked, size, min(size, total/2)), ranked[0], nil
 }
 
 // A term is one word of a sentence and its tf-idf weight.
@@ -90,8 +102,8 @@ type sentence struct {
 	index     int // in the document
 	terms     []term
 	norm      float64
-	round     int // the last round of ranking that it reached
-	score     float64
+	round     int     // the last round of ranking that it reached
+	score     float64 // in that round; the mean is 1
 }
 
 // byRank orders the best first.
@@ -179,55 +191,45 @@ func rank(ctx context.Context, ss []*sentence, round int) error {
 		return context.Cause(ctx)
 	}
 	n := len(ss)
-	alike := likeness(ss)
-	start := make([]float64, n) // where the walk begins and returns to
-	sum := 0.0
+	alike, most := likeness(ss)
+	start := make([]float64, n) // what a sentence is worth by its place
 	for i, s := range ss {
 		start[i] = 1 + 1/float64(1+s.index)
-		sum += start[i]
 	}
-	for i := range start {
-		start[i] /= sum
+	pull := 0.0
+	if most > 0 {
+		pull = damping / most
 	}
 	score, next := slices.Clone(start), make([]float64, n)
 	for range walks {
-		lost := 0.0 // what stands on sentences that are like no other
-		for i := range next {
-			next[i] = 0
-		}
+		copy(next, start)
 		for i, share := range score {
-			row := alike[i*n : (i+1)*n]
-			linked := false
-			for j, a := range row {
-				if a > 0 {
-					linked = true
-					next[j] += float64(share * a)
-				}
+			share *= pull
+			for j, a := range alike[i*n : (i+1)*n] {
+				next[j] += float64(share * a)
 			}
-			if !linked {
-				lost += share
-			}
-		}
-		for i := range next {
-			next[i] = float64(damping*next[i]) + float64((1-damping+float64(damping*lost))*start[i])
 		}
 		score, next = next, score
 	}
+	sum := 0.0
+	for _, s := range score {
+		sum += s
+	}
 	for i, s := range ss {
-		s.round, s.score = round, score[i]
+		s.round, s.score = round, score[i]*float64(n)/sum
 	}
 	return nil
 }
 
-// likeness returns the n*n cosines, each row divided by its sum.
-func likeness(ss []*sentence) []float64 {
+// likeness returns the n*n cosines, and the largest sum of a row.
+func likeness(ss []*sentence) (alike []float64, most float64) {
 	n := len(ss)
-	alike := make([]float64, n*n)
-	most := 0
+	alike = make([]float64, n*n)
+	last := 0
 	for _, s := range ss {
-		most = max(most, s.terms[len(s.terms)-1].id)
+		last = max(last, s.terms[len(s.terms)-1].id)
 	}
-	dense := make([]float64, most+1)
+	dense := make([]float64, last+1)
 	for i, a := range ss {
 		for _, t := range a.terms {
 			dense[t.id] = t.weight
@@ -249,13 +251,9 @@ func likeness(ss []*sentence) []float64 {
 		for _, c := range row {
 			sum += c
 		}
-		if sum > 0 {
-			for j := range row {
-				row[j] /= sum
-			}
-		}
+		most = max(most, sum)
 	}
-	return alike
+	return alike, most
 }
 
 // cosine of two sentences, by merging their sorted terms.
@@ -276,17 +274,15 @@ func cosine(a, b *sentence) float64 {
 	return dot / float64(a.norm*b.norm)
 }
 
-// pick takes the best sentences that fit, in their original order. The first may be as long as size, all together as
-// long as room.
-func pick(ss []*sentence, size, room int) []*sentence {
-	ranked := slices.SortedFunc(slices.Values(ss), byRank)
+// pick takes the best sentences that fit. The first may be as long as size, all together as long as room.
+func pick(ranked []*sentence, size, room int) []*sentence {
 	var picked []*sentence
 	used, missed := 0, 0
 	for _, s := range ranked {
 		limit := room
 		if len(picked) == 0 {
 			limit = size
-		} else if missed >= misfits || len(s.terms) < fewWords {
+		} else if missed >= misfits || len(s.terms) < fewWords || s.score < weak {
 			break
 		}
 		if used+len(s.text)+1 > limit+1 {

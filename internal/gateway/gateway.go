@@ -2,8 +2,14 @@
 //
 // A [Request] is an ordered list of steps plus options: the shape of Cloudflare's Universal Endpoint. Two things run
 // it: the in-process [Engine], which talks to providers directly, and the [Cloudflare] client, which posts it to any
-// server that speaks the protocol. The package owns wire formats, error classes, retries and fallback. It knows no
-// jobs and no database; money is the caller's, see [Ledger].
+// server that speaks the protocol; [WithBuiltins] joins the two. The package owns wire formats, error classes, retries
+// and fallback. It knows no jobs and no database; money is the caller's, see [Ledger].
+//
+// Decisions of 2026-11-21. An answer that ended for length is a [Response], told by its Finish, and not an error: it is
+// paid, and whether its text is of use is the caller's to judge; falling back would pay twice. A refusal or a filter
+// is an error with usage, because another step may answer. An [Error] never repeats a provider's words, which can echo
+// prompts and keys; the price is a vaguer message, so codes are kept. When all steps fail, the error is of the step
+// that time may heal, if there is one, and not simply the last one's: the caller needs to know whether to come back.
 package gateway
 
 import (
@@ -16,7 +22,8 @@ import (
 // Gateway runs a Universal request. Implementations are safe for concurrent use.
 //
 // The error, when there is one, is an *[Error] (every step failed, or one failed in a way that no other step can
-// help), an error from the ledger, unchanged, or the cause of ctx's end.
+// help), an error from the ledger, unchanged, or the cause of ctx's end. When only settling a good answer failed, the
+// Response comes with the ledger's error, since it is paid.
 type Gateway interface {
 	Run(ctx context.Context, req *Request, ledger Ledger) (*Response, error)
 }
@@ -66,7 +73,7 @@ type Response struct {
 	Step        int    // index of the step that answered
 	Provider    string // slug of that step
 	Model       string // as the provider reported it, else as asked for
-	Text        string
+	Text        string // valid UTF-8 without NUL
 	Finish      Finish
 	Usage       Usage
 	CacheStatus CacheStatus
@@ -170,6 +177,7 @@ type Provider interface {
 	// EncodeRaw returns the endpoint for a body in the OpenAI chat form that is to travel unchanged, or an error
 	// when the provider doesn't take that form.
 	EncodeRaw(body json.RawMessage) (endpoint string, err error)
-	// Decode reads any HTTP answer. On a failure the error is an *Error without Step, Provider and Model.
+	// Decode reads any HTTP answer. On a failure the error is an *Error without Step, Provider and Model, and the
+	// Response may be set beside it: it then holds what is known of an answer that was billed and is no use.
 	Decode(status int, header http.Header, body []byte) (*Response, error)
 }

@@ -4,6 +4,8 @@ import (
 	"context"
 	"encoding/json"
 	"net/http"
+	"strconv"
+	"time"
 )
 
 func init() { register(local{}) }
@@ -70,7 +72,9 @@ func (c *chatBody) lastUser() string {
 }
 
 // serve implements server.
-func (local) serve(ctx context.Context, body []byte) (int, http.Header, []byte, error) {
+func (local) serve(ctx context.Context, body []byte, limit time.Duration) (served, error) {
+	ctx, cancel := context.WithTimeoutCause(ctx, limit, errFirstByte)
+	defer cancel()
 	var c chatBody
 	if err := json.Unmarshal(body, &c); err != nil {
 		return refuse(http.StatusBadRequest, "invalid_json")
@@ -87,7 +91,7 @@ func (local) serve(ctx context.Context, body []byte) (int, http.Header, []byte, 
 	}
 	summary, whole, err := extract(ctx, documentOf(c.lastUser()), tokens*bytesPerToken)
 	if err != nil {
-		return 0, nil, nil, err
+		return served{}, err
 	}
 	if summary == "" {
 		return refuse(http.StatusBadRequest, "no_document")
@@ -100,7 +104,7 @@ func (local) serve(ctx context.Context, body []byte) (int, http.Header, []byte, 
 	if !whole {
 		finish = FinishLength
 	}
-	return http.StatusOK, jsonHeader, chatAnswer("local/"+Extractive, summary, finish, tokensIn(prompt), tokensIn(len(summary))), nil
+	return chatAnswer("local/"+Extractive, summary, finish, tokensIn(prompt), tokensIn(len(summary))), nil
 }
 
 // bytesPerToken is the rule by which the built-in providers count: one token for every 4 bytes of UTF-8, rounded up.
@@ -110,11 +114,33 @@ func tokensIn(bytes int) int { return (bytes + bytesPerToken - 1) / bytesPerToke
 
 var jsonHeader = http.Header{"Content-Type": {"application/json"}}
 
+// chatAnswer answers with an OpenAI chat completion.
+func chatAnswer(model, said string, finish Finish, in, out int) served {
+	b := make([]byte, 0, 320+len(said)+len(said)/8)
+	b = append(b, `{"id":"chatcmpl-batchwright","object":"chat.completion","created":0,"model":`...)
+	b = appendString(b, model)
+	b = append(b, `,"choices":[{"index":0,"message":{"role":"assistant","content":`...)
+	b = appendString(b, said)
+	b = append(b, `},"finish_reason":"`...)
+	b = append(b, finish...)
+	b = append(b, `"}],"usage":{"prompt_tokens":`...)
+	b = strconv.AppendInt(b, int64(in), 10)
+	b = append(b, `,"completion_tokens":`...)
+	b = strconv.AppendInt(b, int64(out), 10)
+	b = append(b, `,"total_tokens":`...)
+	b = strconv.AppendInt(b, int64(in)+int64(out), 10)
+	b = append(b, `}}`...)
+	return served{http.StatusOK, jsonHeader, b, &Response{
+		Model: model, Text: said, Finish: finish, Usage: Usage{Input: int64(in), Output: int64(out), Known: in > 0 || out > 0},
+	}}
+}
+
 // refuse answers with an OpenAI error.
-func refuse(status int, code string) (int, http.Header, []byte, error) {
+func refuse(status int, code string) (served, error) {
 	kind := "invalid_request_error"
 	if status >= 500 {
 		kind = "server_error"
 	}
-	return status, jsonHeader, []byte(`{"error":{"message":"` + code + `","type":"` + kind + `","param":null,"code":"` + code + `"}}`), nil
+	body := []byte(`{"error":{"message":"` + code + `","type":"` + kind + `","param":null,"code":"` + code + `"}}`)
+	return served{status: status, header: jsonHeader, body: body}, nil
 }

@@ -93,6 +93,7 @@ type walk struct {
 	patience time.Duration
 	best     *Error // what to return when all fails
 	unsure   bool   // some send may have been billed
+	sends    int
 }
 
 func newWalk(total, patience time.Duration) *walk {
@@ -131,14 +132,25 @@ func (w *walk) wrap(e *Error) *Error {
 // failure that was being retried.
 func (w *walk) over(ctx context.Context) error {
 	switch {
-	case ctx.Err() == nil:
-		return nil
-	case context.Cause(ctx) != errTotal:
+	case ctx.Err() != nil:
 		return context.Cause(ctx)
+	case time.Until(w.deadline) > 0:
+		return nil
 	case w.best == nil:
 		return ours(codeDeadline, 0)
 	}
 	return w.err()
+}
+
+// unsent is the exchange of a send that must not begin any more; its err is nil when it may.
+func (w *walk) unsent(ctx context.Context) (x exchange) {
+	switch {
+	case ctx.Err() != nil:
+		x.err = context.Cause(ctx)
+	case time.Until(w.deadline) <= 0:
+		x.err = errTotal
+	}
+	return x
 }
 
 // pause waits before the next try of the same step. It reports false when the step should be given up instead: the

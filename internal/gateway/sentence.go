@@ -34,6 +34,8 @@ func sentencesIn(doc string) []*sentence {
 	return ss
 }
 
+var newlines = strings.NewReplacer("\r\n", "\n", "\r", "\n")
+
 // paragraphs reads plain text or Markdown: blank lines and list items separate, wrapped lines are joined.
 func paragraphs(doc string) []paragraph {
 	var ps []paragraph
@@ -45,7 +47,7 @@ func paragraphs(doc string) []paragraph {
 		lines = lines[:0]
 	}
 	code := false
-	for line := range strings.Lines(strings.ReplaceAll(doc, "\r", "\n")) {
+	for line := range strings.Lines(newlines.Replace(doc)) {
 		line = strings.TrimSpace(line)
 		if strings.HasPrefix(line, "```") || strings.HasPrefix(line, "~~~") {
 			flush(code)
@@ -164,7 +166,8 @@ func split(p string) []string {
 	return divide(out, strings.TrimSpace(p[start:]))
 }
 
-// abbreviations that a name or a number follows. Single letters need no entry.
+// The abbreviations that a name or a number follows. Single letters need no entry. A sentence that ends in one of them is
+// joined to the next, which does less harm than a broken one.
 var abbreviations = map[string]bool{
 	"mr": true, "mrs": true, "ms": true, "dr": true, "prof": true, "st": true, "sr": true, "jr": true, "no": true,
 	"nr": true, "fig": true, "vol": true, "art": true, "sec": true, "vs": true, "approx": true, "al": true, "cf": true,
@@ -179,8 +182,12 @@ func abbreviated(s string) bool {
 		return false
 	}
 	word := body[strings.LastIndexFunc(body, func(r rune) bool { return unicode.IsSpace(r) || r == '(' })+1:]
-	if r, size := utf8.DecodeRuneInString(word); size == len(word) && unicode.IsUpper(r) {
-		return true // an initial
+	r, size := utf8.DecodeRuneInString(word)
+	switch {
+	case size == len(word) && (unicode.IsUpper(r) || unicode.IsLower(r)):
+		return true // an initial, or a part of "z. B."
+	case len(word) <= 2 && strings.Trim(word, "0123456789") == "":
+		return word != "" // a day, as in "3. Mai"
 	}
 	return abbreviations[strings.ToLower(word)]
 }

@@ -1,13 +1,12 @@
 package gateway
 
 import (
-	"bytes"
 	"context"
 	"encoding/json"
 	"hash/crc32"
-	"io"
 	"net/http"
 	"strconv"
+	"strings"
 	"sync/atomic"
 	"time"
 )
@@ -75,24 +74,24 @@ func (s *Simulator) Stats() SimulatorStats {
 
 // ServeHTTP implements http.Handler: POST to any path that ends in /chat/completions.
 func (s *Simulator) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	status, header, answer, err := s.http(r)
+	a, err := s.http(r)
 	if err != nil {
 		panic(http.ErrAbortHandler) // the client is gone, or must believe that we are
 	}
-	for name, values := range header {
+	for name, values := range a.header {
 		w.Header()[name] = values
 	}
-	w.Header().Set("Content-Length", strconv.Itoa(len(answer)))
-	w.WriteHeader(status)
-	w.Write(answer) //nolint:errcheck // nobody to tell
+	w.Header().Set("Content-Length", strconv.Itoa(len(a.body)))
+	w.WriteHeader(a.status)
+	_, _ = w.Write(a.body) // a client that is gone can't be told
 }
 
-func (s *Simulator) http(r *http.Request) (int, http.Header, []byte, error) {
+func (s *Simulator) http(r *http.Request) (served, error) {
 	const most = 64 << 20
 	switch {
 	case r.Method != http.MethodPost:
 		return refuse(http.StatusMethodNotAllowed, "method_not_allowed")
-	case !bytes.HasSuffix([]byte(r.URL.Path), []byte("/chat/completions")):
+	case !strings.HasSuffix(r.URL.Path, "/chat/completions"):
 		return refuse(http.StatusNotFound, "not_found")
 	}
 	body, err := readAll(r.Body, r.ContentLength, most)
@@ -100,12 +99,11 @@ func (s *Simulator) http(r *http.Request) (int, http.Header, []byte, error) {
 	case err == errTooBig:
 		return refuse(http.StatusRequestEntityTooLarge, "request_too_large")
 	case err != nil:
-		return 0, nil, nil, err
+		return served{}, err
 	case !json.Valid(body):
 		return refuse(http.StatusBadRequest, "invalid_json")
 	}
-	io.Copy(io.Discard, r.Body) //nolint:errcheck // at its end already
-	return s.serve(r.Context(), body)
+	return s.serve(r.Context(), body, 0)
 }
 
 // asked is what the simulator reads of a request.
@@ -133,23 +131,21 @@ func readAsked(body []byte) asked {
 	return a
 }
 
-// serve implements server.
-func (s *Simulator) serve(ctx context.Context, body []byte) (int, http.Header, []byte, error) {
+// serve implements server. A limit of 0 is none.
+func (s *Simulator) serve(ctx context.Context, body []byte, limit time.Duration) (served, error) {
 	n := s.calls.Add(1)
 	r := random(s.o.Seed) ^ random(crc32.Checksum(body, castagnoli))<<32 ^ random(crc32.ChecksumIEEE(body))
-	if d := s.o.Latency + time.Duration(float64(s.o.LatencyJitter)*r.unit()); d > 0 {
-		if err := sleep(ctx, d); err != nil {
-			return 0, nil, nil, err
+	late := s.o.Latency + time.Duration(float64(s.o.LatencyJitter)*r.unit())
+	fault := s.fault(n)
+	if late > 0 || fault == "hang" {
+		if err := linger(ctx, late, limit, fault == "hang"); err != nil {
+			return served{}, err
 		}
 	}
-	fault := s.fault(n)
 	if fault != "" {
 		s.failures.Add(1)
 	}
 	switch fault {
-	case "hang":
-		<-ctx.Done()
-		return 0, nil, nil, context.Cause(ctx)
 	case "rate":
 		return s.limited()
 	case "error":
@@ -166,17 +162,33 @@ func (s *Simulator) serve(ctx context.Context, body []byte) (int, http.Header, [
 	}
 	answer := chatAnswer("simulator/"+a.model, said, finish, in, tokens)
 	if fault == "garbage" {
-		return http.StatusOK, jsonHeader, answer[:len(answer)/2], nil
+		answer.body, answer.resp = answer.body[:len(answer.body)/2], nil
+		return answer, nil
 	}
 	s.answers.Add(1)
 	s.input.Add(int64(in))
 	s.output.Add(int64(tokens))
-	return http.StatusOK, jsonHeader, answer, nil
+	return answer, nil
 }
 
-func (s *Simulator) limited() (int, http.Header, []byte, error) {
-	status, _, answer, err := refuse(http.StatusTooManyRequests, "rate_limit_exceeded")
-	return status, http.Header{"Content-Type": {"application/json"}, "Retry-After": {"1"}}, answer, err
+// linger waits, or until ctx ends when it is to hang.
+func linger(ctx context.Context, d, limit time.Duration, hang bool) error {
+	if limit > 0 {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeoutCause(ctx, limit, errFirstByte)
+		defer cancel()
+	}
+	if hang {
+		<-ctx.Done()
+		return context.Cause(ctx)
+	}
+	return sleep(ctx, d)
+}
+
+func (s *Simulator) limited() (served, error) {
+	a, err := refuse(http.StatusTooManyRequests, "rate_limit_exceeded")
+	a.header = http.Header{"Content-Type": {"application/json"}, "Retry-After": {"1"}}
+	return a, err
 }
 
 // fault draws what goes wrong with call n.
@@ -218,7 +230,7 @@ func (s *Simulator) say(r *random, a asked, body []byte) (said string, finish Fi
 	const prefix = "[simulated]"
 	if a.model == "echo" {
 		var c chatBody
-		json.Unmarshal(body, &c) //nolint:errcheck // an odd body has no message to echo
+		_ = json.Unmarshal(body, &c) // an odd body has no message to echo
 		said = prefix + " " + c.lastUser()
 		return said, FinishStop, tokensIn(len(said))
 	}
@@ -232,22 +244,4 @@ func (s *Simulator) say(r *random, a asked, body []byte) (said string, finish Fi
 		tokens = min(tokens, a.maxTokens)
 	}
 	return string(r.prose([]byte(prefix), tokens*bytesPerToken)), finish, tokens
-}
-
-// chatAnswer builds an OpenAI chat completion.
-func chatAnswer(model, said string, finish Finish, in, out int) []byte {
-	b := make([]byte, 0, 320+len(said)+len(said)/8)
-	b = append(b, `{"id":"chatcmpl-batchwright","object":"chat.completion","created":0,"model":`...)
-	b = appendString(b, model)
-	b = append(b, `,"choices":[{"index":0,"message":{"role":"assistant","content":`...)
-	b = appendString(b, said)
-	b = append(b, `},"finish_reason":"`...)
-	b = append(b, finish...)
-	b = append(b, `"}],"usage":{"prompt_tokens":`...)
-	b = strconv.AppendInt(b, int64(in), 10)
-	b = append(b, `,"completion_tokens":`...)
-	b = strconv.AppendInt(b, int64(out), 10)
-	b = append(b, `,"total_tokens":`...)
-	b = strconv.AppendInt(b, int64(in)+int64(out), 10)
-	return append(b, `}}`...)
 }

@@ -9,6 +9,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"net/http/httptrace"
 	"net/url"
 	"strings"
 	"sync/atomic"
@@ -45,35 +46,41 @@ func newTransport(proxy func(*http.Request) (*url.URL, error)) *http.Transport {
 type exchange struct {
 	status int
 	header http.Header
-	body   []byte // as far as it came
-	sent   bool   // bytes may have left
-	err    error  // of the transport or of reading; nil when the whole answer came
+	body   []byte    // as far as it came
+	sent   bool      // bytes may have left
+	err    error     // of the transport or of reading; nil when the whole answer came
+	resp   *Response // set by a built-in provider, which need not read its own answer
 }
 
-// post sends a body and reads the whole answer. Redirects are answers like any other.
-func post(ctx context.Context, rt http.RoundTripper, u *url.URL, header http.Header, body []byte, firstByte time.Duration, limit int64) exchange {
+// post sends a body and reads the whole answer, until deadline; the answer must begin within firstByte, where 0 is no
+// limit. Redirects are answers like any other.
+func post(ctx context.Context, rt http.RoundTripper, u *url.URL, header http.Header, body []byte, firstByte time.Duration, deadline time.Time, limit int64) exchange {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
-	var timer *time.Timer
-	if firstByte > 0 {
-		timer = time.AfterFunc(firstByte, func() { cancel(errFirstByte) })
-	}
+	// Timers and one context are cheaper here than a context for each of the two limits.
+	first, why := within(firstByte, deadline)
+	timer := time.AfterFunc(first, func() { cancel(why) })
+	// From the moment that the transport has a connection, bytes may leave, even after it returned. A transport that is
+	// not package http's may not tell; of such a one we watch when it reads the body. The plain reader is for speed:
+	// of any other kind of body package http sends the headers in a packet of their own.
 	var sent atomic.Bool
+	ctx = httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{GotConn: func(httptrace.GotConnInfo) { sent.Store(true) }})
+	content := func() io.ReadCloser { return &sending{bytes.NewReader(body), &sent} }
+	if _, ok := rt.(*http.Transport); ok {
+		content = func() io.ReadCloser { return io.NopCloser(bytes.NewReader(body)) }
+	}
 	req := (&http.Request{
 		Method: http.MethodPost, URL: u, Host: u.Host, Header: header,
 		Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1,
-		ContentLength: int64(len(body)),
-		Body:          &sending{Reader: bytes.NewReader(body), sent: &sent},
-		// The transport asks for the body again only when it knows that the server has not seen it.
-		GetBody: func() (io.ReadCloser, error) {
-			sent.Store(false)
-			return &sending{Reader: bytes.NewReader(body), sent: &sent}, nil
-		},
+		ContentLength: int64(len(body)), Body: content(),
+		// The transport asks for the body again only when it knows that the server has not seen the request.
+		GetBody: func() (io.ReadCloser, error) { return content(), nil },
 	}).WithContext(ctx)
 	res, err := rt.RoundTrip(req)
-	if timer != nil {
-		timer.Stop()
+	if why == errFirstByte && timer.Stop() {
+		timer = time.AfterFunc(time.Until(deadline), func() { cancel(errTotal) })
 	}
+	defer timer.Stop()
 	if err != nil {
 		return exchange{sent: sent.Load(), err: cause(ctx, err)}
 	}
@@ -84,6 +91,14 @@ func post(ctx context.Context, rt http.RoundTripper, u *url.URL, header http.Hea
 		x.err = cause(ctx, err)
 	}
 	return x
+}
+
+// within returns the shorter of two limits, and what to say when it passes.
+func within(firstByte time.Duration, deadline time.Time) (time.Duration, error) {
+	if left := time.Until(deadline); firstByte <= 0 || left <= firstByte {
+		return left, errTotal
+	}
+	return firstByte, errFirstByte
 }
 
 // sending is a request body that notes that the transport began to take it.
@@ -134,9 +149,9 @@ func readAll(r io.Reader, size, limit int64) ([]byte, error) {
 func (x exchange) failure(ctx context.Context) *Error {
 	var e *Error
 	switch {
-	case errors.Is(x.err, errFirstByte):
+	case x.err == errFirstByte:
 		e = ours(codeFirstByte, 0)
-	case errors.Is(x.err, errTotal):
+	case x.err == errTotal:
 		e = ours(codeDeadline, 0)
 	case errors.Is(x.err, errTooBig):
 		e = ours(codeAnswerTooBig, x.status)
@@ -210,8 +225,8 @@ func isVersion(s string) bool { return len(s) >= 2 && s[0] == 'v' && s[1] >= '0'
 // parseBase reads a base URL. The error doesn't repeat it, since it may hold a password.
 func parseBase(s string) (*url.URL, error) {
 	u, err := url.Parse(strings.TrimSpace(s))
-	if err != nil || u.Host == "" || u.Scheme != "http" && u.Scheme != "https" || u.Fragment != "" {
-		return nil, errors.New("the base URL must look like https://host/path")
+	if err != nil || u.Host == "" || u.Scheme != "http" && u.Scheme != "https" || u.Fragment != "" || u.User != nil {
+		return nil, errors.New("the base URL must look like https://host/path, without a user or password")
 	}
 	return u, nil
 }

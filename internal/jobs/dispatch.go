@@ -133,13 +133,13 @@ func (w *Worker) planTicket(soft, hard context.Context, t store.Ticket) error {
 		}
 		rows = append(rows, planJob(b, in))
 		if len(rows) == part && in.Seq < t.LastSeq {
-			if err := w.DB.InsertPlanned(hard, t, rows, false); err != nil {
+			if err := w.DB.InsertPlanned(hard, b.Batch, t, rows, false); err != nil {
 				return fmt.Errorf("plan: %w", err)
 			}
 			rows = rows[:0]
 		}
 	}
-	if err := w.DB.InsertPlanned(hard, t, rows, true); err != nil {
+	if err := w.DB.InsertPlanned(hard, b.Batch, t, rows, true); err != nil {
 		return fmt.Errorf("plan: %w", err)
 	}
 	w.nudge()

@@ -41,11 +41,6 @@ func (w *Worker) runTicket(soft, hard context.Context, t store.Ticket) error {
 	w.mu.Lock() // not before the claim: a heartbeat would take a ticket that isn't ours yet for a lost one
 	w.leases[t.ID] = l
 	w.mu.Unlock()
-	defer func() {
-		w.mu.Lock()
-		delete(w.leases, t.ID)
-		w.mu.Unlock()
-	}()
 	if soft.Err() != nil {
 		l.close()
 	}
@@ -57,6 +52,9 @@ func (w *Worker) runTicket(soft, hard context.Context, t store.Ticket) error {
 		})
 	}
 	wg.Wait()
+	w.mu.Lock() // and no longer than the jobs: a heartbeat would take the closed ticket for a lost one
+	delete(w.leases, t.ID)
+	w.mu.Unlock()
 	return w.closeTicket(context.WithoutCancel(soft), b, t)
 }
 

@@ -161,7 +161,6 @@ func readPrice(lines *csv.Reader, header []column, record []string) (Price, erro
 	if p.CacheWriteAssumed {
 		p.CacheWrite = p.Input
 	}
-	p.Simulated = p.Provider == simulator
 	return p, nil
 }
 

@@ -35,7 +35,7 @@ type Price struct {
 
 	CacheReadAssumed  bool // no price is listed for cache reads: Input stands in
 	CacheWriteAssumed bool // no price is listed for cache writes: Input stands in
-	Simulated         bool // a notional price: no money is spent
+	Simulated         bool // a notional price of the provider simulator: no money is spent
 
 	ContextWindow int // tokens, 0 if unknown
 	MaxOutput     int // tokens an answer may have, 0 if unknown

@@ -71,6 +71,7 @@ func (p Price) check() error {
 
 // insert reports whether no row for the same provider, model and date was there.
 func (t *Table) insert(p Price) bool {
+	p.Simulated = p.Provider == simulator
 	k := key{p.Provider, p.Model}
 	at, found := slices.BinarySearchFunc(t.rows[k], p, func(a, b Price) int { return b.ValidFrom.Compare(a.ValidFrom) })
 	if found {

@@ -124,6 +124,8 @@ type Duplicate struct {
 	CustomID string
 }
 
+const maxDuplicates = 100
+
 // DuplicateError lists the first duplicates of a refused submission.
 type DuplicateError struct{ Duplicates []Duplicate }
 
@@ -141,17 +143,18 @@ insert into documents (project_id, sha256, content_type, bytes, body)
 select $1, u.sha256, u.content_type, octet_length(u.body), u.body
 from unnest($2::bytea[], $3::text[], $4::bytea[]) as u(sha256, content_type, body)
 on conflict do nothing`
+	findDuplicates = `-- name: FindDuplicates
+select custom_id from inputs where batch_id = $1 and custom_id is not null group by custom_id having count(*) > 1 limit $2`
 	listDuplicates = `-- name: ListDuplicates
-with d as (select custom_id, min(seq) as first_seq from inputs
-    where batch_id = $1 and custom_id is not null group by custom_id having count(*) > 1)
-select i.seq, d.first_seq, i.custom_id from d join inputs i on i.batch_id = $1 and i.custom_id = d.custom_id
-where i.seq <> d.first_seq order by i.seq limit $2`
+select seq, first_seq, custom_id from (
+    select seq, custom_id, min(seq) over (partition by custom_id) as first_seq from inputs where batch_id = $1 and custom_id = any($2::text[])) d
+where seq <> first_seq order by seq limit $3`
 	markDuplicates = `-- name: MarkDuplicates
-with d as (select custom_id, min(seq) as first_seq from inputs
-    where batch_id = $1 and custom_id is not null group by custom_id having count(*) > 1)
+with d as materialized (
+    select ctid as row, seq, min(seq) over (partition by custom_id) as first_seq from inputs where batch_id = $1 and custom_id is not null)
 update inputs i set invalid = json_build_object('code', 'duplicate_custom_id', 'field', 'custom_id',
     'message', format('custom_id is the same as that of job %s: give each job its own', d.first_seq))
-from d where i.batch_id = $1 and i.custom_id = d.custom_id and i.seq <> d.first_seq and i.invalid is null`
+from d where d.seq <> d.first_seq and i.ctid = d.row and i.invalid is null`
 	sealBatch = `-- name: SealBatch
 update batches set total_jobs = $2, request_sha256 = $3 where id = $1`
 	issuePlanTickets = `-- name: IssuePlanTickets
@@ -229,15 +232,20 @@ func settleDuplicates(ctx context.Context, tx pgx.Tx, nb NewBatch) error {
 	if _, err := tx.Exec(ctx, `set local work_mem = '64MB'`); err != nil {
 		return err
 	}
+	rows, _ := tx.Query(ctx, findDuplicates, nb.ID, maxDuplicates)
+	ids, err := pgx.CollectRows(rows, pgx.RowTo[string])
+	if err != nil || len(ids) == 0 {
+		return err
+	}
 	if nb.OnInvalid == "skip" {
 		_, err := tx.Exec(ctx, markDuplicates, nb.ID)
 		return err
 	}
-	dups, err := many[Duplicate](ctx, tx, listDuplicates, nb.ID, 100)
-	if err == nil && len(dups) > 0 {
-		return &DuplicateError{dups}
+	dups, err := many[Duplicate](ctx, tx, listDuplicates, nb.ID, ids, maxDuplicates)
+	if err != nil {
+		return err
 	}
-	return err
+	return &DuplicateError{dups}
 }
 
 const (

@@ -70,51 +70,85 @@ type Planned struct {
 	ErrorMessage string
 }
 
-// insertPlanned looks every key up and inserts the jobs with their verdicts. The first key of a job is its own.
-const insertPlanned = `-- name: InsertPlanned
-with b as (select id, project_id, cache from batches where id = $1 and state = 'planning'),
-k as (select * from unnest($6::int[], $7::bytea[]) with ordinality as k(seq, key, ord)),
-hit as (
-    select distinct on (k.seq) k.seq, c.key, c.generation, c.provider, c.model
-    from b join k on b.cache = 'use'
-    join completions c on c.project_id = b.project_id and c.key = k.key
-    order by k.seq, k.ord, c.generation desc)
+const (
+	lookUpPlanned = `-- name: LookUpPlanned
+select distinct on (k.ord) k.ord::int as ord, c.key, c.generation, c.provider, c.model
+from unnest($2::bytea[]) with ordinality as k(key, ord) join completions c on c.project_id = $1 and c.key = k.key
+order by k.ord, c.generation desc`
+	// The look-up is a statement of its own: joined into this one, Postgres may well compare every hit with every job.
+	insertPlanned = `-- name: InsertPlanned
 insert into jobs (batch_id, seq, state, key, cache_status, result_key, result_generation, provider, model, error_class, error_message, finished_at)
-select b.id, u.seq,
-    case when u.error_class <> '' then 'failed' when hit.seq is not null then 'succeeded' else 'planned' end,
-    nullif(u.key, ''), case when u.error_class <> '' then null when hit.seq is not null then 'result_hit' end,
-    hit.key, hit.generation, hit.provider, hit.model, nullif(u.error_class, ''), nullif(u.error_message, ''),
-    case when u.error_class <> '' or hit.seq is not null then now() end
-from b, unnest($2::int[], $3::bytea[], $4::text[], $5::text[]) as u(seq, key, error_class, error_message)
-left join hit on hit.seq = u.seq
+select b.id, u.seq, u.state, nullif(u.key, ''), case when u.state = 'succeeded' then 'result_hit' end, nullif(u.result_key, ''),
+    nullif(u.generation, 0), nullif(u.provider, ''), nullif(u.model, ''), nullif(u.error_class, ''), nullif(u.error_message, ''),
+    case when u.state <> 'planned' then now() end
+from batches b, unnest($2::int[], $3::text[], $4::bytea[], $5::bytea[], $6::int[], $7::text[], $8::text[], $9::text[], $10::text[])
+    as u(seq, state, key, result_key, generation, provider, model, error_class, error_message)
+where b.id = $1 and b.state = 'planning'
 on conflict do nothing`
-
-const endPlanTicket = `-- name: EndPlanTicket
+	endPlanTicket = `-- name: EndPlanTicket
 delete from tickets where id = $1`
+)
 
-// InsertPlanned stores what planning found, with a cache look-up of all keys in the same statement. Doing a range twice
-// changes nothing. With last set, the range is done and the ticket ends.
-func (db *DB) InsertPlanned(ctx context.Context, ticket Ticket, rows []Planned, last bool) error {
+type plannedHit struct {
+	Ord        int32 // of the key, from 1
+	Key        []byte
+	Generation int32
+	Provider   string
+	Model      string
+}
+
+// InsertPlanned stores what planning found: jobs that the cache answers are born succeeded, bad ones failed. Doing a range twice changes
+// nothing. With last set, the range is done and the ticket ends.
+func (db *DB) InsertPlanned(ctx context.Context, batch Batch, ticket Ticket, rows []Planned, last bool) error {
+	hits, err := db.lookUpPlanned(ctx, batch, rows)
+	if err != nil {
+		return err
+	}
 	n := len(rows)
-	seqs, keys, classes, messages := make([]int32, n), make([][]byte, n), make([]string, n), make([]string, n)
-	var kseqs []int32
-	var kkeys [][]byte
+	seqs, states, keys, results := make([]int32, n), make([]string, n), make([][]byte, n), make([][]byte, n)
+	generations, providers, models := make([]int32, n), make([]string, n), make([]string, n)
+	classes, messages := make([]string, n), make([]string, n)
 	for i, p := range rows {
-		seqs[i], classes[i], messages[i] = p.Seq, p.ErrorClass, p.ErrorMessage
-		keys[i] = []byte{}
-		for j := range p.Keys {
-			if j == 0 {
-				keys[i] = p.Keys[0][:]
-			}
-			kseqs, kkeys = append(kseqs, p.Seq), append(kkeys, p.Keys[j][:])
+		seqs[i], states[i], classes[i], messages[i] = p.Seq, "planned", p.ErrorClass, p.ErrorMessage
+		keys[i], results[i] = []byte{}, []byte{}
+		if len(p.Keys) > 0 {
+			keys[i] = p.Keys[0][:]
+		}
+		if hit := hits[i]; hit != nil {
+			states[i], results[i], generations[i], providers[i], models[i] = "succeeded", hit.Key, hit.Generation, hit.Provider, hit.Model
+		}
+		if p.ErrorClass != "" {
+			states[i] = "failed"
 		}
 	}
 	var b pgx.Batch
-	b.Queue(insertPlanned, ticket.BatchID, seqs, keys, classes, messages, kseqs, kkeys)
+	b.Queue(insertPlanned, ticket.BatchID, seqs, states, keys, results, generations, providers, models, classes, messages)
 	if last {
 		b.Queue(endPlanTicket, ticket.ID)
 	}
 	return translate(db.pool.SendBatch(ctx, &b).Close())
+}
+
+// lookUpPlanned finds for each row the cached answer under the first of its keys that has one.
+func (db *DB) lookUpPlanned(ctx context.Context, batch Batch, rows []Planned) ([]*plannedHit, error) {
+	hits := make([]*plannedHit, len(rows))
+	if batch.Cache != "use" {
+		return hits, nil
+	}
+	var keys [][]byte
+	var owner []int // the row of each key
+	for i := range rows {
+		for j := range rows[i].Keys {
+			keys, owner = append(keys, rows[i].Keys[j][:]), append(owner, i)
+		}
+	}
+	found, err := many[plannedHit](ctx, db.pool, lookUpPlanned, batch.ProjectID, keys)
+	for i := range found {
+		if row := owner[found[i].Ord-1]; hits[row] == nil {
+			hits[row] = &found[i]
+		}
+	}
+	return hits, err
 }
 
 const (
@@ -122,9 +156,8 @@ const (
 select cache from batches b where id = $1 and state = 'planning'
     and not exists (select 1 from tickets where batch_id = $1 and purpose = 'plan') for update`
 	hangFollowers = `-- name: HangFollowers
-with m as (select key, min(seq) as leader from jobs where batch_id = $1 and state = 'planned' group by key having count(*) > 1)
-update jobs j set state = 'waiting', leader_seq = m.leader from m
-where j.batch_id = $1 and j.state = 'planned' and j.key = m.key and j.seq <> m.leader`
+with m as materialized (select ctid as row, seq, min(seq) over (partition by key) as leader from jobs where batch_id = $1 and state = 'planned')
+update jobs j set state = 'waiting', leader_seq = m.leader from m where m.seq <> m.leader and j.ctid = m.row`
 	startBatch = `-- name: StartBatch
 update batches set state = 'running', started_at = now(), has_followers = $2 where id = $1`
 )

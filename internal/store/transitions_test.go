@@ -73,7 +73,7 @@ func (b *bench) submit(t *testing.T, cache string, keys ...string) store.Batch {
 			rows = append(rows, store.Planned{Seq: i, Keys: [][32]byte{keyFor(keys[i-1])}})
 		}
 		for range 2 { // planning a range twice changes nothing
-			if err := b.db.InsertPlanned(t.Context(), ticket, rows, true); err != nil {
+			if err := b.db.InsertPlanned(t.Context(), batch, ticket, rows, true); err != nil {
 				t.Fatal(err)
 			}
 		}
