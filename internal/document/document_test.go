@@ -88,7 +88,8 @@ func TestExtractErrors(t *testing.T) {
 		{"binary", "", "\x00\x01\x02\xff\xfe\xfd binary", CodeUnsupported, "the document looks like binary data; the formats that can be read are html, markdown, text"},
 		{"large", "", strings.Repeat("x", MaxBytes+1), CodeTooLarge, "the document has 67108865 bytes; at most 67108864 are read"},
 		{"deep", "a.html", strings.Repeat("<div>", 300) + prose, CodeTooComplex, "the elements of the HTML document nest deeper than 200 levels"},
-		{"very deep", "a.html", strings.Repeat("<b>", 10_000) + prose, CodeTooComplex, "the elements of the HTML document nest deeper than 200 levels"},
+		{"many tags", "a.html", strings.Repeat("<p>", 1_000_001) + prose, CodeTooComplex, "the HTML document has more than 1000000 tags"},
+		{"very deep", "a.html", strings.Repeat("<span>", 10_000) + prose, CodeTooComplex, "the elements of the HTML document nest deeper than 200 levels"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()

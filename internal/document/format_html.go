@@ -60,6 +60,9 @@ func extractHTML(data []byte) (title, text string, err *Error) {
 	if err != nil {
 		return "", "", err
 	}
+	if source, err = closeFormatting(source); err != nil {
+		return "", "", err
+	}
 	root, parseErr := html.Parse(strings.NewReader(source))
 	if parseErr != nil {
 		return "", "", tooDeep() // reading from memory, nesting is the only error there is

@@ -44,6 +44,28 @@ func TestHTMLGolden(t *testing.T) {
 	}
 }
 
+func TestHTMLFormatting(t *testing.T) {
+	t.Parallel()
+	for in, want := range map[string]string{
+		"a <b>b <i>c</i></b> <a href=x>d</a> <u>e</u> <tt>f</tt>": "a **b *c*** d e `f`",
+		"<b>open<p>next":                     "**open**\n\nnext",
+		"<b>a<i>b</b>c</i>":                  "**a*b***c",
+		"<b>a<br>b</b>":                      "**a**\n**b**",
+		"x <i aria-hidden=true>i</i> y":      "x y",
+		"x <a hidden>i</a> y":                "x y",
+		"x<!-- c -->y":                       "xy",
+		"<script>if (a<b) {'<b>'}</script>x": "x",
+		"<a href=x><div>block</div></a>z":    "block\n\nz",
+		strings.Repeat("<b><i>", 20) + "x":   "***x***",
+	} {
+		got, err := Extract("a.html", "", []byte(in+"<hr>"+prose))
+		body, _, _ := strings.Cut(got.Text, "\n\n* * *")
+		if err != nil || body != want {
+			t.Errorf("%s: got %q, %v, want %q", in, body, err, want)
+		}
+	}
+}
+
 func TestHeadingKeepsItsHash(t *testing.T) {
 	t.Parallel()
 	for heading, want := range map[string]string{
@@ -65,6 +87,7 @@ func TestHostileHTMLIsBounded(t *testing.T) {
 		"many columns":        "<table><tr>" + strings.Repeat("<td>x", n) + strings.Repeat("<tr><td>y", 50) + "</table>" + prose,
 		"a wide cell":         "<table><tr><td>" + strings.Repeat("x", n) + strings.Repeat("<tr><td>y", n) + "</table>" + prose,
 		"open formatting":     strings.Repeat("<p><b><i><u>x", n/20) + prose,
+		"distinct formatting": strings.Repeat("<font color=1><b id=2><a href=3>", 100) + strings.Repeat("<p>x", n) + prose,
 		"nested tables":       strings.Repeat("<table><tr><td>", 60) + prose,
 		"nested lists":        strings.Repeat("<ul><li>", 90) + prose,
 		"nested quotes":       strings.Repeat("<blockquote>", 180) + prose + strings.Repeat("<p>"+prose, n/20),

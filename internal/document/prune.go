@@ -63,6 +63,10 @@ func finish(n *html.Node) {
 		*n = html.Node{Type: html.TextNode, Data: alt, Parent: n.Parent, PrevSibling: n.PrevSibling, NextSibling: n.NextSibling}
 	case n.DataAtom == atom.A:
 		rename(n, atom.Span)
+	case n.DataAtom == atom.Blockquote || n.DataAtom == atom.Ul || n.DataAtom == atom.Ol || n.DataAtom == atom.Li:
+		if indented(n) > maxIndented {
+			rename(n, atom.Div)
+		}
 	case n.DataAtom == atom.Summary:
 		rename(n, atom.P)
 	case n.DataAtom == atom.Td || n.DataAtom == atom.Th:
@@ -87,6 +91,22 @@ func hideText(n *html.Node) {
 		}
 	}
 	n.Data = replacer.Replace(n.Data)
+}
+
+// maxIndented bounds how deep quotes and lists may nest as such, for each level writes its mark on every line. What is
+// deeper is written at that level.
+const maxIndented = 10
+
+// indented counts the quotes and lists around n.
+func indented(n *html.Node) int {
+	levels := 0
+	for a := range n.Ancestors() {
+		switch a.DataAtom {
+		case atom.Blockquote, atom.Ul, atom.Ol:
+			levels++
+		}
+	}
+	return levels
 }
 
 func rename(n *html.Node, to atom.Atom) {

@@ -69,6 +69,7 @@ func TestShareStaysInsideTheWindowAndTakesTurns(t *testing.T) {
 		f := store.Fleet{Workers: rapid.Int32Range(1, 5).Draw(t, "workers")}
 		f.Slots, f.Concurrency = f.Workers*64, f.Workers*rapid.Int32Range(1, 2000).Draw(t, "concurrency")
 		f.Jobs, f.Tickets = rapid.Int32Range(0, 3000).Draw(t, "jobs"), rapid.Int32Range(0, 100).Draw(t, "tickets")
+		rate := rapid.IntRange(0, 20_000).Draw(t, "rate")
 		var open []store.OpenBatch
 		for range rapid.IntRange(0, 6).Draw(t, "batches") {
 			total := rapid.Int32Range(1, 1_000_000).Draw(t, "total")
@@ -77,7 +78,7 @@ func TestShareStaysInsideTheWindowAndTakesTurns(t *testing.T) {
 		}
 		tickets, jobs, largest := 0, 0, 0
 		got := map[uuid.UUID]int{}
-		for _, g := range share(open, f) {
+		for _, g := range share(open, f, rate) {
 			tickets += g.Run + g.Retry
 			jobs += (g.Run + g.Retry) * g.Size
 			largest = max(largest, g.Size)
@@ -86,7 +87,7 @@ func TestShareStaysInsideTheWindowAndTakesTurns(t *testing.T) {
 				t.Fatalf("size %d", g.Size)
 			}
 		}
-		if tickets > 0 && (tickets > 2*int(f.Slots)-int(f.Tickets) || jobs > 3*int(f.Concurrency)-int(f.Jobs)+len(open)*largest+largest) {
+		if tickets > 0 && (tickets > 2*int(f.Slots)-int(f.Tickets) || jobs > max(3*int(f.Concurrency), rate/4)-int(f.Jobs)+len(open)*largest+largest) {
 			t.Fatalf("%d tickets for %d jobs are over the window of %+v", tickets, jobs, f)
 		}
 		counts := []int{}

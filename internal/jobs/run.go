@@ -9,6 +9,7 @@ import (
 	"runtime/debug"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"batchwright/internal/gateway"
@@ -45,46 +46,56 @@ func (w *Worker) runTicket(soft, hard context.Context, t store.Ticket) error {
 		l.close()
 	}
 	var wg sync.WaitGroup
+	var left atomic.Int64
 	for _, job := range claimed {
 		wg.Go(func() {
 			defer w.room.Release(1)
-			w.runJob(ctx, &task{w: w, batch: b, lease: l, job: job})
+			if !w.runJob(ctx, &task{w: w, batch: b, lease: l, job: job}) {
+				left.Add(1)
+			}
 		})
 	}
 	wg.Wait()
 	w.mu.Lock() // and no longer than the jobs: a heartbeat would take the closed ticket for a lost one
 	delete(w.leases, t.ID)
 	w.mu.Unlock()
-	return w.closeTicket(context.WithoutCancel(soft), b, t)
+	return w.closeTicket(context.WithoutCancel(soft), b, t, left.Load() == 0)
 }
 
-func (w *Worker) closeTicket(ctx context.Context, b *batch, t store.Ticket) error {
+func (w *Worker) closeTicket(ctx context.Context, b *batch, t store.Ticket, settled bool) error {
 	ctx, cancel := context.WithTimeout(ctx, w.o.Lease)
 	defer cancel()
-	returned, err := w.DB.CloseTicket(ctx, t.ID, w.self.ID, true)
+	defer w.nudge()
+	if settled {
+		return w.DB.EndTicket(ctx, t.ID, w.self.ID)
+	}
+	returned, err := w.DB.CloseTicket(ctx, t.ID, w.self.ID)
 	if err != nil {
 		return fmt.Errorf("close ticket: %w", err)
 	}
 	if returned > 0 {
 		w.Log.InfoContext(ctx, "jobs handed back", "batch", b.ID, "ticket", t.ID, "jobs", returned)
 	}
-	w.nudge()
 	return nil
 }
 
-func (w *Worker) runJob(ctx context.Context, t *task) {
+// runJob makes one attempt at a job. It reports whether the job is settled; else it is to be handed back.
+func (w *Worker) runJob(ctx context.Context, t *task) bool {
 	out, err := w.attempt(ctx, t)
 	s, ok := t.settle(out, err)
 	if !ok {
 		s.job = nil // handed back when the ticket closes; what its calls took is written all the same
 	}
 	if s.job == nil && len(s.calls) == 0 {
-		return
+		return false
 	}
 	// The settlement is written even when ctx was cut: the answer is paid for.
-	if err := w.settlements.do(context.WithoutCancel(ctx), s); err != nil && !errors.Is(err, store.ErrLeaseLost) {
+	err = w.settlements.do(context.WithoutCancel(ctx), s)
+	if err != nil && !errors.Is(err, store.ErrLeaseLost) {
 		w.Log.ErrorContext(ctx, "settlement lost, the job will run again", "batch", t.batch.ID, "seq", t.job.Seq, "err", err)
 	}
+	w.settled.Add(1)
+	return err == nil && s.job != nil
 }
 
 func (w *Worker) attempt(ctx context.Context, t *task) (out result, err error) {
@@ -138,6 +149,7 @@ func (t *task) succeed(s *settlement, out result, total totals) {
 		key = ownKey(t.batch.ID, t.job.Seq)
 	}
 	job.State, job.ResultKey, job.Provider, job.Model = "succeeded", key[:], step.Provider, out.model
+	job.Refresh = t.batch.Cache == "refresh"
 	switch {
 	case t.batch.Cache != "use":
 		job.CacheStatus = "bypass"
@@ -149,7 +161,7 @@ func (t *task) succeed(s *settlement, out result, total totals) {
 		job.CacheStatus = "miss"
 	}
 	s.answers = append(s.answers, store.Completion{
-		ProjectID: t.batch.ProjectID, Key: key, Refresh: t.batch.Cache == "refresh", Model: out.model, Provider: step.Provider,
+		ProjectID: t.batch.ProjectID, Key: key, Refresh: job.Refresh, Model: out.model, Provider: step.Provider,
 		AnsweredBy: clean(out.by), Format: out.format, Output: clean(out.output),
 		InputTokens: total.input, CachedInputTokens: total.cached, OutputTokens: total.output, CostMicrousd: total.microusd(),
 	})

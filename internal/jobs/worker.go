@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"os"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/google/uuid"
@@ -46,6 +47,8 @@ type Worker struct {
 	intents     *group[store.Intent]
 	settlements *group[settlement]
 	wake        chan struct{} // dispatch, there may be room
+	settled     atomic.Int64  // jobs, since the start
+	pace        pace
 
 	mu      sync.Mutex
 	batches map[uuid.UUID]*batch
@@ -82,7 +85,7 @@ func NewWorker(db *store.DB, gw gateway.Gateway, prices *pricing.Table, post fun
 		DB: db, Gateway: gw, Prices: prices, Post: post, Log: log.With("worker", id), o: o,
 		self:     store.Worker{ID: id, Hostname: host, PID: int32(os.Getpid()), Slots: int32(o.Slots), Concurrency: int32(o.Concurrency)},
 		inFlight: make(chan struct{}, o.Concurrency),
-		room:     semaphore.NewWeighted(int64(max(2*o.Concurrency, maxTicket))),
+		room:     semaphore.NewWeighted(int64(max(2*o.Concurrency, 2*maxTicket))),
 		planning: semaphore.NewWeighted(2),
 		wake:     make(chan struct{}, 1),
 		batches:  map[uuid.UUID]*batch{}, leases: map[int64]*lease{},

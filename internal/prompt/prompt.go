@@ -3,8 +3,17 @@
 // A [Spec] is what a user writes. [Compile] checks it once and makes a [Template]; a Template renders the variables of
 // a job into [Messages]; with a model and the sampling parameters they are a [Request], and [Request.Key] names it.
 // Everything here is a pure function: the same spec, variables and model give the same bytes on every machine, today
-// and in a year, because results are looked up by them. Whatever changes the bytes of a canonical request or the text
-// that a template function produces must raise the version constant that is part of each key.
+// and in a year, because results are looked up by them. Whatever changes the bytes of a canonical request must raise the
+// version that is part of it; a change of what a template renders gives other keys by itself. (upper and lower follow
+// the Unicode tables of the Go release.) [EstimateTokens] guesses how much a text is, until a tokenizer counts it.
+//
+// 2026-11-21, numbers in keys: canonical JSON is RFC 8785, which rounds numbers to doubles. Two seeds beyond 2^53 would
+// then share a key, and the second job would get the first one's answer. So a Request writes such a seed as a string, as
+// the RFC advises, and KeyRaw keeps the digits of an integer that a double can't print back. Not taken: refusing them,
+// for random 64-bit seeds are usual.
+//
+// 2026-11-21, templates: text/template, because users know it, with what may hang or differ taken out: no templates in
+// templates, only the functions listed in functions.go, loops and texts on a budget. Not taken: a language of our own.
 package prompt
 
 import "fmt"

@@ -23,7 +23,7 @@ func compile(t testing.TB, spec string) *Template {
 	return tmpl
 }
 
-// vars declares variables for tests: "s n? l" are a string, an optional number and an array by their first letter.
+// declare makes variables for tests: "s n? a" are a string, an optional number and an array, by their first letters.
 func declare(names string) map[string]Variable {
 	kinds := map[byte]Type{'s': TypeString, 'n': TypeNumber, 'i': TypeInteger, 'b': TypeBoolean, 'a': TypeArray, 'o': TypeObject}
 	variables := map[string]Variable{}

@@ -6,6 +6,7 @@ import (
 
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgtype"
 )
 
 // CallID names a row of the ledger.
@@ -36,11 +37,11 @@ returning batch_id, seq, ticket_id, number`
 // InsertIntents writes calls before they are made, and returns those that may be made: a ticket that was lost gets none.
 func (db *DB) InsertIntents(ctx context.Context, in []Intent) ([]CallID, error) {
 	n := len(in)
-	batch, seq, ticket, number := make([]uuid.UUID, n), make([]int32, n), make([]int64, n), make([]int32, n)
+	batch, seq, ticket, number := make([]pgtype.UUID, n), make([]int32, n), make([]int64, n), make([]int32, n)
 	step, provider, model, reserved := make([]int32, n), make([]string, n), make([]string, n), make([]int64, n)
 	for i := range in {
 		c := &in[i]
-		batch[i], seq[i], ticket[i], number[i] = c.BatchID, c.Seq, c.TicketID, c.Number
+		batch[i], seq[i], ticket[i], number[i] = uuidOf(c.BatchID), c.Seq, c.TicketID, c.Number
 		step[i], provider[i], model[i], reserved[i] = c.Step, c.Provider, c.Model, c.ReservedMicrousd
 	}
 	return many[CallID](ctx, db.pool, insertIntents, batch, seq, ticket, number, step, provider, model, reserved)
@@ -92,6 +93,7 @@ type Settlement struct {
 	State             string // succeeded, failed, or waiting to be tried again
 	Counted           bool   // the attempt counts
 	ResultKey         []byte // of a succeeded job
+	Refresh           bool   // the answer superseded one that was there
 	CacheStatus       string
 	Provider, Model   string
 	ErrorClass        string
@@ -136,15 +138,15 @@ s as (update jobs j set ticket_id = null, attempts = j.attempts + case when u.co
         finished_at = case when u.state <> 'waiting' or b.state = 'cancelling' then now() end,
         cache_status = nullif(u.cache_status, ''), provider = nullif(u.provider, ''), model = nullif(u.model, ''),
         error_class = nullif(u.error_class, ''), error_message = nullif(u.error_message, ''),
-        result_key = u.result_key, result_generation = case when u.result_key is not null then
-            (select max(generation) from completions c where c.project_id = u.project_id and c.key = u.result_key) end,
+        result_key = u.result_key, result_generation = case when u.result_key is null then null when u.refresh then
+            (select max(generation) from completions c where c.project_id = u.project_id and c.key = u.result_key) else 1 end,
         calls = j.calls + u.calls, input_tokens = j.input_tokens + u.input_tokens,
         cached_input_tokens = j.cached_input_tokens + u.cached_input_tokens,
         output_tokens = j.output_tokens + u.output_tokens, cost_microusd = j.cost_microusd + u.cost
     from unnest($1::uuid[], $2::uuid[], $3::int[], $4::bigint[], $5::text[], $6::bool[], $7::bytea[], $8::text[], $9::text[], $10::text[],
-        $11::text[], $12::text[], $13::bigint[], $14::int[], $15::bigint[], $16::bigint[], $17::bigint[], $18::bigint[])
+        $11::text[], $12::text[], $13::bigint[], $14::int[], $15::bigint[], $16::bigint[], $17::bigint[], $18::bigint[], $19::bool[])
         as u(project_id, batch_id, seq, ticket_id, state, counted, result_key, cache_status, provider, model,
-        error_class, error_message, retry_in, calls, input_tokens, cached_input_tokens, output_tokens, cost)
+        error_class, error_message, retry_in, calls, input_tokens, cached_input_tokens, output_tokens, cost, refresh)
     join batches b on b.id = u.batch_id
     where j.batch_id = u.batch_id and j.seq = u.seq and j.state = 'running' and j.ticket_id = u.ticket_id
     returning j.batch_id, j.seq, j.state, j.result_key, j.result_generation, j.provider, j.model, j.error_class, j.error_message)`
@@ -194,16 +196,19 @@ func (db *DB) Settle(ctx context.Context, calls []Outcome, answers []Completion,
 	return done, translate(err)
 }
 
+// uuidOf spares a detour: pgx would ask a uuid.UUID for its text, element by element.
+func uuidOf(id uuid.UUID) pgtype.UUID { return pgtype.UUID{Bytes: id, Valid: true} }
+
 func callColumns(in []Outcome) []any {
 	n := len(in)
-	batch, seq, ticket, number := make([]uuid.UUID, n), make([]int32, n), make([]int64, n), make([]int32, n)
+	batch, seq, ticket, number := make([]pgtype.UUID, n), make([]int32, n), make([]int64, n), make([]int32, n)
 	uncertain, step, provider, model := make([]bool, n), make([]int32, n), make([]string, n), make([]string, n)
 	class, finish, status := make([]string, n), make([]string, n), make([]int32, n)
 	input, cached, write, output := make([]*int64, n), make([]*int64, n), make([]*int64, n), make([]*int64, n)
 	cost, latency, verdict, log := make([]*int64, n), make([]int32, n), make([]string, n), make([]string, n)
 	for i := range in {
 		c := &in[i]
-		batch[i], seq[i], ticket[i], number[i] = c.BatchID, c.Seq, c.TicketID, c.Number
+		batch[i], seq[i], ticket[i], number[i] = uuidOf(c.BatchID), c.Seq, c.TicketID, c.Number
 		uncertain[i], step[i], provider[i], model[i] = c.Uncertain, c.Step, c.Provider, c.Model
 		class[i], finish[i], status[i] = c.ErrorClass, c.FinishReason, c.HTTPStatus
 		if c.UsageKnown {
@@ -216,12 +221,12 @@ func callColumns(in []Outcome) []any {
 
 func completionColumns(in []Completion) []any {
 	n := len(in)
-	project, key, refresh, model := make([]uuid.UUID, n), make([][]byte, n), make([]bool, n), make([]string, n)
+	project, key, refresh, model := make([]pgtype.UUID, n), make([][]byte, n), make([]bool, n), make([]string, n)
 	provider, by, format, text := make([]string, n), make([]string, n), make([]string, n), make([]string, n)
 	input, cached, output, cost := make([]int64, n), make([]int64, n), make([]int64, n), make([]*int64, n)
 	for i := range in {
 		c := &in[i]
-		project[i], key[i], refresh[i], model[i] = c.ProjectID, c.Key[:], c.Refresh, c.Model
+		project[i], key[i], refresh[i], model[i] = uuidOf(c.ProjectID), c.Key[:], c.Refresh, c.Model
 		provider[i], by[i], format[i], text[i] = c.Provider, c.AnsweredBy, c.Format, c.Output
 		input[i], cached[i], output[i], cost[i] = c.InputTokens, c.CachedInputTokens, c.OutputTokens, c.CostMicrousd
 	}
@@ -230,20 +235,20 @@ func completionColumns(in []Completion) []any {
 
 func jobColumns(in []Settlement) []any {
 	n := len(in)
-	project, batch, seq, ticket := make([]uuid.UUID, n), make([]uuid.UUID, n), make([]int32, n), make([]int64, n)
+	project, batch, seq, ticket := make([]pgtype.UUID, n), make([]pgtype.UUID, n), make([]int32, n), make([]int64, n)
 	state, counted, key, verdict := make([]string, n), make([]bool, n), make([][]byte, n), make([]string, n)
 	provider, model, class, message := make([]string, n), make([]string, n), make([]string, n), make([]string, n)
 	retry, calls, input, cached := make([]int64, n), make([]int32, n), make([]int64, n), make([]int64, n)
-	output, cost := make([]int64, n), make([]*int64, n)
+	output, cost, refresh := make([]int64, n), make([]*int64, n), make([]bool, n)
 	for i := range in {
 		s := &in[i]
-		project[i], batch[i], seq[i], ticket[i] = s.ProjectID, s.BatchID, s.Seq, s.TicketID
+		project[i], batch[i], seq[i], ticket[i] = uuidOf(s.ProjectID), uuidOf(s.BatchID), s.Seq, s.TicketID
 		state[i], counted[i], key[i], verdict[i] = s.State, s.Counted, s.ResultKey, s.CacheStatus
 		provider[i], model[i], class[i], message[i] = s.Provider, s.Model, s.ErrorClass, s.ErrorMessage
 		retry[i], calls[i], input[i], cached[i] = s.RetryIn.Milliseconds(), s.Calls, s.InputTokens, s.CachedInputTokens
-		output[i], cost[i] = s.OutputTokens, s.CostMicrousd
+		output[i], cost[i], refresh[i] = s.OutputTokens, s.CostMicrousd, s.Refresh
 	}
-	return []any{project, batch, seq, ticket, state, counted, key, verdict, provider, model, class, message, retry, calls, input, cached, output, cost}
+	return []any{project, batch, seq, ticket, state, counted, key, verdict, provider, model, class, message, retry, calls, input, cached, output, cost, refresh}
 }
 
 const lookUp = `-- name: LookUp

@@ -71,8 +71,8 @@ select count(*)::int as workers, coalesce(sum(slots), 0)::int as slots, coalesce
 from workers where seen_at > now() - interval '30 seconds'`
 	issueRunTickets = `-- name: IssueRunTickets
 with s as (select seq, (row_number() over (order by seq) - 1) / $2::int as part from (
-        select j.seq from batches b join jobs j on j.batch_id = b.id and j.seq >= b.next_seq and j.state = 'planned'
-        where b.id = $1 and b.state = 'running' order by j.seq limit $2::int * $3::int) p),
+        select seq from jobs where batch_id = $1 and state = 'planned'
+            and seq >= (select next_seq from batches where id = $1 and state = 'running') order by seq limit $2::int * $3::int) p),
 c as (update batches set next_seq = coalesce((select max(seq) + 1 from s), total_jobs + 1) where id = $1 and state = 'running')
 insert into tickets (batch_id, purpose, first_seq, last_seq, jobs)
 select $1, 'run', min(seq), max(seq), count(*) from s group by part order by part
@@ -166,23 +166,35 @@ func (db *DB) ClaimJobs(ctx context.Context, t Ticket, worker uuid.UUID, lease t
 	return many[Claimed](ctx, db.pool, sql, t.ID, worker, interval(lease))
 }
 
+// The subqueries, not joins, make Postgres use the range of the primary key however little it knows of the tables.
 const closeTicket = `-- name: CloseTicket
 with t as (delete from tickets where id = $1 and purpose <> 'plan' and case when $2::uuid is null then lease_until < now() else worker_id = $2 end
     returning id, batch_id, first_seq, last_seq),
-c as (update calls c set state = 'uncertain' from t
-    where $3 and c.batch_id = t.batch_id and c.seq between t.first_seq and t.last_seq and c.ticket_id = t.id and c.state = 'intent')
-update jobs j set ticket_id = null,
-    state = case when b.state = 'cancelling' then 'cancelled' else 'waiting' end,
-    due_at = case when b.state = 'cancelling' then null else now() end,
-    finished_at = case when b.state = 'cancelling' then now() end
-from t join batches b on b.id = t.batch_id
-where j.batch_id = t.batch_id and j.seq between t.first_seq and t.last_seq and j.state = 'running' and j.ticket_id = t.id
-returning j.seq`
+c as (update calls set state = 'uncertain'
+    where batch_id = (select batch_id from t) and seq between (select first_seq from t) and (select last_seq from t)
+        and ticket_id = $1 and state = 'intent'),
+b as (select state from batches where id = (select batch_id from t))
+update jobs set ticket_id = null,
+    state = case when (select state from b) = 'cancelling' then 'cancelled' else 'waiting' end,
+    due_at = case when (select state from b) = 'cancelling' then null else now() end,
+    finished_at = case when (select state from b) = 'cancelling' then now() end
+where batch_id = (select batch_id from t) and seq between (select first_seq from t) and (select last_seq from t)
+    and state = 'running' and ticket_id = $1
+returning seq`
+
+const endTicket = `-- name: EndTicket
+delete from tickets where id = $1 and worker_id = $2`
+
+// EndTicket ends a ticket of this worker whose every job is settled.
+func (db *DB) EndTicket(ctx context.Context, ticket int64, worker uuid.UUID) error {
+	_, err := db.pool.Exec(ctx, endTicket, ticket, worker)
+	return err
+}
 
 // CloseTicket ends a run or retry ticket of this worker. Jobs that are not settled are due again at once, without an attempt counted;
-// calls without an outcome become uncertain when the worker will never learn it (lost).
-func (db *DB) CloseTicket(ctx context.Context, ticket int64, worker uuid.UUID, lost bool) (returned int, err error) {
-	tag, err := db.pool.Exec(ctx, closeTicket, ticket, worker, lost)
+// calls without an outcome become uncertain.
+func (db *DB) CloseTicket(ctx context.Context, ticket int64, worker uuid.UUID) (returned int, err error) {
+	tag, err := db.pool.Exec(ctx, closeTicket, ticket, worker)
 	return int(tag.RowsAffected()), err
 }
 
@@ -217,7 +229,7 @@ func (db *DB) Sweep(ctx context.Context, patience time.Duration) (reissued []Tic
 		return nil, 0, err
 	}
 	for _, t := range ids {
-		tag, err := db.pool.Exec(ctx, closeTicket, t.ID, nil, true)
+		tag, err := db.pool.Exec(ctx, closeTicket, t.ID, nil)
 		if err != nil {
 			return nil, returned, err
 		}

@@ -204,7 +204,7 @@ func TestLateWriterIsFenced(t *testing.T) {
 	if state := storetest.Scalar[string](t, b.url, `select state from jobs where seq = 1`); state != "running" {
 		t.Errorf("the job is %s, want running under its new ticket", state)
 	}
-	if n, err := b.db.CloseTicket(t.Context(), old.ID, b.worker.ID, true); err != nil || n != 0 {
+	if n, err := b.db.CloseTicket(t.Context(), old.ID, b.worker.ID); err != nil || n != 0 {
 		t.Errorf("closing a lost ticket returned %d jobs, %v", n, err)
 	}
 }
@@ -225,7 +225,7 @@ func TestFollowersTakeTheirLeadersEnd(t *testing.T) {
 	if _, err := b.db.Settle(t.Context(), nil, []store.Completion{answer}, []store.Settlement{good, bad}, true); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := b.db.CloseTicket(t.Context(), ticket.ID, b.worker.ID, false); err != nil {
+	if _, err := b.db.CloseTicket(t.Context(), ticket.ID, b.worker.ID); err != nil {
 		t.Fatal(err)
 	}
 	if done, err := b.db.FinishBatch(t.Context(), batch.ID); err != nil || !done {
@@ -279,7 +279,7 @@ func TestRetryComesWhenItIsDueAndCancelEndsIt(t *testing.T) {
 	if _, err := b.db.Settle(t.Context(), nil, nil, []store.Settlement{soon, late}, false); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := b.db.CloseTicket(t.Context(), ticket.ID, b.worker.ID, false); err != nil {
+	if _, err := b.db.CloseTicket(t.Context(), ticket.ID, b.worker.ID); err != nil {
 		t.Fatal(err)
 	}
 	again := b.dispatch(t, store.Grant{Batch: batch.ID, Retry: 1, Size: 10})[0]
@@ -295,7 +295,7 @@ func TestRetryComesWhenItIsDueAndCancelEndsIt(t *testing.T) {
 	if done, err := b.db.FinishBatch(t.Context(), batch.ID); err != nil || done {
 		t.Fatalf("a batch with a running job finished: %v, %v", done, err)
 	}
-	if n, err := b.db.CloseTicket(t.Context(), again.ID, b.worker.ID, false); err != nil || n != 1 {
+	if n, err := b.db.CloseTicket(t.Context(), again.ID, b.worker.ID); err != nil || n != 1 {
 		t.Fatalf("closed with %d jobs, %v", n, err)
 	}
 	if done, err := b.db.FinishBatch(t.Context(), batch.ID); err != nil || !done {
