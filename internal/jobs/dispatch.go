@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"time"
 
+	"golang.org/x/sync/errgroup"
+
 	"batchwright/internal/gateway"
 	"batchwright/internal/store"
 )
@@ -148,24 +150,46 @@ func (w *Worker) planTicket(soft, hard context.Context, t store.Ticket) error {
 	if err != nil {
 		return err
 	}
-	const part = 4000
-	rows := make([]store.Planned, 0, part)
-	for in, err := range w.DB.Inputs(hard, t.BatchID, t.FirstSeq, t.LastSeq) {
-		if err != nil {
-			return fmt.Errorf("plan: read inputs: %w", err)
-		}
-		rows = append(rows, planJob(b, in))
-		if len(rows) == part && in.Seq < t.LastSeq {
-			if err := w.DB.InsertPlanned(hard, b.Batch, t, rows, false); err != nil {
-				return fmt.Errorf("plan: %w", err)
+	parts := make(chan []store.Planned, 1)
+	g, gctx := errgroup.WithContext(hard)
+	g.Go(func() error { // renders while the part before is written
+		defer close(parts)
+		return renderRange(gctx, w.DB, b, t, parts)
+	})
+	g.Go(func() error {
+		for rows := range parts {
+			if err := w.DB.InsertPlanned(gctx, b.Batch, t, rows, rows[len(rows)-1].Seq == t.LastSeq); err != nil {
+				return err
 			}
-			rows = rows[:0]
 		}
-	}
-	if err := w.DB.InsertPlanned(hard, b.Batch, t, rows, true); err != nil {
+		return nil
+	})
+	if err := g.Wait(); err != nil {
 		return fmt.Errorf("plan: %w", err)
 	}
 	w.nudge()
+	return nil
+}
+
+// planPart is how many jobs planning inserts at once.
+const planPart = 2000
+
+func renderRange(ctx context.Context, db *store.DB, b *batch, t store.Ticket, parts chan<- []store.Planned) error {
+	rows := make([]store.Planned, 0, planPart)
+	for in, err := range db.Inputs(ctx, t.BatchID, t.FirstSeq, t.LastSeq) {
+		if err != nil {
+			return fmt.Errorf("read inputs: %w", err)
+		}
+		if rows = append(rows, planJob(b, in)); len(rows) < planPart && in.Seq < t.LastSeq {
+			continue
+		}
+		select {
+		case parts <- rows:
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
+		rows = make([]store.Planned, 0, planPart)
+	}
 	return nil
 }
 

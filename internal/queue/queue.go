@@ -78,11 +78,12 @@ func (c *Client) Post(ctx context.Context, tickets []Ticket) error {
 
 // Depth says how many tasks wait and how many are being worked on, over both queues.
 func (c *Client) Depth() (waiting, active int, err error) {
-	for _, q := range []string{planQueue, runQueue} {
+	known, err := c.i.Queues() // asking for a queue that nothing was ever posted to is an error without a type
+	if err != nil {
+		return 0, 0, fmt.Errorf("queue: depth: %w", err)
+	}
+	for _, q := range known {
 		info, err := c.i.GetQueueInfo(q)
-		if errors.Is(err, asynq.ErrQueueNotFound) {
-			continue
-		}
 		if err != nil {
 			return 0, 0, fmt.Errorf("queue: depth: %w", err)
 		}

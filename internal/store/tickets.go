@@ -56,8 +56,11 @@ type Grant struct {
 }
 
 const (
+	// Planned jobs are to be read along the primary key, however few Postgres thinks there are: a sort would touch the whole backlog. Without sorts every
+	// plan looks dear, and must not be compiled for that.
 	lockDispatch = `-- name: LockDispatch
-select pg_advisory_xact_lock(hashtext('batchwright.dispatch'))`
+select pg_advisory_xact_lock(hashtext('batchwright.dispatch')), set_config('enable_sort', 'off', true), set_config('enable_bitmapscan', 'off', true),
+    set_config('jit', 'off', true)`
 	listOpenBatches = `-- name: ListOpenBatches
 select b.id, b.project_id, b.state, b.total_jobs, b.next_seq,
     (select count(*)::int from tickets t where t.batch_id = b.id) as tickets,
