@@ -21,7 +21,7 @@ func collect(src io.Reader, longest int) (got []string, err error) {
 		switch {
 		case errors.Is(err, errLongLine):
 			got = append(got, fmt.Sprintf("%d!", l.number))
-		case err == io.EOF: //nolint:errorlint // the regular end
+		case errors.Is(err, io.EOF):
 			return got, nil
 		case err != nil:
 			return got, err

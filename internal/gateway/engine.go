@@ -219,7 +219,7 @@ func (e *Engine) try(ctx context.Context, w *walk, i int, step *Step, ledger Led
 	case isLocal:
 		limit, why := within(e.firstByte(step), w.deadline)
 		var a served
-		if a, x.err = local.serve(ctx, step.Query, limit); x.err == errFirstByte {
+		if a, x.err = local.serve(ctx, step.Query, limit); errors.Is(x.err, errFirstByte) {
 			x.err = why
 		}
 		x.status, x.header, x.body, x.resp = a.status, a.header, a.body, a.resp
@@ -231,7 +231,7 @@ func (e *Engine) try(ctx context.Context, w *walk, i int, step *Step, ledger Led
 	if fail != nil {
 		scrub(fail, ep.key, step.Headers)
 		o.Code = fail.Code
-		blame(fail)
+		_ = blame(fail) // returned for callers that end there
 	} else if resp != nil {
 		resp.Step, resp.Provider, resp.Model, resp.Sends = i, step.Provider, o.Model, w.sends
 	} else {

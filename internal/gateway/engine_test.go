@@ -3,6 +3,7 @@ package gateway_test
 import (
 	"context"
 	"errors"
+	"io"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -257,6 +258,7 @@ func TestHostileServers(t *testing.T) {
 			w.Write([]byte(`{"error":{"code":"bad-key-sk-123"}}`))
 		}, gateway.Auth, "", false},
 		{"an answer that stalls", func(w http.ResponseWriter, r *http.Request) {
+			io.Copy(io.Discard, r.Body)
 			w.WriteHeader(200)
 			w.(http.Flusher).Flush()
 			<-r.Context().Done()
@@ -291,7 +293,10 @@ func TestHostileServers(t *testing.T) {
 // TestSentOverARealConnection holds, for package http's own transport, when a send may have been billed.
 func TestSentOverARealConnection(t *testing.T) {
 	t.Parallel()
-	srv := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() }))
+	srv := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+		io.Copy(io.Discard, r.Body) // or the server won't see that the client is gone
+		<-r.Context().Done()
+	}))
 	defer srv.Close()
 	closed := httptest.NewServer(nil)
 	closed.Close()

@@ -196,6 +196,9 @@ func (a answered) verdict() verdict {
 	if v, ok := numbers[a.number]; ok {
 		return v
 	}
+	if a.number != 0 && a.status == http.StatusBadRequest {
+		return verdict{class: Unknown} // Cloudflare sends 400 for a lot, a missing credential among it
+	}
 	if v, ok := codes[strings.ToLower(a.kind)]; ok {
 		return v
 	}

@@ -50,7 +50,7 @@ func TestFailureClasses(t *testing.T) {
 		{400, cf(2029), ContentFiltered, false}, {400, cf(2030), ContentFiltered, false}, {503, cf(7013), Overloaded, false},
 		{400, `{"name":"AiError","internalCode":5007,"httpCode":400}`, NotFound, false},
 		{400, `{"success":false,"errors":[{"code":3007}]}`, Timeout, true},
-		{400, cf(9999), InvalidRequest, false},
+		{400, cf(9999), Unknown, false}, {403, cf(9999), Auth, false},
 		// numbers of others are no numbers of Cloudflare's
 		{400, `{"error":{"code":2005,"message":"x"}}`, InvalidRequest, false},
 		// odd bodies

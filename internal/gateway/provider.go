@@ -2,6 +2,7 @@ package gateway
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"maps"
 	"net/http"
@@ -161,7 +162,7 @@ func checkModel(model string) error {
 
 // asInvalid keeps an *Error and makes one of anything else.
 func asInvalid(err error) error {
-	if e, ok := err.(*Error); ok {
+	if e, ok := errors.AsType[*Error](err); ok {
 		return e
 	}
 	return &Error{Class: InvalidRequest, Message: fmt.Sprintf("the request can't be encoded: %v", err), Err: err}

@@ -3,6 +3,7 @@ package gateway
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"hash/crc32"
 	"net/http"
 	"strconv"
@@ -96,7 +97,7 @@ func (s *Simulator) http(r *http.Request) (served, error) {
 	}
 	body, err := readAll(r.Body, r.ContentLength, most)
 	switch {
-	case err == errTooBig:
+	case errors.Is(err, errTooBig):
 		return refuse(http.StatusRequestEntityTooLarge, "request_too_large")
 	case err != nil:
 		return served{}, err

@@ -77,7 +77,7 @@ func post(ctx context.Context, rt http.RoundTripper, u *url.URL, header http.Hea
 		GetBody: func() (io.ReadCloser, error) { return content(), nil },
 	}).WithContext(ctx)
 	res, err := rt.RoundTrip(req)
-	if why == errFirstByte && timer.Stop() {
+	if errors.Is(why, errFirstByte) && timer.Stop() {
 		timer = time.AfterFunc(time.Until(deadline), func() { cancel(errTotal) })
 	}
 	defer timer.Stop()
@@ -149,9 +149,9 @@ func readAll(r io.Reader, size, limit int64) ([]byte, error) {
 func (x exchange) failure(ctx context.Context) *Error {
 	var e *Error
 	switch {
-	case x.err == errFirstByte:
+	case errors.Is(x.err, errFirstByte):
 		e = ours(codeFirstByte, 0)
-	case x.err == errTotal:
+	case errors.Is(x.err, errTotal):
 		e = ours(codeDeadline, 0)
 	case errors.Is(x.err, errTooBig):
 		e = ours(codeAnswerTooBig, x.status)
