@@ -190,20 +190,19 @@ func (e *Engine) try(ctx context.Context, w *walk, i int, step *Step, ledger Led
 	if !ok { // unreachable after Request.check
 		return nil, unknownProvider(step.Provider), nil
 	}
-	blame := func(f *Error) *Error {
-		f.Step, f.Provider, f.Model = i, step.Provider, step.Model
-		return f
-	}
+	blame := func(f *Error) { f.Step, f.Provider, f.Model = i, step.Provider, step.Model }
 	local, isLocal := e.builtins[step.Provider]
 	var ep endpoint
 	var u *url.URL
 	var h http.Header
 	if !isLocal {
 		if ep, fail = e.endpoint(p, step.Headers); fail != nil {
-			return nil, blame(fail), nil
+			blame(fail)
+			return nil, fail, nil
 		}
 		if u, fail = join(ep.base, step.Endpoint); fail != nil {
-			return nil, blame(fail), nil
+			blame(fail)
+			return nil, fail, nil
 		}
 		h = e.header(p, ep, step)
 	}
@@ -231,7 +230,7 @@ func (e *Engine) try(ctx context.Context, w *walk, i int, step *Step, ledger Led
 	if fail != nil {
 		scrub(fail, ep.key, step.Headers)
 		o.Code = fail.Code
-		_ = blame(fail) // returned for callers that end there
+		blame(fail)
 	} else if resp != nil {
 		resp.Step, resp.Provider, resp.Model, resp.Sends = i, step.Provider, o.Model, w.sends
 	} else {
