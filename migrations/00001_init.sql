@@ -260,6 +260,7 @@ create table calls (
     state                text        not null default 'intent',
     provider             text        not null,
     model                text        not null,
+    answered_by          text,
     error_class          text,
     finish_reason        text,
     gateway_cache_status text,
@@ -286,7 +287,8 @@ comment on column calls.http_status is 'Status of the answer; null when none cam
 comment on column calls.step is 'Index of the route''s step that answered or failed last, from 0.';
 comment on column calls.state is 'intent, settled, or uncertain: the outcome was lost and the call may have been billed.';
 comment on column calls.provider is 'Slug of the provider.';
-comment on column calls.model is 'Model asked for, or as the provider reported it once settled.';
+comment on column calls.model is 'Model asked for.';
+comment on column calls.answered_by is 'Model as the provider reported it.';
 comment on column calls.error_class is 'Class of the failure; null for a good answer.';
 comment on column calls.finish_reason is 'Why the model stopped.';
 comment on column calls.gateway_cache_status is 'HIT or MISS of the gateway''s response cache; null when it did not say.';

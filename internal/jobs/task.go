@@ -148,14 +148,16 @@ func (t *task) ledger(steps []gateway.Step, inputTokens, maxTokens int) gateway.
 
 func (t *task) record(id store.CallID, steps []gateway.Step, o gateway.Outcome) {
 	out := store.Outcome{
-		CallID: id, Uncertain: o.Uncertain && o.Class != gateway.OK, Step: int32(o.Step), Provider: o.Provider, Model: o.Model, ErrorClass: string(o.Class),
+		CallID: id, Uncertain: o.Uncertain && o.Class != gateway.OK, Step: int32(o.Step), Provider: o.Provider, Model: steps[o.Step].Model, ErrorClass: string(o.Class),
 		FinishReason: string(o.Finish), HTTPStatus: int32(o.Status), Latency: o.Latency,
 		GatewayCacheStatus: string(o.CacheStatus), GatewayLogID: clean(o.LogID),
 		UsageKnown:  o.Usage.Known && o.CacheStatus != gateway.CacheHit, // a hit replays the usage of the call that filled the cache
 		InputTokens: o.Usage.Input + o.Usage.CacheRead + o.Usage.CacheWrite, CachedInputTokens: o.Usage.CacheRead,
 		CacheWriteTokens: o.Usage.CacheWrite, OutputTokens: o.Usage.Output,
 	}
-	out.Model = clean(out.Model)
+	if o.Class == gateway.OK {
+		out.AnsweredBy = clean(o.Model)
+	}
 	out.CostMicrousd = t.w.cost(steps[o.Step], o)
 	t.mu.Lock()
 	defer t.mu.Unlock()

@@ -18,6 +18,7 @@ import (
 	"testing"
 	"time"
 
+	"batchwright/internal/gateway/gatewaytest"
 	"batchwright/internal/process"
 	"batchwright/internal/queue/queuetest"
 	"batchwright/internal/store"
@@ -563,4 +564,60 @@ func must[T any](v T, err error) T {
 		panic(err)
 	}
 	return v
+}
+
+func TestRemoteGatewayRunsTheChain(t *testing.T) {
+	t.Parallel()
+	hit := gatewaytest.Text("from the gateway's cache")
+	hit.Header = http.Header{"Cf-Aig-Cache-Status": {"HIT"}}
+	remote := &gatewaytest.Universal{Token: "tok", Keys: map[string]string{"openai": "stored", "custom-x": "stored"},
+		Script: gatewaytest.NewScript(map[string][]gatewaytest.Answer{
+			"openai":   {{Status: http.StatusUnauthorized, Body: `{}`}},
+			"custom-x": {gatewaytest.Text("from custom-x"), hit, {Status: http.StatusUnauthorized, Body: `{}`}},
+		})}
+	s := start(t, map[string]string{"GATEWAY_URL": httpServer(t, remote.ServeHTTP) + "/v1/acc/gw", "GATEWAY_TOKEN": "tok"})
+	s.saveTemplate(t, blurb)
+	submit := func(name string) (batch, resultLine) {
+		b := s.finish(t, accepted(t, s.post(t, "/v1/batches", `{"kind":"generate","template":"blurb","route":"openai:gpt-4.1-mini,custom-x:m,local/extractive",
+			"jobs":[{"variables":{"name":"`+name+`"}}]}`)).ID)
+		return b, s.results(t, b.ID)[0]
+	}
+	if b, r := submit("one"); r.Provider != "custom-x" || r.CacheStatus != "miss" || b.Stats.Calls != 1 {
+		t.Errorf("second step: %+v %+v", b, r)
+	}
+	if b, r := submit("two"); r.CacheStatus != "gateway_hit" || b.Stats.Cache.GatewayHit != 1 || b.Stats.CostMicrousd != 0 {
+		t.Errorf("gateway's cache: %+v %+v", b, r)
+	}
+	if _, r := submit("three. A second sentence about three. And one more about it, so that there is a choice."); r.Provider != "local" {
+		t.Errorf("after both remote steps failed: %+v", r)
+	}
+	if p := remote.Problems(); len(p) > 0 {
+		t.Errorf("against the protocol: %v", p)
+	}
+	if h, _ := remote.Last(); !strings.Contains(h.Get("Cf-Aig-Metadata"), `"job"`) || h.Get("Cf-Aig-Event-Id") == "" {
+		t.Errorf("the gateway's log can't be joined to the job: %v", h)
+	}
+}
+
+func TestDocumentsAndBodiesThatCannotBeRun(t *testing.T) {
+	t.Parallel()
+	s := start(t, map[string]string{"MAX_BODY_BYTES": "4000", "MAX_LINE_BYTES": "1100"})
+	for want, doc := range map[string]string{"empty": "", "no_text": "  ... 12 ", "invalid_utf8": "bad \xff byte and enough letters to be a text"} {
+		r := s.do(t, http.MethodPost, "/v1/batches", "multipart/form-data; boundary=x", strings.NewReader("--x\r\nContent-Disposition: form-data; name=\"batch\"\r\n\r\n"+
+			`{"kind":"summarize","route":"local/extractive"}`+"\r\n--x\r\nContent-Disposition: form-data; name=\"documents\"; filename=\"a.txt\"\r\n\r\n"+doc+"\r\n--x--\r\n"))
+		if r.status != http.StatusUnprocessableEntity || !bytes.Contains(r.body, []byte(`"code":"`+want+`"`)) || !bytes.Contains(r.body, []byte("a.txt")) {
+			t.Errorf("%s: status %d: %s", want, r.status, r.body)
+		}
+	}
+	s.saveTemplate(t, blurb)
+	long := `{"variables":{"name":"` + strings.Repeat("x", 1200) + `"}}` + "\n"
+	if r := s.generate(t, "", long); r.status != http.StatusUnprocessableEntity && r.status != http.StatusRequestEntityTooLarge {
+		t.Errorf("a line over the limit: status %d: %s", r.status, r.body)
+	}
+	if r := s.generate(t, "", products(200)); r.status != http.StatusRequestEntityTooLarge {
+		t.Errorf("a body over the limit: status %d: %s", r.status, r.body)
+	}
+	if n := storetest.Scalar[int64](t, s.env["DATABASE_URL"], `select (select count(*) from batches) + (select count(*) from inputs) + (select count(*) from documents)`); n != 0 {
+		t.Errorf("refused submissions left %d rows", n)
+	}
 }

@@ -53,7 +53,8 @@ type Outcome struct {
 	Uncertain          bool // the outcome isn't known: the call may have been billed
 	Step               int32
 	Provider           string
-	Model              string
+	Model              string // asked for
+	AnsweredBy         string // as the provider reported it
 	ErrorClass         string // empty for a good answer
 	FinishReason       string
 	HTTPStatus         int32 // 0 when no answer came
@@ -110,14 +111,14 @@ const (
 	settleCalls = `-- name: SettleCalls
 update calls c set state = case when u.uncertain then 'uncertain' else 'settled' end,
     settled_at = case when not u.uncertain then now() end, step = u.step, provider = u.provider,
-    model = coalesce(nullif(u.model, ''), c.model), error_class = nullif(u.error_class, ''), finish_reason = nullif(u.finish_reason, ''),
+    model = u.model, answered_by = nullif(u.answered_by, ''), error_class = nullif(u.error_class, ''), finish_reason = nullif(u.finish_reason, ''),
     http_status = nullif(u.http_status, 0), input_tokens = u.input_tokens, cached_input_tokens = u.cached_input_tokens,
     cache_write_tokens = u.cache_write_tokens, output_tokens = u.output_tokens, cost_microusd = u.cost, latency_ms = u.latency_ms,
     gateway_cache_status = nullif(u.cache_status, ''), gateway_log_id = nullif(u.log_id, '')
 from unnest($1::uuid[], $2::int[], $3::bigint[], $4::int[], $5::bool[], $6::int[], $7::text[], $8::text[], $9::text[], $10::text[],
-    $11::int[], $12::bigint[], $13::bigint[], $14::bigint[], $15::bigint[], $16::bigint[], $17::int[], $18::text[], $19::text[])
+    $11::int[], $12::bigint[], $13::bigint[], $14::bigint[], $15::bigint[], $16::bigint[], $17::int[], $18::text[], $19::text[], $20::text[])
     as u(batch_id, seq, ticket_id, number, uncertain, step, provider, model, error_class, finish_reason,
-    http_status, input_tokens, cached_input_tokens, cache_write_tokens, output_tokens, cost, latency_ms, cache_status, log_id)
+    http_status, input_tokens, cached_input_tokens, cache_write_tokens, output_tokens, cost, latency_ms, cache_status, log_id, answered_by)
 where c.batch_id = u.batch_id and c.seq = u.seq and c.ticket_id = u.ticket_id and c.number = u.number and c.state <> 'settled'`
 
 	putCompletions = `-- name: PutCompletions
@@ -205,7 +206,7 @@ func callColumns(in []Outcome) []any {
 	uncertain, step, provider, model := make([]bool, n), make([]int32, n), make([]string, n), make([]string, n)
 	class, finish, status := make([]string, n), make([]string, n), make([]int32, n)
 	input, cached, write, output := make([]*int64, n), make([]*int64, n), make([]*int64, n), make([]*int64, n)
-	cost, latency, verdict, log := make([]*int64, n), make([]int32, n), make([]string, n), make([]string, n)
+	cost, latency, verdict, log, by := make([]*int64, n), make([]int32, n), make([]string, n), make([]string, n), make([]string, n)
 	for i := range in {
 		c := &in[i]
 		batch[i], seq[i], ticket[i], number[i] = uuidOf(c.BatchID), c.Seq, c.TicketID, c.Number
@@ -215,8 +216,9 @@ func callColumns(in []Outcome) []any {
 			input[i], cached[i], write[i], output[i] = &c.InputTokens, &c.CachedInputTokens, &c.CacheWriteTokens, &c.OutputTokens
 		}
 		cost[i], latency[i], verdict[i], log[i] = c.CostMicrousd, int32(c.Latency.Milliseconds()), c.GatewayCacheStatus, c.GatewayLogID
+		by[i] = c.AnsweredBy
 	}
-	return []any{batch, seq, ticket, number, uncertain, step, provider, model, class, finish, status, input, cached, write, output, cost, latency, verdict, log}
+	return []any{batch, seq, ticket, number, uncertain, step, provider, model, class, finish, status, input, cached, write, output, cost, latency, verdict, log, by}
 }
 
 func completionColumns(in []Completion) []any {
