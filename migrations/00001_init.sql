@@ -214,7 +214,7 @@ create table jobs (
     constraint jobs_waits check (state <> 'waiting' or (due_at is null) <> (leader_seq is null)),
     constraint jobs_result check ((state = 'succeeded') = (result_key is not null and result_generation is not null)),
     constraint jobs_failure check ((state = 'failed') <= (error_class is not null))
-) with (fillfactor = 60, autovacuum_vacuum_scale_factor = 0.05, autovacuum_analyze_scale_factor = 0.05);
+) with (fillfactor = 50, autovacuum_vacuum_scale_factor = 0.05, autovacuum_analyze_scale_factor = 0.05);
 -- Both predicates name columns that the usual path (planned, running, succeeded) never writes, so its updates stay HOT.
 create index jobs_due on jobs (batch_id, due_at) where due_at is not null;               -- retry tickets
 create index jobs_followers on jobs (batch_id, leader_seq) where leader_seq is not null; -- settle a leader's followers
@@ -268,7 +268,7 @@ create table calls (
     primary key (batch_id, seq, ticket_id, number),
     constraint calls_state check (state in ('intent', 'settled', 'uncertain')),
     constraint calls_settled check ((state = 'settled') = (settled_at is not null))
-) with (fillfactor = 70);
+) with (fillfactor = 50); -- the settled row is longer than the intent
 comment on table calls is 'The call ledger: one row a send, written before the first byte leaves.';
 comment on column calls.batch_id is 'The batch.';
 comment on column calls.seq is 'The job within the batch.';

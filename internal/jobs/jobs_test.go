@@ -235,6 +235,52 @@ func TestAsJSON(t *testing.T) {
 	}
 }
 
+func TestSplitLineAgreesWithTheDecoder(t *testing.T) {
+	t.Parallel()
+	for _, raw := range []string{
+		`{"custom_id":"a","variables":{"x":"\\","y":"}\"{"}}`, ` { "body" : {"model":"m","messages":[{"a":[1,2,{"b":"]"}]}]} , "custom_id" : "é" } `, `{}`,
+		`{"variables":{}}`,
+	} {
+		fast, ok := splitLine([]byte(raw))
+		var slow line
+		if err := json.Unmarshal([]byte(raw), &slow); err != nil || !ok {
+			t.Fatalf("%s: %v, split %v", raw, err, ok)
+		}
+		if string(fast.Variables) != string(slow.Variables) || string(fast.Body) != string(slow.Body) || (fast.CustomID == nil) != (slow.CustomID == nil) ||
+			fast.CustomID != nil && *fast.CustomID != *slow.CustomID {
+			t.Errorf("%s: %+v and %+v", raw, fast, slow)
+		}
+	}
+	for _, raw := range []string{`{"a":1}`, `{"custom_id":"a","custom_id":"b"}`, `{"custom_id":"\u0041"}`, `{"custom_id":7}`, `{"body":{}`, `{"body":{},}`, `{} {}`, `[]`, ``,
+		`{"document":{"text":"x"}}`, `{"variables":{}"body":{}}`, `{"custom_id":"a` + "\x00" + `"}`, `{"variables":[}]}`} {
+		if l, ok := splitLine([]byte(raw)); ok {
+			t.Errorf("%s was split into %+v: it is for the decoder", raw, l)
+		}
+	}
+}
+
+func TestAheadEndsItsGoroutine(t *testing.T) {
+	t.Parallel()
+	made := 0
+	seq := func(yield func(int, error) bool) {
+		for i := range 1000 {
+			made++
+			if !yield(i, nil) {
+				return
+			}
+		}
+	}
+	sum := 0
+	for v, err := range ahead(seq) {
+		if sum += v; err != nil || v == 10 {
+			break
+		}
+	}
+	if sum != 55 || made > 14 {
+		t.Errorf("sum %d, made %d", sum, made)
+	}
+}
+
 func FuzzParseLine(f *testing.F) {
 	f.Add([]byte(`{"custom_id":"a","variables":{"x":1}}`))
 	f.Add([]byte(`{"document":{"text":"x"}} {}`))

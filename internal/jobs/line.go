@@ -56,6 +56,10 @@ func parseLine(l Line) (*line, *LineError) {
 		}
 		return out, out.checkID()
 	}
+	if out, ok := splitLine(l.Raw); ok {
+		out.number = l.Number
+		return out, out.checkID()
+	}
 	out := &line{number: l.Number}
 	d := json.NewDecoder(bytes.NewReader(l.Raw))
 	d.DisallowUnknownFields()

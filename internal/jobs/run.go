@@ -48,7 +48,9 @@ func (w *Worker) runTicket(soft, hard context.Context, t store.Ticket) error {
 	var wg sync.WaitGroup
 	var left atomic.Int64
 	for _, job := range claimed {
-		wg.Go(func() {
+		wg.Add(1)
+		w.crew.do(func() {
+			defer wg.Done()
 			defer w.room.Release(1)
 			if !w.runJob(ctx, &task{w: w, batch: b, lease: l, job: job}) {
 				left.Add(1)

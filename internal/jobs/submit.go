@@ -77,7 +77,7 @@ func (s *Service) Submit(ctx context.Context, project store.Project, spec Spec, 
 			return store.Batch{}, false, err
 		}
 	}
-	b, tickets, err := s.DB.CreateBatch(ctx, in.row, in.chunks(lines), in.seal)
+	b, tickets, err := s.DB.CreateBatch(ctx, in.row, ahead(in.chunks(lines)), in.seal)
 	switch dup, _ := errors.AsType[*store.DuplicateError](err); {
 	case dup != nil:
 		return store.Batch{}, false, in.duplicates(dup)

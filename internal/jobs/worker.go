@@ -49,6 +49,7 @@ type Worker struct {
 	wake        chan struct{} // dispatch, there may be room
 	settled     atomic.Int64  // jobs, since the start
 	pace        pace
+	crew        *crew
 
 	mu      sync.Mutex
 	batches map[uuid.UUID]*batch
@@ -90,6 +91,7 @@ func NewWorker(db *store.DB, gw gateway.Gateway, prices *pricing.Table, post fun
 		wake:     make(chan struct{}, 1),
 		batches:  map[uuid.UUID]*batch{}, leases: map[int64]*lease{},
 	}
+	w.crew = newCrew()
 	w.intents = newGroup(500, 2*time.Millisecond, w.writeIntents)
 	w.settlements = newGroup(500, 2*time.Millisecond, w.writeSettlements)
 	return w, nil
@@ -145,6 +147,7 @@ func (w *Worker) Run(ctx context.Context, serve func(ctx context.Context, work f
 	g.Go(func() error { return w.every(gctx, stopping, time.Second, w.wake, w.dispatch) })
 	g.Go(func() error { return w.every(gctx, stopping, 2*time.Second, nil, w.sweep) })
 	err := g.Wait()
+	w.crew.stop()
 	close(w.intents.in)
 	close(w.settlements.in)
 	writers.Wait()

@@ -214,6 +214,7 @@ func putChunk(ctx context.Context, tx pgx.Tx, nb NewBatch, chunk Chunk, named *b
 	}
 	i := 0
 	row := make([]any, 6)
+	var id any = uuidOf(nb.ID)
 	_, err := tx.CopyFrom(ctx, pgx.Identifier{"inputs"}, []string{"batch_id", "seq", "custom_id", "input", "document_sha256", "invalid"},
 		pgx.CopyFromFunc(func() ([]any, error) {
 			if i == len(chunk.Inputs) {
@@ -222,7 +223,7 @@ func putChunk(ctx context.Context, tx pgx.Tx, nb NewBatch, chunk Chunk, named *b
 			in := &chunk.Inputs[i]
 			i++
 			*named = *named || in.CustomID != nil
-			row[0], row[1], row[2], row[3], row[4], row[5] = nb.ID, in.Seq, in.CustomID, in.Input, in.DocumentSHA256, in.Invalid
+			row[0], row[1], row[2], row[3], row[4], row[5] = id, in.Seq, in.CustomID, in.Input, in.DocumentSHA256, in.Invalid
 			return row, nil
 		}))
 	return err
