@@ -72,9 +72,9 @@ type Planned struct {
 
 const (
 	lookUpPlanned = `-- name: LookUpPlanned
-select distinct on (k.ord) k.ord::int as ord, c.key, c.generation, c.provider, c.model
-from unnest($2::bytea[]) with ordinality as k(key, ord) join completions c on c.project_id = $1 and c.key = k.key
-order by k.ord, c.generation desc`
+select k.ord::int as ord, c.key, c.generation, c.provider, c.model
+from unnest($2::bytea[]) with ordinality as k(key, ord) cross join lateral (
+    select key, generation, provider, model from completions where project_id = $1 and key = k.key order by generation desc limit 1) c`
 	// The look-up is a statement of its own: joined into this one, Postgres may well compare every hit with every job.
 	insertPlanned = `-- name: InsertPlanned
 insert into jobs (batch_id, seq, state, key, cache_status, result_key, result_generation, provider, model, error_class, error_message, finished_at)
@@ -144,7 +144,8 @@ func (db *DB) lookUpPlanned(ctx context.Context, batch Batch, rows []Planned) ([
 	}
 	found, err := many[plannedHit](ctx, db.pool, lookUpPlanned, batch.ProjectID, keys)
 	for i := range found {
-		if row := owner[found[i].Ord-1]; hits[row] == nil {
+		row := owner[found[i].Ord-1]
+		if hits[row] == nil || found[i].Ord < hits[row].Ord {
 			hits[row] = &found[i]
 		}
 	}

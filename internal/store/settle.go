@@ -108,6 +108,8 @@ type Settlement struct {
 }
 
 const (
+	// No hot statement tests a state that hardly any row is in: Postgres would expect no rows, and compare all with all. Settling a call
+	// twice writes the same; a job has a ticket just while it runs.
 	settleCalls = `-- name: SettleCalls
 update calls c set state = case when u.uncertain then 'uncertain' else 'settled' end,
     settled_at = case when not u.uncertain then now() end, step = u.step, provider = u.provider,
@@ -119,7 +121,7 @@ from unnest($1::uuid[], $2::int[], $3::bigint[], $4::int[], $5::bool[], $6::int[
     $11::int[], $12::bigint[], $13::bigint[], $14::bigint[], $15::bigint[], $16::bigint[], $17::int[], $18::text[], $19::text[], $20::text[])
     as u(batch_id, seq, ticket_id, number, uncertain, step, provider, model, error_class, finish_reason,
     http_status, input_tokens, cached_input_tokens, cache_write_tokens, output_tokens, cost, latency_ms, cache_status, log_id, answered_by)
-where c.batch_id = u.batch_id and c.seq = u.seq and c.ticket_id = u.ticket_id and c.number = u.number and c.state <> 'settled'`
+where c.batch_id = u.batch_id and c.seq = u.seq and c.ticket_id = u.ticket_id and c.number = u.number`
 
 	putCompletions = `-- name: PutCompletions
 insert into completions (project_id, key, generation, model, provider, answered_by, format, output, input_tokens, cached_input_tokens,
@@ -149,7 +151,7 @@ s as (update jobs j set ticket_id = null, attempts = j.attempts + case when u.co
         as u(project_id, batch_id, seq, ticket_id, state, counted, result_key, cache_status, provider, model,
         error_class, error_message, retry_in, calls, input_tokens, cached_input_tokens, output_tokens, cost, refresh)
     join batches b on b.id = u.batch_id
-    where j.batch_id = u.batch_id and j.seq = u.seq and j.state = 'running' and j.ticket_id = u.ticket_id
+    where j.batch_id = u.batch_id and j.seq = u.seq and j.ticket_id = u.ticket_id
     returning j.batch_id, j.seq, j.state, j.result_key, j.result_generation, j.provider, j.model, j.error_class, j.error_message)`
 
 	settleJobs = `-- name: SettleJobs

@@ -133,10 +133,11 @@ from batches b where t.id = $1 and t.worker_id is null and b.id = t.batch_id and
 	claimRun = `-- name: ClaimRun
 with t as (update tickets set worker_id = $2, lease_until = now() + $3::interval where id = $1 and worker_id is null
     returning id, batch_id, first_seq, last_seq)
-update jobs j set state = 'running', ticket_id = t.id
-from t join batches b on b.id = t.batch_id and b.state = 'running'
-join inputs i on i.batch_id = t.batch_id and i.seq between t.first_seq and t.last_seq
-where j.batch_id = t.batch_id and j.seq between t.first_seq and t.last_seq and j.seq = i.seq and j.state = 'planned'
+update jobs j set state = 'running', ticket_id = $1
+from inputs i
+where j.batch_id = (select batch_id from t) and j.seq between (select first_seq from t) and (select last_seq from t) and j.state = 'planned'
+    and exists (select 1 from batches where id = (select batch_id from t) and state = 'running')
+    and i.batch_id = (select batch_id from t) and i.seq between (select first_seq from t) and (select last_seq from t) and i.seq = j.seq
 returning j.seq, j.attempts, i.input, i.document_sha256`
 	claimRetry = `-- name: ClaimRetry
 with t as (select id, batch_id, jobs as n from tickets where id = $1 and worker_id is null for update),

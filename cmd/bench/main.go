@@ -1,0 +1,17 @@
+// Command bench measures Batchwright's throughput beside its ceilings, with services of its own; see package bench.
+package main
+
+import (
+	"context"
+	"os"
+	"os/signal"
+	"syscall"
+
+	"batchwright/internal/bench"
+)
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	context.AfterFunc(ctx, stop) // a second Ctrl-C ends the process at once
+	os.Exit(bench.Main(ctx, os.Args[1:], os.Stdin, os.Stdout, os.Stderr))
+}

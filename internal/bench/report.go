@@ -1,0 +1,154 @@
+package bench
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+)
+
+// report is what a whole run found out.
+type report struct {
+	*settings
+	date    time.Time
+	took    time.Duration
+	machine machine
+	facts   []fact
+	lines   []line
+}
+
+// add notes a round.
+func (l *line) add(r run, ceiling float64) {
+	l.ours, l.ceiling = append(l.ours, r.rate()), append(l.ceiling, ceiling)
+	l.phases, l.cpu = append(l.phases, r.String()), append(l.cpu, r.perJob())
+}
+
+// perJob is the CPU time that each process took for a job.
+func (r run) perJob() usage {
+	u := usage{}
+	for name, t := range r.cpu {
+		u[name] = t / time.Duration(r.jobs)
+	}
+	return u
+}
+
+func seconds(s float64) time.Duration { return time.Duration(s * float64(time.Second)) }
+
+// parties are the processes whose CPU time is told, in the order of their columns.
+var parties = []string{"api", "worker", "postgres", "redis", "provider", "bench"}
+
+// cpuTable has a row for each line that was sampled: the median over its rounds, in microseconds a job.
+func (r *report) cpuTable() [][]string {
+	rows := [][]string{append([]string{"CPU, µs a job or line"}, parties...)}
+	for _, l := range r.lines {
+		if len(l.cpu) == 0 {
+			continue
+		}
+		row := []string{l.name}
+		for _, p := range parties {
+			var v []float64
+			for _, u := range l.cpu {
+				if t, ok := u[p]; ok {
+					v = append(v, float64(t)/float64(time.Microsecond))
+				}
+			}
+			cell := "-"
+			if len(v) > 0 {
+				cell = fmt.Sprintf("%.1f", median(v))
+			}
+			row = append(row, cell)
+		}
+		rows = append(rows, row)
+	}
+	return rows
+}
+
+func (r *report) cpuText() string {
+	var b strings.Builder
+	for _, row := range r.cpuTable() {
+		fmt.Fprintf(&b, "%-52s", row[0])
+		for _, c := range row[1:] {
+			fmt.Fprintf(&b, " %9s", c)
+		}
+		b.WriteByte('\n')
+	}
+	return strings.TrimRight(b.String(), "\n")
+}
+
+// write replaces docs/benchmarks.md below root.
+func (r *report) write(root string) error {
+	path := filepath.Join(root, "docs", "benchmarks.md")
+	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+		return err
+	}
+	return os.WriteFile(path, []byte(r.markdown()), 0o644)
+}
+
+const preface = `# Benchmarks
+
+Written by ` + "`make bench`" + `; don't edit it. Each figure stands beside a ceiling that was measured in turn with it, on
+the same machine with the same services: what is left when all that Batchwright does for a job is taken away. The ratio
+of the medians is the result. Absolute figures are for orientation: they change with the machine and with what else runs
+on it. A ratio below its target is "short"; nothing fails by it.
+
+`
+
+func (r *report) markdown() string {
+	var b strings.Builder
+	b.WriteString(preface)
+	about := append([]fact{{"Date", r.date.Format("2006-01-02 15:04 UTC")}}, r.machine.facts()...)
+	about = append(about, r.facts...)
+	sizes := "full"
+	if r.quick {
+		sizes = "quick"
+	}
+	about = append(about, fact{"Run", fmt.Sprintf("%d rounds, %s sizes, %s", r.rounds, sizes, r.took.Round(time.Second))})
+	for _, f := range about {
+		fmt.Fprintf(&b, "- %s: %s\n", f.name, f.value)
+	}
+	b.WriteString("\n## Results\n\n")
+	rows := [][]string{{"name", "ours", "ceiling", "ratio", "target", "verdict"}}
+	for _, l := range r.lines {
+		rows = append(rows, l.cells())
+	}
+	table(&b, rows)
+	b.WriteString("\n## What the lines are\n\n")
+	for _, l := range r.lines {
+		fmt.Fprintf(&b, "- **%s.** %s\n", l.name, l.note)
+	}
+	b.WriteString("\n## Each round\n\n")
+	rows = [][]string{{"name", "ours", "ceiling", "our time"}}
+	for _, l := range r.lines {
+		rows = append(rows, []string{l.name, list(l.ours), list(l.ceiling), strings.Join(l.phases, "; ")})
+	}
+	table(&b, rows)
+	if cpu := r.cpuTable(); len(cpu) > 1 {
+		b.WriteString("\n## Where the CPU goes\n\n")
+		table(&b, cpu)
+	}
+	return b.String()
+}
+
+func list(v []float64) string {
+	var out []string
+	for _, f := range v {
+		out = append(out, figure(f))
+	}
+	return strings.Join(out, ", ")
+}
+
+// table writes rows as Markdown, the first as the head; all columns but the first are figures or short.
+func table(b *strings.Builder, rows [][]string) {
+	for i, row := range rows {
+		cells := slices.Clone(row)
+		for j := range cells {
+			cells[j] = strings.ReplaceAll(cells[j], "|", `\|`)
+		}
+		fmt.Fprintf(b, "| %s |\n", strings.Join(cells, " | "))
+		if i == 0 {
+			fmt.Fprintf(b, "|---%s|\n", strings.Repeat("|---:", len(row)-1))
+		}
+	}
+}

@@ -1,0 +1,201 @@
+package bench
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"path/filepath"
+	"time"
+
+	"github.com/jackc/pgx/v5/pgxpool"
+
+	"batchwright/internal/client"
+	"batchwright/internal/process"
+	"batchwright/internal/store"
+)
+
+// system is a whole Batchwright on a database of its own: one API and, but for ingest, one worker.
+type system struct {
+	*lab
+	databaseURL string
+	redisURL    string
+	key         string
+	db          *pgxpool.Pool // to look from outside
+	api         *program
+	worker      *program // nil when none was asked for
+	client      *client.Client
+	ends        []func(context.Context) error
+}
+
+// template is tiny, so that the work around a job shows, and not the rendering.
+const template = `{"system":"You write product blurbs.","user":"Write about {{.name}}.","variables":{"name":{"type":"string"}},"sampling":{"max_tokens":80}}`
+
+// system starts an API, and a worker with these settings unless they are nil.
+func (l *lab) system(ctx context.Context, worker []string) (_ *system, err error) {
+	s := &system{lab: l}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, s.close(ctx))
+		}
+	}()
+	var drop func(context.Context) error
+	if s.databaseURL, s.redisURL, drop, err = l.database(ctx); err != nil {
+		return nil, err
+	}
+	s.ends = append(s.ends, drop)
+	if _, err := store.Migrate(ctx, s.databaseURL); err != nil {
+		return nil, err
+	}
+	if s.db, err = connect(ctx, s.databaseURL, 4); err != nil {
+		return nil, err
+	}
+	s.ends = append(s.ends, func(context.Context) error { s.db.Close(); return nil })
+	getenv := func(name string) string { return map[string]string{"DATABASE_URL": s.databaseURL}[name] }
+	if s.key, err = process.CreateKey(ctx, getenv, "bench", "bench"); err != nil {
+		return nil, err
+	}
+	if err := s.startAPI(ctx); err != nil {
+		return nil, err
+	}
+	if _, err := s.client.SaveTemplate(ctx, "bench", json.RawMessage(template)); err != nil {
+		return nil, err
+	}
+	if worker == nil {
+		return s, nil
+	}
+	s.worker, err = startProgram(ctx, "worker", filepath.Join(l.dir, "worker"), s.env(worker...), "admin ready", "worker ready")
+	return s, err
+}
+
+func (s *system) env(more ...string) []string {
+	return append([]string{"DATABASE_URL=" + s.databaseURL, "REDIS_URL=" + s.redisURL, "HTTP_ADDR=127.0.0.1:0", "ADMIN_ADDR=127.0.0.1:0",
+		"OPENAI_COMPATIBLE_BASE_URL=http://" + s.backends[0] + "/v1"}, more...)
+}
+
+// startAPI starts the API, in place of the one that runs.
+func (s *system) startAPI(ctx context.Context) (err error) {
+	if err := s.api.stop(ctx); err != nil {
+		return err
+	}
+	if s.api, err = startProgram(ctx, "api", filepath.Join(s.dir, "api"), s.env(), "admin ready", "api ready"); err != nil {
+		return err
+	}
+	if s.client != nil {
+		s.client.Close()
+	}
+	s.client, err = client.New("http://"+s.api.log.addr("api ready"), s.key)
+	return err
+}
+
+func (s *system) close(ctx context.Context) (err error) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 2*stopLimit)
+	defer cancel()
+	if s.client != nil {
+		s.client.Close()
+	}
+	err = errors.Join(s.worker.stop(ctx), s.api.stop(ctx))
+	for i := len(s.ends) - 1; i >= 0; i-- {
+		err = errors.Join(err, s.ends[i](ctx))
+	}
+	return err
+}
+
+// run is one batch, from the first byte of its submission to its end.
+type run struct {
+	jobs                    int
+	accepted, planned, done time.Duration // since the first byte
+	cpu                     usage
+	batch                   client.Batch
+}
+
+// rate is in jobs a second.
+func (r run) rate() float64 { return float64(r.jobs) / r.done.Seconds() }
+
+// String tells the phases.
+func (r run) String() string {
+	if r.planned == 0 { // it was only submitted
+		return r.done.Round(time.Millisecond).String()
+	}
+	return fmt.Sprintf("%s (accepted after %s, planned after %s)", r.done.Round(time.Millisecond), r.accepted.Round(time.Millisecond), r.planned.Round(time.Millisecond))
+}
+
+// run submits a batch and waits for its end. Anything but n jobs that succeeded is an error: its figure would mean
+// nothing.
+func (s *system) run(ctx context.Context, n int, route string, body io.Reader) (run, error) {
+	r := run{jobs: n}
+	before := s.cpu()
+	began := time.Now()
+	b, err := s.submit(ctx, route, body)
+	if err != nil {
+		return run{}, err
+	}
+	r.accepted = time.Since(began)
+	if r.planned, r.done, err = s.await(ctx, b.ID, began); err != nil {
+		return run{}, err
+	}
+	r.cpu = s.cpu().sub(before)
+	if r.batch, err = s.client.Batch(ctx, b.ID); err != nil {
+		return run{}, err
+	}
+	if got := r.batch.Stats.Jobs.Succeeded; r.batch.State != "completed" || got != int64(n) {
+		return run{}, fmt.Errorf("the batch is %s with %d of %d jobs succeeded", r.batch.State, got, n)
+	}
+	return r, nil
+}
+
+func (s *system) submit(ctx context.Context, route string, body io.Reader) (client.Batch, error) {
+	return s.client.SubmitNDJSON(ctx, body, client.BatchOptions{Kind: "generate", Template: "bench", Route: route})
+}
+
+// await waits until a batch is final, and says when its planning was over and when all was. It looks at the one row, in
+// Postgres: the API would count all jobs each time.
+func (s *system) await(ctx context.Context, id string, began time.Time) (planned, done time.Duration, err error) {
+	tick := time.NewTicker(20 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		var started, final bool
+		if err := s.db.QueryRow(ctx, `select started_at is not null, finished_at is not null from batches where id = $1`, id).Scan(&started, &final); err != nil {
+			return 0, 0, err
+		}
+		now := time.Since(began)
+		if started && planned == 0 {
+			planned = now
+		}
+		if final {
+			return planned, now, nil
+		}
+		select {
+		case <-ctx.Done():
+			return 0, 0, context.Cause(ctx)
+		case <-tick.C:
+		}
+	}
+}
+
+// cpu reads the CPU time of all processes that take part.
+func (s *system) cpu() usage {
+	more := map[string]int{}
+	for _, p := range []*program{s.api, s.worker} {
+		if p != nil {
+			more[p.name] = p.pid()
+		}
+	}
+	return s.lab.cpu(more)
+}
+
+// settle does for the next round what autovacuum does in the long run.
+func (s *system) settle(ctx context.Context) error {
+	_, err := s.db.Exec(ctx, `vacuum analyze`)
+	return err
+}
+
+// warm runs a small batch, so that connections are open and statements are prepared.
+func (s *system) warm(ctx context.Context, route string) error {
+	const n = 2000
+	if _, err := s.run(ctx, n, route, products(n, "warm-up")); err != nil {
+		return fmt.Errorf("warm-up: %w", err)
+	}
+	return s.settle(ctx)
+}
