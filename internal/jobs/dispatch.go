@@ -172,7 +172,7 @@ func (w *Worker) planTicket(soft, hard context.Context, t store.Ticket) error {
 }
 
 // planPart is how many jobs planning inserts at once.
-const planPart = 2000
+const planPart = 2500
 
 func renderRange(ctx context.Context, db *store.DB, b *batch, t store.Ticket, parts chan<- []store.Planned) error {
 	rows := make([]store.Planned, 0, planPart)

@@ -87,7 +87,7 @@ func NewWorker(db *store.DB, gw gateway.Gateway, prices *pricing.Table, post fun
 		self:     store.Worker{ID: id, Hostname: host, PID: int32(os.Getpid()), Slots: int32(o.Slots), Concurrency: int32(o.Concurrency)},
 		inFlight: make(chan struct{}, o.Concurrency),
 		room:     semaphore.NewWeighted(int64(max(2*o.Concurrency, 2*maxTicket))),
-		planning: semaphore.NewWeighted(2),
+		planning: semaphore.NewWeighted(3),
 		wake:     make(chan struct{}, 1),
 		batches:  map[uuid.UUID]*batch{}, leases: map[int64]*lease{},
 	}

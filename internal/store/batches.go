@@ -164,7 +164,7 @@ returning ` + ticketCols
 )
 
 // PlanRange is how many jobs one plan ticket covers.
-const PlanRange = 20_000
+const PlanRange = 5_000
 
 // CreateBatch streams a submission in, all or nothing, and issues its plan tickets. When the sequence ends, seal says
 // how many inputs there were, and the submission's hash. Errors: whatever the sequence yields; ErrConflict when the idempotency key is
