@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"runtime"
 	"runtime/debug"
 	"slices"
 	"sync"
@@ -103,8 +104,12 @@ func (w *Worker) runJob(ctx context.Context, t *task) bool {
 func (w *Worker) attempt(ctx context.Context, t *task) (out result, err error) {
 	defer func() {
 		if p := recover(); p != nil {
-			w.Log.ErrorContext(ctx, "job panicked", "batch", t.batch.ID, "seq", t.job.Seq, "panic", fmt.Sprint(p), "stack", string(debug.Stack()))
-			err = failf(gateway.Server, "the worker failed on this job; its log says why")
+			what := fmt.Sprintf("%T", p) // a panic's own text may quote the input
+			if e, ok := p.(runtime.Error); ok {
+				what = e.Error()
+			}
+			w.Log.ErrorContext(ctx, "job panicked", "batch", t.batch.ID, "seq", t.job.Seq, "panic", what, "stack", string(debug.Stack()))
+			err = failf(gateway.Unknown, "%s", workerFault)
 		}
 	}()
 	return t.batch.kind.run(ctx, t)
@@ -187,8 +192,11 @@ func (t *task) judge(err error) (class gateway.Class, message string, retry bool
 	if errors.Is(err, context.Canceled) || store.IsTransient(err) { // our own stop, or our own database: not the job's fault
 		return gateway.Cancelled, "", false, 0
 	}
-	return gateway.Unknown, err.Error(), false, 0
+	t.w.Log.Error("job failed on our side", "batch", t.batch.ID, "seq", t.job.Seq, "err", err)
+	return gateway.Unknown, workerFault, false, 0
 }
+
+const workerFault = "the worker failed on this job; its log says why"
 
 // backoff is the wait after a job's nth attempt: 2 s doubling to a minute, half of it random.
 func backoff(attempts int32) time.Duration {
