@@ -5,6 +5,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"flag"
 	"fmt"
 	"io"
 	"net"
@@ -15,10 +16,21 @@ import (
 	"testing"
 	"time"
 
+	"go.uber.org/goleak"
+
 	"batchwright/internal/process"
 	"batchwright/internal/queue/queuetest"
 	"batchwright/internal/store/storetest"
 )
+
+// TestMain lets more tests run at once than there are cores: they wait for leases, latencies and processes more than they compute.
+func TestMain(m *testing.M) {
+	flag.Parse()
+	if err := flag.Set("test.parallel", "6"); err != nil {
+		panic(err)
+	}
+	goleak.VerifyTestMain(m, goleak.IgnoreAnyFunction("net/http.(*persistConn).readLoop"), goleak.IgnoreAnyFunction("net/http.(*persistConn).writeLoop"))
+}
 
 // system is a whole Batchwright over real Postgres and Redis: an API and a worker, as processes run them.
 type system struct {
