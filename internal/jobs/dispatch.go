@@ -9,6 +9,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"batchwright/internal/gateway"
+	"batchwright/internal/prompt"
 	"batchwright/internal/store"
 )
 
@@ -150,12 +151,18 @@ func (w *Worker) planTicket(soft, hard context.Context, t store.Ticket) error {
 	if err != nil {
 		return err
 	}
+	ctx, cut := context.WithCancel(hard)
+	defer cut()
+	l := &lease{ticket: t, stop: make(chan struct{}), cut: cut}
+	l.left.Store(t.Jobs)
+	w.hold(l)
+	defer w.drop(l)
 	parts := make(chan []store.Planned, 1)
-	g, gctx := errgroup.WithContext(hard)
-	g.Go(func() error { // renders while the part before is written
+	g, gctx := errgroup.WithContext(ctx)
+	g.Go(guarded(func() error { // renders while the part before is written
 		defer close(parts)
 		return renderRange(gctx, w.DB, b, t, parts)
-	})
+	}))
 	g.Go(func() error {
 		for rows := range parts {
 			if err := w.DB.InsertPlanned(gctx, b.Batch, t, rows, rows[len(rows)-1].Seq == t.LastSeq); err != nil {
@@ -199,7 +206,11 @@ func planJob(b *batch, in store.Input) store.Planned {
 		p.ErrorClass, p.ErrorMessage = string(gateway.InvalidRequest), storedProblem(in.Invalid)
 		return p
 	}
-	keys, err := b.kind.plan(b, in)
+	var keys []prompt.Key
+	err := guarded(func() (err error) {
+		keys, err = b.kind.plan(b, in)
+		return err
+	})()
 	if err != nil {
 		p.ErrorClass, p.ErrorMessage = string(gateway.InvalidRequest), "the job can't be planned"
 		if f, ok := errors.AsType[*failure](err); ok {

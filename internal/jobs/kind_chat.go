@@ -54,8 +54,11 @@ func (c chat) accept(b *batch, l *line) (json.RawMessage, *store.NewDocument, *L
 	case body.N != nil && *body.N != 1:
 		return nil, nil, l.problem("body.n", "unsupported", "a job has one answer: submit it n times with cache off instead")
 	}
-	if _, _, err := prompt.KeyRaw(l.Body); err != nil {
+	switch _, model, err := prompt.KeyRaw(l.Body); {
+	case err != nil:
 		return nil, nil, l.problem("body", "invalid_body", promptProblem(err))
+	case model != body.Model: // encoding/json folds case, providers don't
+		return nil, nil, l.problem("body.model", "ambiguous", "is there in two spellings: keep the one in lower case")
 	}
 	for i, s := range b.route.Steps {
 		if s.Model != "" && s.Model != body.Model {
@@ -69,12 +72,24 @@ func (c chat) accept(b *batch, l *line) (json.RawMessage, *store.NewDocument, *L
 	return l.Body, nil, nil
 }
 
-func (chat) plan(_ *batch, in store.Input) ([]prompt.Key, error) {
-	key, _, err := prompt.KeyRaw(in.Input)
+func (chat) plan(b *batch, in store.Input) ([]prompt.Key, error) {
+	key, model, err := prompt.KeyRaw(in.Input)
 	if err != nil {
 		return nil, failf(gateway.InvalidRequest, "the body can't be read: %s", promptProblem(err))
 	}
-	return []prompt.Key{key}, nil
+	var keys []prompt.Key
+	for _, name := range b.route.answerers(model) {
+		keys = append(keys, chatKey(key, name, model))
+	}
+	return keys, nil
+}
+
+// chatKey is the key of a body at an answerer: the body's own, which holds the model, unless the answerer isn't that model.
+func chatKey(key prompt.Key, name, model string) prompt.Key {
+	if name == model {
+		return key
+	}
+	return prompt.DeriveKey("chat", key[:], []byte(name))
 }
 
 func (c chat) run(ctx context.Context, t *task) (result, error) {
@@ -83,9 +98,9 @@ func (c chat) run(ctx context.Context, t *task) (result, error) {
 	if err := json.Unmarshal(raw, &body); err != nil {
 		return result{}, failf(gateway.InvalidRequest, "the body can't be read: %s", jsonProblem(err))
 	}
-	keys, err := c.plan(t.batch, store.Input{Input: raw})
+	key, _, err := prompt.KeyRaw(raw)
 	if err != nil {
-		return result{}, err
+		return result{}, failf(gateway.InvalidRequest, "the body can't be read: %s", promptProblem(err))
 	}
 	steps := make([]gateway.Step, len(t.batch.route.Steps))
 	for i, s := range t.batch.route.Steps {
@@ -98,7 +113,8 @@ func (c chat) run(ctx context.Context, t *task) (result, error) {
 		return result{}, err
 	}
 	out := result{output: resp.Text, format: prompt.FormatText, step: resp.Step, model: body.Model, by: resp.Model,
-		hit: resp.CacheStatus == gateway.CacheHit, resultKey: keys[0]}
+		hit:       resp.CacheStatus == gateway.CacheHit,
+		resultKey: chatKey(key, t.batch.route.Steps[resp.Step].answerer(body.Model), body.Model)}
 	if f := verdict(resp, body.maxTokens()); f != nil {
 		return out, f
 	}

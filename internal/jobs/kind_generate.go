@@ -60,7 +60,7 @@ func (g generate) plan(b *batch, in store.Input) ([]prompt.Key, error) {
 	if err != nil {
 		return nil, err
 	}
-	return r.Keys(b.route.models("")), nil
+	return r.Keys(b.route.answerers("")), nil
 }
 
 func (g generate) run(ctx context.Context, t *task) (result, error) {

@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"sync"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -128,15 +129,15 @@ func documentProblem(err error) (code, message string) {
 
 func (summarize) plan(b *batch, in store.Input) ([]prompt.Key, error) {
 	var keys []prompt.Key
-	for _, m := range b.route.models("") {
-		keys = append(keys, treeKey(b, m, in.Input, in.DocumentSHA256))
+	for _, name := range b.route.answerers("") {
+		keys = append(keys, treeKey(b, name, in.Input, in.DocumentSHA256))
 	}
 	return keys, nil
 }
 
 // treeKey is the key of a whole document's summary: what goes in, not how many calls it takes.
-func treeKey(b *batch, model string, ref json.RawMessage, sha []byte) prompt.Key {
-	return prompt.DeriveKey("summarize/"+summarizeVersion, []byte(model), b.Params, ref, sha)
+func treeKey(b *batch, answerer string, ref json.RawMessage, sha []byte) prompt.Key {
+	return prompt.DeriveKey("summarize/"+summarizeVersion, []byte(answerer), b.Params, ref, sha)
 }
 
 func (summarize) run(ctx context.Context, t *task) (result, error) {
@@ -149,7 +150,7 @@ func (summarize) run(ctx context.Context, t *task) (result, error) {
 	if errors.Is(err, store.ErrNotFound) {
 		return result{}, failf(gateway.InvalidRequest, "the document was purged: submit it again")
 	} else if err != nil {
-		return result{}, err
+		return result{}, t.fault("read document", err)
 	}
 	doc, err := document.Extract(ref.Name, ref.ContentType, body.Body)
 	if err != nil {
@@ -160,12 +161,15 @@ func (summarize) run(ctx context.Context, t *task) (result, error) {
 	if limit == 0 {
 		limit = t.window(o)
 	}
-	s := &summary{t: t, o: o, limit: limit}
+	s := &summary{t: t, o: o, limit: limit, hit: true}
 	out, err := s.tree(ctx, doc)
 	if err != nil {
 		return out, err
 	}
-	out.resultKey = treeKey(t.batch, out.model, t.job.Input, t.job.DocumentSHA256)
+	// The summary is as good as its weakest part: an answer of a fallback anywhere makes it the fallback's.
+	s.note(out)
+	out.hit = s.hit
+	out.resultKey = treeKey(t.batch, t.batch.route.Steps[s.step].answerer(""), t.job.Input, t.job.DocumentSHA256)
 	return out, nil
 }
 
@@ -195,6 +199,16 @@ type summary struct {
 	t     *task
 	o     summarizeOptions
 	limit int // tokens of text in one call
+
+	mu   sync.Mutex
+	step int  // the last step of the route that answered any of it
+	hit  bool // the gateway's cache answered all of it
+}
+
+func (s *summary) note(part result) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.step, s.hit = max(s.step, part.step), s.hit && part.hit
 }
 
 // chunkCalls is how many calls of one document may be in flight at once.
@@ -239,12 +253,12 @@ func (s *summary) tree(ctx context.Context, doc document.Document) (result, erro
 
 // each summarises texts side by side. What was answered before isn't asked again.
 func (s *summary) each(ctx context.Context, what, title string, texts []string) ([]string, error) {
-	models := s.t.batch.route.models("")
+	names := s.t.batch.route.answerers("")
 	out := make([]string, len(texts))
 	requests, keys := make([]*prompt.Request, len(texts)), make([][]prompt.Key, len(texts))
 	for i, text := range texts {
 		requests[i] = s.request(what, title, text)
-		keys[i] = requests[i].Keys(models)
+		keys[i] = requests[i].Keys(names)
 	}
 	if s.t.batch.Cache == "use" {
 		if err := s.lookUp(ctx, keys, out); err != nil {
@@ -257,14 +271,15 @@ func (s *summary) each(ctx context.Context, what, title string, texts []string) 
 		if out[i] != "" {
 			continue
 		}
-		g.Go(func() error {
+		g.Go(guarded(func() error {
 			part, err := s.t.complete(gctx, requests[i])
 			if err != nil {
 				return err
 			}
 			out[i] = part.output
-			return s.t.keepPart(gctx, part)
-		})
+			s.note(part)
+			return s.t.keepPart(context.WithoutCancel(gctx), part) // paid for, whatever becomes of the others
+		}))
 	}
 	return out, g.Wait()
 }
@@ -278,7 +293,7 @@ func (s *summary) lookUp(ctx context.Context, keys [][]prompt.Key, out []string)
 	}
 	answers, err := s.t.w.DB.LookUp(ctx, s.t.batch.ProjectID, flat)
 	if err != nil {
-		return err
+		return s.t.fault("look up parts", err)
 	}
 	known := make(map[prompt.Key]string, len(answers))
 	for _, a := range answers {

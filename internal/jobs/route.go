@@ -49,21 +49,30 @@ func (s RouteStep) config() *gateway.StepConfig {
 	return &gateway.StepConfig{MaxAttempts: s.MaxAttempts, RequestTimeoutMS: s.TimeoutMS}
 }
 
-// models lists the models whose cached answers count, in the order in which they are preferred, each once. A step without a model
-// asks for given, the one that the body names.
-func (r Route) models(given string) []string {
+// answerer names whose answer a step brings, for the cache: the model asked for, wherever it runs. The built-in providers are no other
+// places where a model runs, so what they say under its name is kept apart. A step without a model asks for given, the one that the body
+// names.
+func (s RouteStep) answerer(given string) string {
+	model := s.Model
+	if model == "" {
+		model = given
+	}
+	if gateway.Builtin(s.Provider) {
+		return s.Provider + "/" + model
+	}
+	return model
+}
+
+// answerers lists those whose cached answers count, in the order in which they are preferred, each once.
+func (r Route) answerers(given string) []string {
 	steps := r.Steps
 	if r.Accept == acceptPrimary {
 		steps = steps[:1]
 	}
 	out := make([]string, 0, len(steps))
 	for _, s := range steps {
-		m := s.Model
-		if m == "" {
-			m = given
-		}
-		if !slices.Contains(out, m) {
-			out = append(out, m)
+		if name := s.answerer(given); !slices.Contains(out, name) {
+			out = append(out, name)
 		}
 	}
 	return out

@@ -6,8 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
-	"runtime"
-	"runtime/debug"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -20,10 +18,11 @@ import (
 // runTicket claims the jobs behind a ticket, runs them, and closes the ticket when each is settled or handed back.
 func (w *Worker) runTicket(soft, hard context.Context, t store.Ticket) error {
 	n := int64(min(max(t.Jobs, 1), maxTicket))
+	full := w.room.Acquire(soft, n)
 	// What decides whether a ticket is ours isn't cut short by a stop: an answer that nobody waited for would hold the jobs for a lease.
-	steady, cancel := context.WithTimeout(context.WithoutCancel(soft), w.o.Lease)
+	steady, cancel := context.WithTimeout(context.WithoutCancel(soft), w.o.Lease/2)
 	defer cancel()
-	if err := w.room.Acquire(soft, n); err != nil { // told to stop: another worker gets the ticket with the next sweep
+	if full != nil { // told to stop: another worker gets the ticket with the next sweep
 		return w.DB.ReturnTicket(steady, t.ID)
 	}
 	b, err := w.load(steady, t.BatchID)
@@ -40,9 +39,8 @@ func (w *Worker) runTicket(soft, hard context.Context, t store.Ticket) error {
 		return fmt.Errorf("claim jobs: %w", err)
 	}
 	w.room.Release(n - min(n, int64(len(claimed))))
-	w.mu.Lock() // not before the claim: a heartbeat would take a ticket that isn't ours yet for a lost one
-	w.leases[t.ID] = l
-	w.mu.Unlock()
+	l.left.Store(int32(len(claimed)))
+	w.hold(l)
 	if soft.Err() != nil {
 		l.close()
 	}
@@ -53,15 +51,14 @@ func (w *Worker) runTicket(soft, hard context.Context, t store.Ticket) error {
 		w.crew.do(func() {
 			defer wg.Done()
 			defer w.room.Release(1)
+			defer l.left.Add(-1)
 			if !w.runJob(ctx, &task{w: w, batch: b, lease: l, job: job}) {
 				left.Add(1)
 			}
 		})
 	}
 	wg.Wait()
-	w.mu.Lock() // and no longer than the jobs: a heartbeat would take the closed ticket for a lost one
-	delete(w.leases, t.ID)
-	w.mu.Unlock()
+	w.drop(l) // before the ticket is closed: the heartbeat would take it for a lost one
 	return w.closeTicket(context.WithoutCancel(soft), b, t, left.Load() == 0)
 }
 
@@ -70,9 +67,13 @@ func (w *Worker) closeTicket(ctx context.Context, b *batch, t store.Ticket, sett
 	defer cancel()
 	defer w.nudge()
 	if settled {
-		return w.DB.EndTicket(ctx, t.ID, w.self.ID)
+		return w.persist(ctx, func(ctx context.Context) error { return w.DB.EndTicket(ctx, t.ID, w.self.ID) })
 	}
-	returned, err := w.DB.CloseTicket(ctx, t.ID, w.self.ID)
+	returned := 0
+	err := w.persist(ctx, func(ctx context.Context) (err error) {
+		returned, err = w.DB.CloseTicket(ctx, t.ID, w.self.ID)
+		return err
+	})
 	if err != nil {
 		return fmt.Errorf("close ticket: %w", err)
 	}
@@ -94,25 +95,27 @@ func (w *Worker) runJob(ctx context.Context, t *task) bool {
 	}
 	// The settlement is written even when ctx was cut: the answer is paid for.
 	err = w.settlements.do(context.WithoutCancel(ctx), s)
-	if err != nil && !errors.Is(err, store.ErrLeaseLost) {
-		w.Log.ErrorContext(ctx, "settlement lost, the job will run again", "batch", t.batch.ID, "seq", t.job.Seq, "err", err)
+	if err != nil && s.job != nil && !errors.Is(err, store.ErrLeaseLost) {
+		w.Log.ErrorContext(ctx, "settlement failed", "batch", t.batch.ID, "seq", t.job.Seq, "err", err)
+		if !passing(err) { // Postgres won't have these values, next time either: running the job again would only pay again
+			bare := store.Settlement{ProjectID: s.job.ProjectID, BatchID: s.job.BatchID, Seq: s.job.Seq, TicketID: s.job.TicketID, State: "failed",
+				Counted: true, ErrorClass: string(gateway.Unknown), ErrorMessage: workerFault}
+			err = w.settlements.do(context.WithoutCancel(ctx), settlement{job: &bare, followers: s.followers})
+		}
 	}
 	w.settled.Add(1)
 	return err == nil && s.job != nil
 }
 
 func (w *Worker) attempt(ctx context.Context, t *task) (out result, err error) {
-	defer func() {
-		if p := recover(); p != nil {
-			what := fmt.Sprintf("%T", p) // a panic's own text may quote the input
-			if e, ok := p.(runtime.Error); ok {
-				what = e.Error()
-			}
-			w.Log.ErrorContext(ctx, "job panicked", "batch", t.batch.ID, "seq", t.job.Seq, "panic", what, "stack", string(debug.Stack()))
-			err = failf(gateway.Unknown, "%s", workerFault)
-		}
-	}()
-	return t.batch.kind.run(ctx, t)
+	err = guarded(func() (err error) {
+		out, err = t.batch.kind.run(ctx, t)
+		return err
+	})()
+	if p, ok := errors.AsType[*panicError](err); ok {
+		w.Log.ErrorContext(ctx, "job panicked", "batch", t.batch.ID, "seq", t.job.Seq, "panic", p.what, "stack", p.stack)
+	}
+	return out, err
 }
 
 // settle is the whole policy: what becomes of a job after an attempt. Not ok: the job goes back without an attempt counted.
@@ -142,6 +145,9 @@ func (t *task) settle(out result, err error) (settlement, bool) {
 	}
 	if retry && int(attempts) < t.w.o.MaxAttempts {
 		job.State, job.RetryIn = "waiting", max(wait, backoff(attempts))
+		if class == gateway.RateLimited && wait == 0 { // not counted, so it wouldn't grow either
+			job.RetryIn = rateLimitWait/2 + rand.N(rateLimitWait)
+		}
 		return s, true
 	}
 	job.State = "failed"
@@ -198,6 +204,9 @@ func (t *task) judge(err error) (class gateway.Class, message string, retry bool
 
 const workerFault = "the worker failed on this job; its log says why"
 
+// rateLimitWait is the mean wait after a rate limit that doesn't say how long it lasts.
+const rateLimitWait = 15 * time.Second
+
 // backoff is the wait after a job's nth attempt: 2 s doubling to a minute, half of it random.
 func backoff(attempts int32) time.Duration {
 	d := min(2*time.Second<<min(max(attempts-1, 0), 10), time.Minute)
@@ -234,12 +243,12 @@ func (w *Worker) writeSettlements(ctx context.Context, items []settlement) []err
 		done, err = w.DB.Settle(ctx, calls, answers, jobs, followers)
 		return err
 	})
-	if err != nil && len(items) > 1 {
+	if err != nil && len(items) > 1 && !passing(err) {
 		mid := len(items) / 2
 		return append(spread(w.writeSettlements(ctx, items[:mid]), mid), spread(w.writeSettlements(ctx, items[mid:]), len(items)-mid)...)
 	}
 	if err != nil {
-		return []error{err}
+		return slices.Repeat([]error{err}, len(items))
 	}
 	if len(done) == len(jobs) {
 		return nil
@@ -255,6 +264,11 @@ func (w *Worker) writeSettlements(ctx context.Context, items []settlement) []err
 		}
 	}
 	return errs
+}
+
+// passing reports whether err is of the database's state, not of what was written.
+func passing(err error) bool {
+	return store.IsTransient(err) || errors.Is(err, context.DeadlineExceeded) || errors.Is(err, context.Canceled)
 }
 
 func spread(errs []error, n int) []error {
@@ -273,7 +287,7 @@ func (w *Worker) writeIntents(ctx context.Context, items []store.Intent) []error
 	switch {
 	case err == nil && len(allowed) == len(items):
 		return nil
-	case err != nil && len(items) > 1 && !errors.Is(err, context.Canceled):
+	case err != nil && len(items) > 1 && !passing(err):
 		mid := len(items) / 2
 		return append(spread(w.writeIntents(ctx, items[:mid]), mid), spread(w.writeIntents(ctx, items[mid:]), len(items)-mid)...)
 	}

@@ -132,6 +132,14 @@ func ahead[T any](seq iter.Seq2[T, error]) iter.Seq2[T, error] {
 		go func() {
 			defer close(done)
 			defer close(pairs)
+			defer func() { // what goes wrong here is this submission's fault, not the process's end
+				if p := recover(); p != nil {
+					select {
+					case pairs <- pair{err: panicked(p)}:
+					case <-stop:
+					}
+				}
+			}()
 			for v, err := range seq {
 				select {
 				case pairs <- pair{v, err}:

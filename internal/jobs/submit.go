@@ -223,6 +223,9 @@ func (in *intake) absorbLine(l Line) {
 		in.absorb(u.Data)
 		return
 	}
+	if l.Raw == nil { // unreadable: its number and reason stand for it
+		in.absorb(fmt.Appendf(nil, "%d %v", l.Number, l.Err))
+	}
 	in.absorb(l.Raw)
 }
 

@@ -47,8 +47,8 @@ var errHandedBack = errors.New("jobs: handed back")
 
 // complete asks for one answer to r along the batch's route and checks it.
 func (t *task) complete(ctx context.Context, r *prompt.Request) (result, error) {
-	models := t.batch.route.models("")
-	keys := r.Keys(models)
+	names := t.batch.route.answerers("")
+	keys := r.Keys(names)
 	resp, model, err := t.ask(ctx, r)
 	if err != nil {
 		return result{}, err
@@ -56,8 +56,9 @@ func (t *task) complete(ctx context.Context, r *prompt.Request) (result, error) 
 	out := result{output: resp.Text, format: prompt.FormatText, step: resp.Step, model: model, by: resp.Model,
 		hit: resp.CacheStatus == gateway.CacheHit}
 	var ok bool
-	if out.resultKey, ok = keyOf(models, keys, model); !ok {
-		out.resultKey = r.Keys([]string{model})[0] // a route that accepts only its primary was answered by another step
+	name := t.batch.route.Steps[resp.Step].answerer("")
+	if out.resultKey, ok = keyOf(names, keys, name); !ok {
+		out.resultKey = r.Keys([]string{name})[0] // a route that accepts only its primary was answered by another step
 	}
 	if f := verdict(resp, r.MaxTokens); f != nil {
 		return out, f
@@ -134,10 +135,10 @@ func (t *task) ledger(steps []gateway.Step, inputTokens, maxTokens int) gateway.
 			}
 		}
 		if err := t.w.intents.do(ctx, in); err != nil {
-			if errors.Is(err, store.ErrLeaseLost) {
-				return nil, errHandedBack
+			if !errors.Is(err, store.ErrLeaseLost) {
+				t.w.Log.WarnContext(ctx, "call not made: its intent can't be written", "batch", t.batch.ID, "seq", t.job.Seq, "err", err)
 			}
-			return nil, err
+			return nil, errHandedBack
 		}
 		return func(_ context.Context, o gateway.Outcome) error {
 			t.record(id, steps, o)
@@ -154,6 +155,9 @@ func (t *task) record(id store.CallID, steps []gateway.Step, o gateway.Outcome) 
 		UsageKnown:  o.Usage.Known && o.CacheStatus != gateway.CacheHit, // a hit replays the usage of the call that filled the cache
 		InputTokens: o.Usage.Input + o.Usage.CacheRead + o.Usage.CacheWrite, CachedInputTokens: o.Usage.CacheRead,
 		CacheWriteTokens: o.Usage.CacheWrite, OutputTokens: o.Usage.Output,
+	}
+	for _, n := range []*int64{&out.InputTokens, &out.CachedInputTokens, &out.CacheWriteTokens, &out.OutputTokens} {
+		*n = min(max(*n, 0), maxUsage)
 	}
 	if o.Class == gateway.OK {
 		out.AnsweredBy = clean(o.Model)
@@ -175,6 +179,9 @@ func (t *task) record(id store.CallID, steps []gateway.Step, o gateway.Outcome) 
 	}
 }
 
+// maxUsage is more tokens than any call can take: what a broken server reports beyond it must not overflow a sum.
+const maxUsage = 1_000_000_000
+
 // cost prices an outcome, or returns nil when that can't be known. A gateway's cache hit costs nothing, and nor does an answer that
 // reports a failure without usage: providers don't bill those.
 func (w *Worker) cost(step gateway.Step, o gateway.Outcome) *int64 {
@@ -194,7 +201,7 @@ func (w *Worker) cost(step gateway.Step, o gateway.Outcome) *int64 {
 	if !ok {
 		return nil
 	}
-	c := p.Cost(pricing.Usage{Input: o.Usage.Input, CacheRead: o.Usage.CacheRead, CacheWrite: o.Usage.CacheWrite, Output: o.Usage.Output})
+	c := min(p.Cost(pricing.Usage{Input: o.Usage.Input, CacheRead: o.Usage.CacheRead, CacheWrite: o.Usage.CacheWrite, Output: o.Usage.Output}), 1_000_000*maxUsage)
 	return &c
 }
 

@@ -62,6 +62,7 @@ type lease struct {
 	once   sync.Once
 	stop   chan struct{}      // closed: start no more calls
 	cut    context.CancelFunc // ends the calls in flight as well
+	left   atomic.Int32       // jobs that are not done: only they fill the dispatch window
 }
 
 func (l *lease) close() { l.once.Do(func() { close(l.stop) }) }
@@ -169,9 +170,11 @@ func (w *Worker) every(ctx context.Context, stopping <-chan struct{}, period tim
 	rest := time.NewTimer(nudgeGap)
 	defer rest.Stop()
 	for {
-		if err := f(ctx); err != nil && ctx.Err() == nil {
+		round, cancel := context.WithTimeout(ctx, w.o.Lease/2) // a connection that hangs must not outlast the leases
+		if err := f(round); err != nil && ctx.Err() == nil {
 			w.Log.WarnContext(ctx, "round failed, will be tried again", "err", err)
 		}
+		cancel()
 		rest.Reset(nudgeGap)
 		select {
 		case <-stopping:
@@ -190,6 +193,19 @@ func (w *Worker) every(ctx context.Context, stopping <-chan struct{}, period tim
 			return nil
 		}
 	}
+}
+
+// hold makes a lease known to the heartbeat, until drop. It comes after the claim: before it, the heartbeat would take the ticket for a lost one.
+func (w *Worker) hold(l *lease) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.leases[l.ticket.ID] = l
+}
+
+func (w *Worker) drop(l *lease) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	delete(w.leases, l.ticket.ID)
 }
 
 func (w *Worker) nudge() {
@@ -211,11 +227,13 @@ func (w *Worker) stopAll() {
 func (w *Worker) heartbeat(ctx context.Context) error {
 	w.mu.Lock()
 	before := make(map[int64]*lease, len(w.leases))
+	ids, left := make([]int64, 0, len(w.leases)), make([]int32, 0, len(w.leases))
 	for id, l := range w.leases {
 		before[id] = l
+		ids, left = append(ids, id), append(left, l.left.Load())
 	}
 	w.mu.Unlock()
-	held, err := w.DB.Renew(ctx, w.self, w.o.Lease)
+	held, err := w.DB.Renew(ctx, w.self, w.o.Lease, ids, left)
 	if err != nil {
 		return fmt.Errorf("renew leases: %w", err)
 	}

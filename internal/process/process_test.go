@@ -364,3 +364,28 @@ func TestDocumentsAndBodiesThatCannotBeRun(t *testing.T) {
 		t.Errorf("refused submissions left %d rows", n)
 	}
 }
+
+func TestSimulatedAnswersAreNoAnswersOfTheModelTheyName(t *testing.T) {
+	t.Parallel()
+	backend := httpServer(t, func(w http.ResponseWriter, _ *http.Request) {
+		_, _ = io.WriteString(w, `{"model":"m","choices":[{"message":{"content":"real"},"finish_reason":"stop"}],"usage":{"prompt_tokens":9,"completion_tokens":2}}`)
+	})
+	s := start(t, map[string]string{"OPENAI_COMPATIBLE_BASE_URL": backend + "/v1"})
+	submit := func(route, body string) batch {
+		return s.finish(t, accepted(t, s.post(t, "/v1/batches", `{"kind":"chat","route":"`+route+`","jobs":[{"body":`+body+`}]}`)).ID)
+	}
+	body := `{"model":"m","messages":[{"role":"user","content":"hello"}]}`
+	submit("simulator", body)
+	if b := submit("openai-compatible", body); b.Stats.Cache.ResultHit != 0 || string(s.results(t, b.ID)[0].Output) != `"real"` {
+		t.Errorf("%+v %s", b, s.results(t, b.ID)[0].Output)
+	}
+	for _, route := range []string{"simulator", "openai-compatible"} {
+		if b := submit(route, body); b.Stats.Cache.ResultHit != 1 {
+			t.Errorf("%s again: %+v", route, b)
+		}
+	}
+	two := `{"model":"m","MODEL":"n","messages":[{"role":"user","content":"hello"}]}`
+	if r := s.post(t, "/v1/batches", `{"kind":"chat","route":"simulator","jobs":[{"body":`+two+`}]}`); r.status != http.StatusUnprocessableEntity {
+		t.Errorf("two spellings of model: status %d: %s", r.status, r.body)
+	}
+}

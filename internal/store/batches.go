@@ -170,6 +170,10 @@ const PlanRange = 5_000
 // how many inputs there were, and the submission's hash. Errors: whatever the sequence yields; ErrConflict when the idempotency key is
 // taken; *DuplicateError when custom ids clash and the batch refuses bad lines.
 func (db *DB) CreateBatch(ctx context.Context, nb NewBatch, chunks iter.Seq2[Chunk, error], seal func() (total int32, sha256 [32]byte)) (b Batch, tickets []Ticket, err error) {
+	if err := db.uploads.Acquire(ctx, 1); err != nil { // slow clients must not hold every connection
+		return Batch{}, nil, err
+	}
+	defer db.uploads.Release(1)
 	err = pgx.BeginFunc(ctx, db.pool, func(tx pgx.Tx) error {
 		if _, err := tx.Exec(ctx, createBatch, nb.ID, nb.ProjectID, nb.Name, nb.Kind, nb.TemplateID, nb.RouteID, nb.Route, nb.Params,
 			nb.Metadata, nb.OnInvalid, nb.Cache, nb.IdempotencyKey); err != nil {
@@ -301,10 +305,16 @@ from j, c where b.id = $1`
 // FinishBatch ends a running or cancelling batch that has nothing left to do, and freezes its counts. It reports whether it did.
 func (db *DB) FinishBatch(ctx context.Context, id uuid.UUID) (done bool, err error) {
 	err = pgx.BeginFunc(ctx, db.pool, func(tx pgx.Tx) error {
-		if _, err := scalar[string](ctx, tx, lockOpenBatch, id); errors.Is(err, ErrNotFound) {
+		state, err := scalar[string](ctx, tx, lockOpenBatch, id)
+		if errors.Is(err, ErrNotFound) {
 			return nil
 		} else if err != nil {
 			return err
+		}
+		if state == "cancelling" { // jobs that were planned, settled or handed back while the cancellation didn't see them
+			if _, err := tx.Exec(ctx, cancelJobs, id); err != nil {
+				return err
+			}
 		}
 		if left, err := scalar[bool](ctx, tx, unfinishedWork, id); err != nil || left {
 			return err
@@ -312,7 +322,7 @@ func (db *DB) FinishBatch(ctx context.Context, id uuid.UUID) (done bool, err err
 		if _, err := tx.Exec(ctx, loseIntents, id); err != nil {
 			return err
 		}
-		_, err := tx.Exec(ctx, freezeBatch, id)
+		_, err = tx.Exec(ctx, freezeBatch, id)
 		done = err == nil
 		return err
 	})

@@ -84,6 +84,7 @@ select b.id, u.seq, u.state, nullif(u.key, ''), case when u.state = 'succeeded' 
 from batches b, unnest($2::int[], $3::text[], $4::bytea[], $5::bytea[], $6::int[], $7::text[], $8::text[], $9::text[], $10::text[])
     as u(seq, state, key, result_key, generation, provider, model, error_class, error_message)
 where b.id = $1 and b.state = 'planning'
+for share of b -- a cancellation waits for these rows, and sees them
 on conflict do nothing`
 	endPlanTicket = `-- name: EndPlanTicket
 delete from tickets where id = $1`

@@ -32,6 +32,7 @@ select u.batch_id, u.seq, u.ticket_id, u.number, u.step, u.provider, u.model, u.
 from unnest($1::uuid[], $2::int[], $3::bigint[], $4::int[], $5::int[], $6::text[], $7::text[], $8::bigint[])
     as u(batch_id, seq, ticket_id, number, step, provider, model, reserved)
 join tickets t on t.id = u.ticket_id and t.lease_until > now()
+on conflict (batch_id, seq, ticket_id, number) do update set number = excluded.number -- ours, from a try whose answer was lost
 returning batch_id, seq, ticket_id, number`
 
 // InsertIntents writes calls before they are made, and returns those that may be made: a ticket that was lost gets none.

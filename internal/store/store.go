@@ -20,6 +20,7 @@ import (
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/jackc/pgx/v5/pgxpool"
+	"golang.org/x/sync/semaphore"
 )
 
 // Errors that callers branch on. Everything else is an infrastructure failure.
@@ -39,7 +40,8 @@ type Reader struct{ q querier }
 // DB is the store. It is safe for concurrent use.
 type DB struct {
 	Reader
-	pool *pgxpool.Pool
+	pool    *pgxpool.Pool
+	uploads *semaphore.Weighted // submissions under way, each holding a connection
 }
 
 // Options tune the connection pool.
@@ -68,7 +70,7 @@ func Open(ctx context.Context, url string, o Options) (*DB, error) {
 		pool.Close()
 		return nil, fmt.Errorf("store: ping: %w", redact(err))
 	}
-	return &DB{Reader: Reader{pool}, pool: pool}, nil
+	return &DB{Reader: Reader{pool}, pool: pool, uploads: semaphore.NewWeighted(int64(max(cfg.MaxConns/2, 1)))}, nil
 }
 
 // Close waits for connections in use and closes the pool.
@@ -76,8 +78,8 @@ func (db *DB) Close() { db.pool.Close() }
 
 // redact keeps a connection string, and the password in it, out of an error's text.
 func redact(err error) error {
-	if parse, ok := errors.AsType[*pgconn.ParseConfigError](err); ok {
-		return fmt.Errorf("DATABASE_URL can't be parsed: %w", errors.Unwrap(parse))
+	if _, ok := errors.AsType[*pgconn.ParseConfigError](err); ok {
+		return errors.New("DATABASE_URL can't be parsed: want postgres://user:password@host:5432/database, with special characters escaped")
 	}
 	return err
 }

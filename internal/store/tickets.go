@@ -57,9 +57,10 @@ type Grant struct {
 
 const (
 	// Planned jobs are to be read along the primary key, however few Postgres thinks there are: a sort would touch the whole backlog. Without sorts every
-	// plan looks dear, and must not be compiled for that.
+	// plan looks dear, and must not be compiled for that. A machine that vanishes here must not keep the others waiting.
 	lockDispatch = `-- name: LockDispatch
-select pg_advisory_xact_lock(hashtext('batchwright.dispatch')), set_config('enable_sort', 'off', true), set_config('enable_bitmapscan', 'off', true),
+select pg_advisory_xact_lock(hashtext('batchwright.dispatch')), set_config('idle_in_transaction_session_timeout', '10s', true),
+    set_config('enable_sort', 'off', true), set_config('enable_bitmapscan', 'off', true),
     set_config('jit', 'off', true)`
 	listOpenBatches = `-- name: ListOpenBatches
 select b.id, b.project_id, b.state, b.total_jobs, b.next_seq,
@@ -220,6 +221,7 @@ with old as (delete from tickets where
     returning batch_id, purpose, first_seq, last_seq, jobs, posts)
 insert into tickets (batch_id, purpose, first_seq, last_seq, jobs, posts)
 select batch_id, purpose, first_seq, last_seq, jobs, posts + 1 from old
+where purpose <> 'plan' or exists (select 1 from batches b where b.id = old.batch_id and b.state = 'planning')
 returning ` + ticketCols
 	forgetWorkers = `-- name: ForgetWorkers
 delete from workers where seen_at < now() - interval '10 minutes'`
@@ -264,8 +266,9 @@ delete from workers where id = $1`
 	renewLeases = `-- name: RenewLeases
 with w as (insert into workers (id, hostname, pid, slots, concurrency) values ($1, $3, $4, $5, $6)
     on conflict (id) do update set seen_at = now())
-update tickets t set lease_until = now() + $2::interval from batches b
-where t.worker_id = $1 and t.lease_until > now() and b.id = t.batch_id
+update tickets t set lease_until = now() + $2::interval, jobs = u.jobs
+from unnest($7::bigint[], $8::int[]) as u(id, jobs) join tickets k on k.id = u.id join batches b on b.id = k.batch_id
+where t.id = u.id and t.worker_id = $1 and t.lease_until > now()
 returning t.id, b.id as batch_id, b.state = 'cancelling' as cancelling`
 )
 
@@ -288,7 +291,8 @@ func (db *DB) Unregister(ctx context.Context, id uuid.UUID) error {
 	return err
 }
 
-// Renew extends all leases of a worker in one statement, and returns those that it still holds. An expired lease is not revived.
-func (db *DB) Renew(ctx context.Context, w Worker, lease time.Duration) ([]Lease, error) {
-	return many[Lease](ctx, db.pool, renewLeases, w.ID, interval(lease), w.Hostname, w.PID, w.Slots, w.Concurrency)
+// Renew extends the leases of the tickets that a worker is working on, in one statement, notes how many of their jobs are left, and returns
+// those that it still holds. An expired lease is not revived, and one that the worker doesn't name runs out.
+func (db *DB) Renew(ctx context.Context, w Worker, lease time.Duration, tickets []int64, left []int32) ([]Lease, error) {
+	return many[Lease](ctx, db.pool, renewLeases, w.ID, interval(lease), w.Hostname, w.PID, w.Slots, w.Concurrency, tickets, left)
 }

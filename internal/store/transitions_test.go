@@ -326,8 +326,72 @@ func TestSweepReissuesTicketsUnderNewIDs(t *testing.T) {
 	if jobs := b.claim(t, reissued[0]); len(jobs) != 2 {
 		t.Errorf("the new one claims %d jobs, want 2", len(jobs))
 	}
-	held, err := b.db.Renew(t.Context(), b.worker, time.Minute)
+	held, err := b.db.Renew(t.Context(), b.worker, time.Minute, []int64{reissued[0].ID}, []int32{2})
 	if err != nil || len(held) != 1 || held[0].ID != reissued[0].ID || held[0].Cancelling {
 		t.Errorf("renewed %+v, %v", held, err)
+	}
+}
+
+// A cancellation that doesn't see rows which planning or settling writes at the same time must not leave them behind.
+func TestCancelledBatchIsNeverStuck(t *testing.T) {
+	t.Parallel()
+	b := setUp(t)
+	batch := b.submit(t, "use", "a", "b", "c")
+	ticket := b.dispatch(t, store.Grant{Batch: batch.ID, Run: 1, Size: 1})[0]
+	b.claim(t, ticket)
+	if _, err := b.db.CancelBatch(t.Context(), b.project, batch.ID); err != nil {
+		t.Fatal(err)
+	}
+	// What a settlement writes whose snapshot is older than the cancellation, and a planner's late insert:
+	storetest.Exec(t, b.url, `update jobs set state = 'waiting', ticket_id = null, due_at = now() where seq = 1`)
+	storetest.Exec(t, b.url, `update jobs set state = 'planned', finished_at = null where seq = 2`)
+	if done, err := b.db.FinishBatch(t.Context(), batch.ID); err != nil || done {
+		t.Fatalf("finished with a ticket outstanding: %v, %v", done, err)
+	}
+	if err := b.db.EndTicket(t.Context(), ticket.ID, b.worker.ID); err != nil {
+		t.Fatal(err)
+	}
+	if done, err := b.db.FinishBatch(t.Context(), batch.ID); err != nil || !done {
+		t.Fatalf("finish: %v, %v", done, err)
+	}
+	// A plan ticket of a dead worker doesn't outlive its batch's planning.
+	storetest.Exec(t, b.url, `insert into tickets (batch_id, purpose, first_seq, last_seq, jobs, worker_id, lease_until)
+		values ($1, 'plan', 1, 3, 3, gen_random_uuid(), now() - interval '1 minute')`, batch.ID)
+	if reissued, _, err := b.db.Sweep(t.Context(), time.Minute); err != nil || len(reissued) != 0 {
+		t.Errorf("reissued %+v, %v", reissued, err)
+	}
+	if n := storetest.Scalar[int64](t, b.url, `select count(*) from tickets`); n != 0 {
+		t.Errorf("%d tickets left", n)
+	}
+}
+
+func TestLeaseThatItsWorkerForgotRunsOut(t *testing.T) {
+	t.Parallel()
+	b := setUp(t)
+	batch := b.submit(t, "use", "a", "b")
+	tickets := b.dispatch(t, store.Grant{Batch: batch.ID, Run: 2, Size: 1})
+	for _, ticket := range tickets {
+		b.claim(t, ticket)
+	}
+	held, err := b.db.Renew(t.Context(), b.worker, time.Hour, []int64{tickets[0].ID}, []int32{1})
+	if err != nil || len(held) != 1 || held[0].ID != tickets[0].ID {
+		t.Fatalf("renewed %+v, %v", held, err)
+	}
+	if left := storetest.Scalar[bool](t, b.url, `select lease_until < now() + interval '2 minutes' from tickets where id = $1`, tickets[1].ID); !left {
+		t.Error("a ticket that the worker did not name was renewed")
+	}
+}
+
+func TestIntentsMayBeWrittenAgain(t *testing.T) {
+	t.Parallel()
+	b := setUp(t)
+	batch := b.submit(t, "use", "a")
+	ticket := b.dispatch(t, store.Grant{Batch: batch.ID, Run: 1, Size: 1})[0]
+	b.claim(t, ticket)
+	in := []store.Intent{{CallID: store.CallID{BatchID: batch.ID, Seq: 1, TicketID: ticket.ID, Number: 1}, Provider: "p", Model: "m"}}
+	for range 2 { // the answer to the first try was lost
+		if ok, err := b.db.InsertIntents(t.Context(), in); err != nil || len(ok) != 1 {
+			t.Fatalf("%v, %v", ok, err)
+		}
 	}
 }
