@@ -55,14 +55,13 @@ type StepConfig struct {
 
 // Options hold for a whole request.
 type Options struct {
-	Timeout     time.Duration // total deadline over all steps and retries; default 5 minutes
-	SkipCache   bool          // don't read the gateway's response cache
-	CacheKey    string        // replaces the gateway's computed cache key
-	CacheTTL    time.Duration // 60 s to 1 month; 0 leaves the gateway's setting
-	EventID     string        // the caller's trace id, echoed in the gateway's log
-	Metadata    Metadata      // at most 5 flat entries
-	NoCollect   bool          // keep the call out of the gateway's log
-	IsStreaming bool          // reserved for streamed answers; batch work never sets it
+	Timeout   time.Duration // total deadline over all steps and retries; default 5 minutes
+	SkipCache bool          // don't read the gateway's response cache
+	CacheKey  string        // replaces the gateway's computed cache key
+	CacheTTL  time.Duration // 60 s to 1 month; 0 leaves the gateway's setting
+	EventID   string        // the caller's trace id, echoed in the gateway's log
+	Metadata  Metadata      // at most 5 flat entries
+	NoCollect bool          // keep the call out of the gateway's log
 }
 
 // Metadata tags a request in the gateway's log. Values are strings, float64, int64 or bools.

@@ -6,7 +6,6 @@ import (
 	"io"
 	"log/slog"
 	"net/url"
-	"os"
 	"slices"
 	"strconv"
 	"strings"
@@ -221,6 +220,3 @@ func (r *reader) address(name, value string) {
 		r.fail(name, "want an address such as https://host/v1")
 	}
 }
-
-// Getenv reads the process's environment; only cmd and this package do.
-func Getenv(name string) string { return os.Getenv(name) }
