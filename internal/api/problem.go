@@ -89,7 +89,8 @@ func problemOf(err error) *problem {
 	if errors.Is(err, store.ErrNotFound) {
 		return &problem{status: http.StatusNotFound, detail: "there is no such thing in this project", err: err}
 	}
-	if _, ok := errors.AsType[net.Error](err); ok { // refused, reset, timed out: the database or Redis, as bodies have problems of their own
+	// Refused, reset, timed out or in a deadlock: the database or Redis, as bodies have problems of their own.
+	if _, ok := errors.AsType[net.Error](err); ok || store.IsTransient(err) {
 		return &problem{
 			status: http.StatusServiceUnavailable, detail: "a service behind this one can't be reached; try again in a moment",
 			header: http.Header{"Retry-After": {"1"}}, err: err,

@@ -1,11 +1,13 @@
 package store
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"iter"
+	"slices"
 	"time"
 
 	"github.com/google/uuid"
@@ -208,6 +210,8 @@ func (db *DB) CreateBatch(ctx context.Context, nb NewBatch, chunks iter.Seq2[Chu
 
 func putChunk(ctx context.Context, tx pgx.Tx, nb NewBatch, chunk Chunk, named *bool) error {
 	if n := len(chunk.Documents); n > 0 {
+		// In one order, or two submissions of the same documents would wait for each other.
+		slices.SortFunc(chunk.Documents, func(a, b NewDocument) int { return bytes.Compare(a.SHA256, b.SHA256) })
 		sums, types, bodies := make([][]byte, n), make([]string, n), make([][]byte, n)
 		for i, d := range chunk.Documents {
 			sums[i], types[i], bodies[i] = d.SHA256, d.ContentType, d.Body
