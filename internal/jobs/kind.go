@@ -67,7 +67,6 @@ type result struct {
 	model     string // asked for
 	by        string // model as the provider reported it
 	hit       bool   // the gateway's cache answered every call
-	reused    bool   // no call was made: every part was in the durable cache
 	resultKey prompt.Key
 }
 
@@ -112,15 +111,6 @@ func compileTemplate(raw json.RawMessage) (prompt.Spec, *prompt.Template, error)
 	}
 	t, err := prompt.Compile(spec)
 	return spec, t, err
-}
-
-// keyOf finds the key that belongs to the model that answered.
-func keyOf(models []string, keys []prompt.Key, model string) (prompt.Key, bool) {
-	i := slices.Index(models, model)
-	if i < 0 || i >= len(keys) {
-		return prompt.Key{}, false
-	}
-	return keys[i], true
 }
 
 // noParams is for kinds without options.

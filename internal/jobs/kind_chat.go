@@ -36,7 +36,7 @@ type chatBody struct {
 
 func (b chatBody) maxTokens() int { return max(b.MaxTokens, b.MaxCompletionTokens) }
 
-func (c chat) accept(b *batch, l *line) (json.RawMessage, *store.NewDocument, *LineError) {
+func (chat) accept(b *batch, l *line) (json.RawMessage, *store.NewDocument, *LineError) {
 	if err := l.only("body"); err != nil {
 		return nil, nil, err
 	}
@@ -65,7 +65,7 @@ func (c chat) accept(b *batch, l *line) (json.RawMessage, *store.NewDocument, *L
 			return nil, nil, l.problem("body.model", "model_mismatch",
 				fmt.Sprintf("is not the model %q of the route's step %d: the body is sent byte for byte, so they must agree, or the step must name none", s.Model, i))
 		}
-		if reason := b.checkModel(s, body.Model); reason != "" {
+		if reason := b.check(s, body.Model, time.Now()); reason != "" {
 			return nil, nil, l.problem("body.model", "unknown_model", reason)
 		}
 	}
@@ -92,7 +92,7 @@ func chatKey(key prompt.Key, name, model string) prompt.Key {
 	return prompt.DeriveKey("chat", key[:], []byte(name))
 }
 
-func (c chat) run(ctx context.Context, t *task) (result, error) {
+func (chat) run(ctx context.Context, t *task) (result, error) {
 	raw := json.RawMessage(t.job.Input)
 	var body chatBody
 	if err := json.Unmarshal(raw, &body); err != nil {
@@ -112,28 +112,7 @@ func (c chat) run(ctx context.Context, t *task) (result, error) {
 	if err != nil {
 		return result{}, err
 	}
-	out := result{output: resp.Text, format: prompt.FormatText, step: resp.Step, model: body.Model, by: resp.Model,
-		hit:       resp.CacheStatus == gateway.CacheHit,
-		resultKey: chatKey(key, t.batch.route.Steps[resp.Step].answerer(body.Model), body.Model)}
-	if f := verdict(resp, body.maxTokens()); f != nil {
-		return out, f
-	}
-	if body.ResponseFormat.Type == "json_object" || body.ResponseFormat.Type == "json_schema" {
-		text, ok := asJSON(resp.Text)
-		if !ok {
-			f := failf(gateway.InvalidOutput, "the answer is not JSON")
-			f.retry = true
-			return out, f
-		}
-		out.output, out.format = text, prompt.FormatJSON
-	}
-	return out, nil
-}
-
-// checkModel is set by the service that accepts the batch.
-func (b *batch) checkModel(s RouteStep, model string) string {
-	if b.check == nil {
-		return ""
-	}
-	return b.check(s, model, time.Now())
+	key = chatKey(key, t.batch.route.Steps[resp.Step].answerer(body.Model), body.Model)
+	wantJSON := body.ResponseFormat.Type == "json_object" || body.ResponseFormat.Type == "json_schema"
+	return checked(resp, body.Model, key, body.maxTokens(), wantJSON)
 }

@@ -45,7 +45,7 @@ func (w *Worker) runTicket(soft, hard context.Context, t store.Ticket) error {
 		l.close()
 	}
 	var wg sync.WaitGroup
-	var left atomic.Int64
+	var unsettled atomic.Bool
 	for _, job := range claimed {
 		wg.Add(1)
 		w.crew.do(func() {
@@ -53,13 +53,13 @@ func (w *Worker) runTicket(soft, hard context.Context, t store.Ticket) error {
 			defer w.room.Release(1)
 			defer l.left.Add(-1)
 			if !w.runJob(ctx, &task{w: w, batch: b, lease: l, job: job}) {
-				left.Add(1)
+				unsettled.Store(true)
 			}
 		})
 	}
 	wg.Wait()
 	w.drop(l) // before the ticket is closed: the heartbeat would take it for a lost one
-	return w.closeTicket(context.WithoutCancel(soft), b, t, left.Load() == 0)
+	return w.closeTicket(context.WithoutCancel(soft), b, t, !unsettled.Load())
 }
 
 func (w *Worker) closeTicket(ctx context.Context, b *batch, t store.Ticket, settled bool) error {
@@ -103,8 +103,11 @@ func (w *Worker) runJob(ctx context.Context, t *task) bool {
 			err = w.settlements.do(context.WithoutCancel(ctx), settlement{job: &bare, followers: s.followers})
 		}
 	}
+	if err != nil || s.job == nil {
+		return false
+	}
 	w.settled.Add(1)
-	return err == nil && s.job != nil
+	return true
 }
 
 func (w *Worker) attempt(ctx context.Context, t *task) (out result, err error) {
@@ -166,8 +169,6 @@ func (t *task) succeed(s *settlement, out result, total totals) {
 	switch {
 	case t.batch.Cache != "use":
 		job.CacheStatus = "bypass"
-	case out.reused:
-		job.CacheStatus = "result_hit"
 	case out.hit:
 		job.CacheStatus = "gateway_hit"
 	default:

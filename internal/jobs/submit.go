@@ -10,6 +10,8 @@ import (
 	"hash"
 	"iter"
 	"log/slog"
+	"slices"
+	"strings"
 	"unicode/utf8"
 
 	"github.com/google/uuid"
@@ -125,17 +127,11 @@ func (in *intake) open(ctx context.Context, project store.Project) error {
 		return kerr
 	}
 	in.kind = k
-	for _, c := range []struct{ field, value, first, second, third string }{
-		{"on_invalid", spec.OnInvalid, "refuse", "skip", "skip"}, {"cache", spec.Cache, "use", "refresh", "off"}} {
-		if c.value != "" && c.value != c.first && c.value != c.second && c.value != c.third {
-			return invalidf(c.field, "%.40q is unknown", c.value)
-		}
+	if err := oneOf("on_invalid", &spec.OnInvalid, "refuse", "skip"); err != nil {
+		return err
 	}
-	if spec.OnInvalid == "" {
-		spec.OnInvalid = "refuse"
-	}
-	if spec.Cache == "" {
-		spec.Cache = "use"
+	if err := oneOf("cache", &spec.Cache, "use", "refresh", "off"); err != nil {
+		return err
 	}
 	if len(spec.Name) > 200 || !utf8.ValidString(spec.Name) {
 		return invalidf("name", "is longer than 200 bytes or not valid UTF-8")
@@ -177,6 +173,17 @@ func (in *intake) open(ctx context.Context, project store.Project) error {
 		return err
 	}
 	in.absorb(head)
+	return nil
+}
+
+// oneOf checks that a value is one of those allowed, and takes the first for none.
+func oneOf(field string, value *string, allowed ...string) *Error {
+	if *value == "" {
+		*value = allowed[0]
+	}
+	if !slices.Contains(allowed, *value) {
+		return invalidf(field, "%.40q is unknown: want %s", *value, strings.Join(allowed, ", "))
+	}
 	return nil
 }
 

@@ -47,29 +47,29 @@ var errHandedBack = errors.New("jobs: handed back")
 
 // complete asks for one answer to r along the batch's route and checks it.
 func (t *task) complete(ctx context.Context, r *prompt.Request) (result, error) {
-	names := t.batch.route.answerers("")
-	keys := r.Keys(names)
 	resp, model, err := t.ask(ctx, r)
 	if err != nil {
 		return result{}, err
 	}
+	key := r.Keys([]string{t.batch.route.Steps[resp.Step].answerer("")})[0] // under whoever answered, accepted in look-ups or not
+	return checked(resp, model, key, r.MaxTokens, r.JSON)
+}
+
+// checked makes a result of an answer that is complete and of the form that was asked for.
+func checked(resp *gateway.Response, model string, key prompt.Key, maxTokens int, wantJSON bool) (result, error) {
 	out := result{output: resp.Text, format: prompt.FormatText, step: resp.Step, model: model, by: resp.Model,
-		hit: resp.CacheStatus == gateway.CacheHit}
-	var ok bool
-	name := t.batch.route.Steps[resp.Step].answerer("")
-	if out.resultKey, ok = keyOf(names, keys, name); !ok {
-		out.resultKey = r.Keys([]string{name})[0] // a route that accepts only its primary was answered by another step
-	}
-	if f := verdict(resp, r.MaxTokens); f != nil {
+		hit: resp.CacheStatus == gateway.CacheHit, resultKey: key}
+	if f := verdict(resp, maxTokens); f != nil {
 		return out, f
 	}
-	if r.JSON {
-		if out.output, ok = asJSON(resp.Text); !ok {
+	if wantJSON {
+		text, ok := asJSON(resp.Text)
+		if !ok {
 			f := failf(gateway.InvalidOutput, "the answer is not JSON")
 			f.retry = true
 			return out, f
 		}
-		out.format = prompt.FormatJSON
+		out.output, out.format = text, prompt.FormatJSON
 	}
 	return out, nil
 }
