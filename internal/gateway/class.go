@@ -18,6 +18,7 @@ type Class string
 const (
 	OK              Class = ""
 	InvalidRequest  Class = "invalid_request"  // the request is at fault: no step will take it
+	Unsupported     Class = "unsupported"      // this model can't take the request: its window, or a parameter; another may
 	Auth            Class = "auth"             // this step's credential or configuration is dead
 	Quota           Class = "quota"            // this step's money is used up
 	NotFound        Class = "not_found"        // the model or path is gone at this step
@@ -111,6 +112,7 @@ func ClassOf(err error) Class {
 // says holds the first half of a message, per class; what follows in brackets is the status and the code.
 var says = map[Class]string{
 	InvalidRequest:  "the provider refused the request as invalid",
+	Unsupported:     "the model can't take this request",
 	Auth:            "the provider refused the credential or the account; check the key, its permissions and the region",
 	Quota:           "the provider's credit, spend limit or quota is used up; top it up or route elsewhere",
 	NotFound:        "the provider doesn't know this model or path; check the model name and the base URL",

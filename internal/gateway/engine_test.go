@@ -68,7 +68,7 @@ func TestEngineWalksTheChain(t *testing.T) {
 		{name: "exponential pauses", openai: answers{down, down, down, ok}, b: answers{ok}, cfg: &gateway.StepConfig{MaxAttempts: 4, RetryDelayMS: 1000, Backoff: "exponential"},
 			calls: "openai openai openai openai", least: 7 * time.Second, most: 7700 * time.Millisecond},
 		{name: "one attempt", openai: answers{down}, b: answers{ok}, cfg: &gateway.StepConfig{MaxAttempts: 1}, calls: "openai custom-b"},
-		{name: "an invalid request stops the chain", openai: answers{gatewaytest.Fail(400, "context_length_exceeded")}, b: answers{ok}, calls: "openai", class: gateway.InvalidRequest},
+		{name: "an invalid request stops the chain", openai: answers{gatewaytest.Fail(400, "invalid_json")}, b: answers{ok}, calls: "openai", class: gateway.InvalidRequest},
 		{name: "an unknown failure is not retried on the same step", openai: answers{gatewaytest.Fail(418, "")}, b: answers{ok}, calls: "openai custom-b"},
 		{name: "a filter goes to the next step", openai: answers{{Body: `{"choices":[{"message":{"content":""},"finish_reason":"content_filter"}]}`}}, b: answers{ok}, calls: "openai custom-b"},
 		{name: "the step's timeout to the first byte", openai: answers{{Hang: true}}, b: answers{ok}, cfg: &gateway.StepConfig{RequestTimeoutMS: 3000, MaxAttempts: 1},

@@ -68,11 +68,11 @@ var codes = map[string]verdict{
 	"capacity_exceeded":                       {class: Overloaded},
 	"engine_overloaded":                       {class: Overloaded},
 	"service_unavailable":                     {class: Overloaded},
-	"context_length_exceeded":                 {class: InvalidRequest, says: "the prompt is longer than the model's context window; split it or use a model with a larger one"},
-	"string_above_max_length":                 {class: InvalidRequest},
-	"request_too_large":                       {class: InvalidRequest},
-	"unsupported_parameter":                   {class: InvalidRequest, says: "the model doesn't take one of the parameters; remove it from the template"},
-	"unsupported_value":                       {class: InvalidRequest, says: "the model doesn't take the value of one of the parameters; change it in the template"},
+	"context_length_exceeded":                 {class: Unsupported, says: "the prompt is longer than the model's context window; split it or use a model with a larger one"},
+	"string_above_max_length":                 {class: Unsupported},
+	"request_too_large":                       {class: Unsupported},
+	"unsupported_parameter":                   {class: Unsupported, says: "the model doesn't take one of the parameters; remove it from the template"},
+	"unsupported_value":                       {class: Unsupported, says: "the model doesn't take the value of one of the parameters; change it in the template"},
 	"invalid_json":                            {class: InvalidRequest},
 	"invalid_schema":                          {class: InvalidRequest},
 	"model_not_found":                         {class: NotFound},
@@ -135,7 +135,7 @@ var numbers = map[int]verdict{
 	7003: {class: NotFound},                 // model not in the catalogue
 	7013: {class: Overloaded},               // guardrail scanner down
 	3003: {class: InvalidRequest},           // bad input
-	3006: {class: InvalidRequest},           // too large
+	3006: {class: Unsupported},              // too large
 	3007: {class: Timeout, uncertain: true}, // timeout
 	3008: {class: Timeout, uncertain: true}, // aborted
 	3023: {class: Auth},                     // account not allowed
@@ -163,7 +163,7 @@ var statuses = map[int]verdict{
 	408: {class: Timeout},
 	409: {class: Server}, // a conflict that passes
 	410: {class: NotFound},
-	413: {class: InvalidRequest},
+	413: {class: Unsupported},
 	415: {class: InvalidRequest},
 	422: {class: InvalidRequest},
 	429: {class: RateLimited},

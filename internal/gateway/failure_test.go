@@ -27,7 +27,7 @@ func TestFailureClasses(t *testing.T) {
 		// the status alone
 		{400, ``, InvalidRequest, false}, {401, ``, Auth, false}, {402, ``, Quota, false}, {403, ``, Auth, false},
 		{404, ``, NotFound, false}, {405, ``, NotFound, false}, {408, ``, Timeout, false}, {409, ``, Server, false},
-		{413, ``, InvalidRequest, false}, {418, ``, Unknown, false}, {422, ``, InvalidRequest, false}, {424, ``, Unknown, false},
+		{413, ``, Unsupported, false}, {418, ``, Unknown, false}, {422, ``, InvalidRequest, false}, {424, ``, Unknown, false},
 		{429, ``, RateLimited, false}, {498, ``, Overloaded, false}, {500, ``, Server, false}, {502, ``, Server, false},
 		{503, ``, Overloaded, false}, {504, ``, Timeout, true}, {524, ``, Timeout, true}, {529, ``, Overloaded, false},
 		{599, ``, Server, false}, {301, ``, Unknown, false}, {100, ``, Unknown, false},

@@ -42,7 +42,19 @@ type Step struct {
 	Query    json.RawMessage   `json:"query"` // the provider's native body, sent byte for byte
 	Config   *StepConfig       `json:"config,omitempty"`
 
-	Model string `json:"-"` // the model asked for; for prices and the ledger, never sent
+	// What follows is for the caller's own gateway and is never sent.
+	Model    string `json:"-"` // the model asked for, for prices and the ledger
+	Estimate Amount `json:"-"` // what the step may use at most, for shared limits; zero takes part in no limit but requests
+	Via      string `json:"-"` // ViaCloudflare forces the remote gateway; empty leaves the choice to whoever runs the request
+}
+
+// ViaCloudflare in [Step.Via] is the name that people type: cloudflare-gateway:openai:gpt-5.2.
+const ViaCloudflare = "cloudflare-gateway"
+
+// Amount is what a call uses, or may use.
+type Amount struct {
+	Tokens   int64 // input and output
+	MicroUSD int64
 }
 
 // StepConfig bounds one step. Zero fields mean the gateway's default.
@@ -62,6 +74,12 @@ type Options struct {
 	EventID   string        // the caller's trace id, echoed in the gateway's log
 	Metadata  Metadata      // at most 5 flat entries
 	NoCollect bool          // keep the call out of the gateway's log
+	NoPayload bool          // keep its bodies out of the gateway's log
+
+	// OnText asks for a streamed answer and is called with each piece of text, in order, from Run's goroutine. After a
+	// piece was given there is no retry and no other step: an answer that breaks off is an error. The Response is
+	// the same as without.
+	OnText func(piece string)
 }
 
 // Metadata tags a request in the gateway's log. Values are strings, float64, int64 or bools.
@@ -79,6 +97,19 @@ type Response struct {
 	LogID       string          // of the gateway's log, if it keeps one
 	Body        json.RawMessage // the provider's native answer
 	Sends       int             // sends made, this one included
+	Attempts    []Attempt       // every send in order, the good one last; a remote gateway's inner attempts are not told
+}
+
+// Attempt is one send, for whoever asks why an answer took so long.
+type Attempt struct {
+	Step     int
+	Provider string
+	Model    string // as asked for
+	Key      string // name of the key used, where a provider has several; never the key
+	Class    Class
+	Status   int
+	Code     string
+	Latency  time.Duration
 }
 
 // Finish says why the model stopped.
@@ -159,6 +190,15 @@ type Chat struct {
 	JSON        bool            // ask for a JSON object
 	Schema      json.RawMessage // ask for JSON after this schema; implies JSON
 	SchemaName  string          // [A-Za-z0-9_-]{1,64}; default "output"
+	Stable      Stable          // what the requests of a batch share, for prompt caches that want a mark
+	API         string          // where a provider has more than one: OpenAI's "chat" or "responses"; default the model's own
+}
+
+// Stable is how much of a chat, from its start, is the same in all requests of a batch: whole messages, then bytes of
+// the next one's content. Zero means unknown.
+type Stable struct {
+	Messages int
+	Bytes    int
 }
 
 // Message is one turn.

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"maps"
 	"net/http"
+	"net/url"
 	"slices"
 	"strings"
 )
@@ -57,6 +58,40 @@ type reach struct {
 }
 
 type reacher interface{ reach() reach }
+
+// The rest of what a provider may implement beside [Provider]. All of it is pure.
+
+// An addresser's URL is not its base with the endpoint behind it.
+type addresser interface {
+	// address returns where an endpoint of the Universal form is at a base URL.
+	address(base *url.URL, endpoint string) (*url.URL, *Error)
+}
+
+// A follower's first answer may be a promise that has to be asked for again.
+type follower interface {
+	// pending returns the endpoint to GET for a promise; false when the answer is final.
+	pending(status int, body []byte) (endpoint string, ok bool)
+}
+
+// A header is what a provider wants beside the key and the content type, such as a version.
+type headed interface{ headers() map[string]string }
+
+// A streamer's answers can be read piece by piece.
+type streamer interface {
+	// stream turns a request into one for a streamed answer, with usage where that has to be asked for.
+	stream(endpoint string, body json.RawMessage) (string, json.RawMessage)
+	// assemble returns a fresh reader of a streamed answer.
+	assemble() assembler
+}
+
+// An assembler puts a native answer together from the events of its stream.
+type assembler interface {
+	// event takes one server-sent event and returns the text it adds. An event that can't be read adds nothing.
+	event(name string, data []byte) (text string)
+	// answer returns the native answer as it would have come in one piece, for Decode, and whether the stream said
+	// that it was complete. An error that came as an event is the native error body.
+	answer() (body json.RawMessage, complete bool)
+}
 
 func reachOf(p Provider) reach {
 	if r, ok := p.(reacher); ok {
