@@ -8,8 +8,8 @@ import (
 	"time"
 )
 
-// send passes n calls that all end with class through b and returns how many were allowed.
-func send(b *breaker, class Class, n int) (allowed int) {
+// through passes n calls that all end with class through b and returns how many were allowed.
+func through(b *breaker, class Class, n int) (allowed int) {
 	for range n {
 		if t, ok, _ := b.allow(); ok {
 			allowed++
@@ -40,8 +40,8 @@ func TestBreakerOpensAtTheFailureRate(t *testing.T) {
 			t.Parallel()
 			synctest.Test(t, func(t *testing.T) {
 				b := newBreakers(BreakerOptions{}).get("openai", "m")
-				send(b, OK, tt.good)
-				send(b, tt.class, tt.bad)
+				through(b, OK, tt.good)
+				through(b, tt.class, tt.bad)
 				_, ok, wait := b.allow()
 				if ok == tt.opens || tt.opens != (wait > 0) {
 					t.Errorf("allowed %v, wait %v", ok, wait)
@@ -55,13 +55,13 @@ func TestBreakerForgetsAfterTheWindow(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		b := newBreakers(BreakerOptions{}).get("openai", "m")
-		send(b, Server, 19)
+		through(b, Server, 19)
 		_ = sleep(t.Context(), 31*time.Second)
-		if send(b, Server, 19) != 19 || b.tripped() {
+		if through(b, Server, 19) != 19 || b.tripped() {
 			t.Error("failures of the last window count")
 		}
 		_ = sleep(t.Context(), 20*time.Second)
-		if send(b, Server, 1); !b.tripped() {
+		if through(b, Server, 1); !b.tripped() {
 			t.Error("failures of this window don't count")
 		}
 	})
@@ -72,8 +72,8 @@ func TestProbesDecideAndOldCallsDoNot(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := newBreakers(BreakerOptions{}).get("openai", "m")
 		old, _, _ := b.allow()
-		send(b, Server, 20)
-		if send(b, OK, 100) != 0 {
+		through(b, Server, 20)
+		if through(b, OK, 100) != 0 {
 			t.Fatal("open, and calls go")
 		}
 		_, _, wait := b.allow()
@@ -92,7 +92,7 @@ func TestProbesDecideAndOldCallsDoNot(t *testing.T) {
 		}
 		b.report(old, Timeout) // began when it was closed: it says nothing of now
 		b.report(probes[0], Cancelled)
-		if send(b, OK, 1) != 1 {
+		if through(b, OK, 1) != 1 {
 			t.Error("a probe without a verdict kept its place")
 		}
 		b.report(probes[1], OK)
@@ -100,7 +100,7 @@ func TestProbesDecideAndOldCallsDoNot(t *testing.T) {
 			t.Fatal("closed after two good probes of three")
 		}
 		b.report(probes[2], OK)
-		if b.tripped() || send(b, OK, 50) != 50 {
+		if b.tripped() || through(b, OK, 50) != 50 {
 			t.Error("not closed after three good probes")
 		}
 		b.report(old, Timeout)
@@ -111,14 +111,14 @@ func TestFailedProbeOpensForLonger(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		b := newBreakers(BreakerOptions{}).get("openai", "m")
-		send(b, Network, 20)
+		through(b, Network, 20)
 		for _, least := range []time.Duration{15, 30, 60, 120, 120} {
 			_, ok, wait := b.allow()
 			if least *= time.Second; ok || wait < least || wait > least+least/10 {
 				t.Fatalf("wait %v, want %v and up to a tenth", wait, least)
 			}
 			_ = sleep(t.Context(), wait)
-			if send(b, Network, 5) != 1 {
+			if through(b, Network, 5) != 1 {
 				t.Fatal("calls went after a failed probe")
 			}
 		}
@@ -129,7 +129,7 @@ func TestSlowProbesDoNotHoldOthers(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		b := newBreakers(BreakerOptions{}).get("openai", "m")
-		send(b, Server, 20)
+		through(b, Server, 20)
 		_, _, wait := b.allow()
 		_ = sleep(t.Context(), wait)
 		for range 3 { // lost
@@ -139,7 +139,7 @@ func TestSlowProbesDoNotHoldOthers(t *testing.T) {
 			t.Fatalf("a fourth probe: %v, wait %v", ok, wait)
 		}
 		_ = sleep(t.Context(), 15*time.Second)
-		if send(b, OK, 3) != 3 || b.tripped() {
+		if through(b, OK, 3) != 3 || b.tripped() {
 			t.Error("lost probes keep it open")
 		}
 	})
@@ -148,7 +148,7 @@ func TestSlowProbesDoNotHoldOthers(t *testing.T) {
 func TestBreakerOff(t *testing.T) {
 	t.Parallel()
 	b := newBreakers(BreakerOptions{Off: true}).get("openai", "m")
-	if send(b, Server, 1000) != 1000 {
+	if through(b, Server, 1000) != 1000 {
 		t.Error("a breaker that is off kept a call")
 	}
 }
@@ -182,14 +182,14 @@ func TestBreakerIsSafeForConcurrentUse(t *testing.T) {
 	for i := range 8 {
 		wg.Go(func() {
 			for j := range 1000 {
-				send(bs.get("p", fmt.Sprint(j%3)), []Class{OK, Server, Timeout, RateLimited}[(i+j)%4], 1)
+				through(bs.get("p", fmt.Sprint(j%3)), []Class{OK, Server, Timeout, RateLimited}[(i+j)%4], 1)
 			}
 		})
 	}
 	wg.Wait()
 	deadline := time.Now().Add(10 * time.Second)
 	for b := bs.get("p", "0"); b.tripped(); {
-		if send(b, OK, 1); time.Now().After(deadline) {
+		if through(b, OK, 1); time.Now().After(deadline) {
 			t.Fatal("good probes don't close it")
 		}
 	}

@@ -10,7 +10,7 @@ import (
 	"pgregory.net/rapid"
 )
 
-func ring(t testing.TB, keys ...Key) *keyring {
+func keyringOf(t testing.TB, keys ...Key) *keyring {
 	t.Helper()
 	r, err := newKeyring(keys)
 	if err != nil {
@@ -19,8 +19,8 @@ func ring(t testing.TB, keys ...Key) *keyring {
 	return r
 }
 
-// picks returns the names of n picks in a row, "-" where there is no key.
-func picks(r *keyring, now time.Time, n int) string {
+// picked returns the names of n picks in a row, "-" where there is no key.
+func picked(r *keyring, now time.Time, n int) string {
 	var b strings.Builder
 	for range n {
 		if k, ok := r.pick(now, nil); ok {
@@ -57,8 +57,8 @@ func TestBadKeysAreNamedByPositionOnly(t *testing.T) {
 func TestKeysShareCallsByWeight(t *testing.T) {
 	t.Parallel()
 	now := time.Now()
-	r := ring(t, Key{Name: "a", Value: "1", Weight: 5}, Key{Name: "b", Value: "2"}, Key{Name: "c", Value: "3"})
-	if got := picks(r, now, 14); got != "aabacaaaabacaa" {
+	r := keyringOf(t, Key{Name: "a", Value: "1", Weight: 5}, Key{Name: "b", Value: "2"}, Key{Name: "c", Value: "3"})
+	if got := picked(r, now, 14); got != "aabacaaaabacaa" {
 		t.Errorf("%s is not smooth", got)
 	}
 	rapid.Check(t, func(t *rapid.T) {
@@ -88,29 +88,29 @@ func TestKeysShareCallsByWeight(t *testing.T) {
 func TestDeadKeyIsSetAsideAndComesBack(t *testing.T) {
 	t.Parallel()
 	now := time.Now()
-	r := ring(t, Key{Name: "a", Value: "1"}, Key{Name: "b", Value: "2"})
+	r := keyringOf(t, Key{Name: "a", Value: "1"}, Key{Name: "b", Value: "2"})
 	for i, rest := range []time.Duration{10 * time.Minute, 20 * time.Minute, 40 * time.Minute, time.Hour, time.Hour} {
 		r.report("a", Auth, 0, now)
 		r.report("a", Auth, 0, now) // another that was under way
-		if got := picks(r, now, 3); got != "bbb" {
+		if got := picked(r, now, 3); got != "bbb" {
 			t.Fatalf("strike %d: picked %s", i, got)
 		}
-		if got := picks(r, now.Add(rest-time.Second), 2); strings.Contains(got, "a") {
+		if got := picked(r, now.Add(rest-time.Second), 2); strings.Contains(got, "a") {
 			t.Fatalf("strike %d: back too early", i)
 		}
 		now = now.Add(rest)
-		if got := picks(r, now, 2); !strings.Contains(got, "a") {
+		if got := picked(r, now, 2); !strings.Contains(got, "a") {
 			t.Fatalf("strike %d: not back after %v", i, rest)
 		}
 	}
 	r.report("a", OK, 0, now)
 	r.report("a", Auth, 0, now)
-	if got := picks(r, now.Add(10*time.Minute), 2); !strings.Contains(got, "a") {
+	if got := picked(r, now.Add(10*time.Minute), 2); !strings.Contains(got, "a") {
 		t.Error("a good answer did not clear the strikes")
 	}
 	r.report("a", Auth, 0, now.Add(time.Hour))
 	r.report("a", OK, 0, now.Add(time.Hour))
-	if got := picks(r, now.Add(time.Hour), 2); !strings.Contains(got, "a") {
+	if got := picked(r, now.Add(time.Hour), 2); !strings.Contains(got, "a") {
 		t.Error("a key that gives good answers is not dead")
 	}
 }
@@ -118,20 +118,20 @@ func TestDeadKeyIsSetAsideAndComesBack(t *testing.T) {
 func TestRateLimitedKeyWaitsAsTold(t *testing.T) {
 	t.Parallel()
 	now := time.Now()
-	r := ring(t, Key{Name: "a", Value: "1"}, Key{Name: "b", Value: "2"})
+	r := keyringOf(t, Key{Name: "a", Value: "1"}, Key{Name: "b", Value: "2"})
 	r.report("a", RateLimited, 7*time.Second, now)
 	r.report("a", OK, 0, now) // of a call that began before
-	if got := picks(r, now, 2); got != "bb" {
+	if got := picked(r, now, 2); got != "bb" {
 		t.Errorf("picked %s", got)
 	}
 	r.report("b", RateLimited, 0, now)
-	if got, wait := picks(r, now, 1), r.until(now); got != "-" || wait != time.Second {
+	if got, wait := picked(r, now, 1), r.until(now); got != "-" || wait != time.Second {
 		t.Errorf("picked %s, wait %v", got, wait)
 	}
-	if got, wait := picks(r, now.Add(time.Second), 2), r.until(now.Add(time.Second)); got != "bb" || wait != 0 {
+	if got, wait := picked(r, now.Add(time.Second), 2), r.until(now.Add(time.Second)); got != "bb" || wait != 0 {
 		t.Errorf("picked %s, wait %v", got, wait)
 	}
-	if got := picks(r, now.Add(7*time.Second), 2); !strings.Contains(got, "a") {
+	if got := picked(r, now.Add(7*time.Second), 2); !strings.Contains(got, "a") {
 		t.Errorf("picked %s", got)
 	}
 	r.report("b", Quota, 0, now.Add(8*time.Second))
@@ -143,7 +143,7 @@ func TestRateLimitedKeyWaitsAsTold(t *testing.T) {
 func TestSoleKeyIsNotSilenced(t *testing.T) {
 	t.Parallel()
 	now := time.Now()
-	r := ring(t, Key{Value: "1"})
+	r := keyringOf(t, Key{Value: "1"})
 	r.report("key-1", RateLimited, time.Minute, now)
 	r.report("key-1", Server, time.Minute, now)
 	if k, ok := r.pick(now, nil); !ok || k.Name != "key-1" {
@@ -164,7 +164,7 @@ func TestSoleKeyIsNotSilenced(t *testing.T) {
 
 func TestKeyringIsSafeForConcurrentUse(t *testing.T) {
 	t.Parallel()
-	r := ring(t, Key{Value: "1"}, Key{Value: "2"}, Key{Value: "3"})
+	r := keyringOf(t, Key{Value: "1"}, Key{Value: "2"}, Key{Value: "3"})
 	now := time.Now()
 	var wg sync.WaitGroup
 	for i := range 8 {
