@@ -184,3 +184,6 @@ func (r *keyring) until(now time.Time) time.Duration {
 func doubled(base time.Duration, n int, limit time.Duration) time.Duration {
 	return min(base<<min(n, 20), limit)
 }
+
+// several reports whether there is a choice; nil has none.
+func (r *keyring) several() bool { return r != nil && len(r.keys) > 1 }

@@ -55,6 +55,8 @@ type reach struct {
 	base    string // default base URL; "" must be configured
 	keyless bool   // may be served without a key
 	header  string // that carries the key; default Authorization, with the prefix "Bearer "
+	// anywhere: the provider builds its address without a base URL; an addresser is then given nil.
+	anywhere bool
 }
 
 type reacher interface{ reach() reach }
