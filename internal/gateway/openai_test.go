@@ -8,9 +8,10 @@ import (
 
 // answerOf is a chat completion with a text of about so many bytes, a tenth of it lines.
 func answerOf(bytes int) []byte {
-	text := strings.Repeat(`The harbour handles grain and timber; \"mostly\" in autumn.\n`, bytes/60+1)
+	const line = `The harbour handles grain and timber; \"mostly\" in autumn.\n`
+	text := strings.Repeat(line, bytes/len(line)+1)
 	return []byte(`{"id":"chatcmpl-B9MBs8CjcvOU2jLn4n570S5qMJKcT","object":"chat.completion","created":1770000000,"model":"gpt-4.1-mini-2025-04-14",` +
-		`"choices":[{"index":0,"message":{"role":"assistant","content":"` + text[:bytes/60*60] + `","refusal":null,"annotations":[]},` +
+		`"choices":[{"index":0,"message":{"role":"assistant","content":"` + text + `","refusal":null,"annotations":[]},` +
 		`"logprobs":null,"finish_reason":"stop"}],"usage":{"prompt_tokens":100,"completion_tokens":20,"total_tokens":120,` +
 		`"prompt_tokens_details":{"cached_tokens":64,"audio_tokens":0},"completion_tokens_details":{"reasoning_tokens":0,"audio_tokens":0,` +
 		`"accepted_prediction_tokens":0,"rejected_prediction_tokens":0}},"service_tier":"default","system_fingerprint":"fp_44709d6fcb"}`)
