@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"encoding/json"
 	"math/bits"
+	"strings"
 	"unicode/utf16"
 	"unicode/utf8"
 )
@@ -70,7 +71,7 @@ func (c *cursor) object(each func(key []byte)) {
 		}
 		key, plain := c.quoted()
 		if !plain {
-			key = unescape(key)
+			key = []byte(unescape(key))
 		}
 		if !c.take(':') {
 			return
@@ -152,7 +153,7 @@ func (c *cursor) text() string {
 	if plain && utf8.Valid(inner) {
 		return string(inner)
 	}
-	return string(unescape(inner))
+	return unescape(inner)
 }
 
 // count reads a number of tokens; see [count].
@@ -293,29 +294,30 @@ func hex4(b []byte) rune {
 
 // unescape decodes the inside of a string whose escapes are known to be right. Half a surrogate pair, a byte that is
 // not UTF-8 and NUL become U+FFFD.
-func unescape(s []byte) []byte {
-	out := make([]byte, 0, len(s)+utf8.UTFMax)
+func unescape(s []byte) string {
+	var out strings.Builder
+	out.Grow(len(s))
 	for len(s) > 0 {
 		n := bytes.IndexByte(s, '\\')
 		if n < 0 {
 			n = len(s)
 		}
-		out = append(out, s[:n]...)
+		out.Write(s[:n])
 		if s = s[n:]; len(s) == 0 {
 			break
 		}
 		n = 2
 		switch c := s[1]; c {
 		case 'b':
-			out = append(out, '\b')
+			out.WriteByte('\b')
 		case 'f':
-			out = append(out, '\f')
+			out.WriteByte('\f')
 		case 'n':
-			out = append(out, '\n')
+			out.WriteByte('\n')
 		case 'r':
-			out = append(out, '\r')
+			out.WriteByte('\r')
 		case 't':
-			out = append(out, '\t')
+			out.WriteByte('\t')
 		case 'u':
 			r := hex4(s[2:6])
 			n = 6
@@ -331,14 +333,14 @@ func unescape(s []byte) []byte {
 			if r == 0 {
 				r = utf8.RuneError
 			}
-			out = utf8.AppendRune(out, r)
+			out.WriteRune(r)
 		default:
-			out = append(out, c)
+			out.WriteByte(c)
 		}
 		s = s[n:]
 	}
-	if utf8.Valid(out) {
-		return out
+	if text := out.String(); utf8.ValidString(text) {
+		return text
 	}
-	return []byte(string([]rune(string(out)))) // U+FFFD for each byte that is wrong, as package json has it
+	return string([]rune(out.String())) // U+FFFD for each byte that is wrong, as package json has it
 }

@@ -169,3 +169,77 @@ func (a *openAIAnswer) response(r *Response, status int) (*Response, error) {
 	}
 	return r, ours(codeNoAnswer, status)
 }
+
+// responsesStream reads a stream of the Responses API. Its last event holds the whole answer; what came before matters
+// only when that doesn't come.
+type responsesStream struct {
+	whole   json.RawMessage
+	failure json.RawMessage
+	said    []byte
+	model   string
+}
+
+// event returns the text that an event adds. The events are told by the type in their data, which is also their name.
+func (s *responsesStream) event(data []byte) string {
+	var kind, model string
+	var delta, response, code, failure json.RawMessage
+	c := cursor{b: data}
+	if c.kind() != '{' {
+		return ""
+	}
+	c.object(func(key []byte) {
+		switch string(key) {
+		case "type":
+			kind = c.text()
+		case "delta":
+			delta = c.skip()
+		case "response":
+			response = c.skip()
+		case "code":
+			code = c.skip()
+		case "error":
+			failure = c.skip()
+		default:
+			c.skip()
+		}
+	})
+	if !c.whole() {
+		return ""
+	}
+	switch kind {
+	case "response.created":
+		model = text(field(response, "model"))
+		s.model = cleanName(model)
+	case "response.output_text.delta":
+		piece := content(delta)
+		s.said = append(s.said, piece...)
+		return piece
+	case "response.completed", "response.incomplete", "response.failed":
+		if kindOf(response) == '{' {
+			s.whole = json.RawMessage(string(response))
+		}
+	case "error":
+		if kindOf(failure) != '{' { // the fields of the error are those of the event
+			failure = json.RawMessage(`{"code":null}`)
+			if kindOf(code) == '"' {
+				failure = json.RawMessage(`{"code":` + string(code) + `}`)
+			}
+		}
+		s.failure = json.RawMessage(`{"error":` + string(failure) + `}`)
+	}
+	return ""
+}
+
+func (s *responsesStream) answer() (json.RawMessage, bool) {
+	switch {
+	case s.failure != nil:
+		return s.failure, true
+	case s.whole != nil:
+		return s.whole, true
+	case len(s.said) == 0: // nothing of use came
+		return json.RawMessage(`{"object":"response","status":"in_progress","output":[]}`), false
+	}
+	b := appendString([]byte(`{"object":"response","status":"incomplete","model":`), s.model)
+	b = append(b, `,"output":[{"type":"message","role":"assistant","content":[{"type":"output_text","text":`...)
+	return append(appendString(b, string(s.said)), `}]}]}`...), false
+}
