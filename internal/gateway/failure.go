@@ -57,6 +57,7 @@ var codes = map[string]verdict{
 	"quota_exceeded":                          {class: Quota},
 	"in_flight_budget_exhausted":              {class: RateLimited}, // OpenRouter: the money comes back when calls end
 	codeSpendPolicy:                           {class: Quota},
+	codeSpend:                                 {class: Quota},
 	"rate_limit_exceeded":                     {class: RateLimited},
 	"rate_limit_error":                        {class: RateLimited},
 	"slow_down":                               {class: RateLimited},
