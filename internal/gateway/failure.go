@@ -147,8 +147,12 @@ var numbers = map[int]verdict{
 	3042: {class: NotFound},
 	4006: {class: Quota}, // the day's free allocation
 	5004: {class: InvalidRequest},
-	5007: {class: NotFound}, // no such model, sent with status 400
-	5016: {class: Auth},     // model terms not agreed to
+	5005: {class: NotFound},       // wrong method or path, sent with status 405
+	5006: {class: InvalidRequest}, // the input doesn't match the model's schema
+	5019: {class: NotFound},       // as 5005
+	5021: {class: Unsupported},    // the prompt and the cap are over the context window
+	5007: {class: NotFound},       // no such model, sent with status 400
+	5016: {class: Auth},           // model terms not agreed to
 	5018: {class: Auth},
 	5035: {class: Auth},
 }
