@@ -70,8 +70,11 @@ func TestProviders(t *testing.T) {
 
 func encodes(t *testing.T, p Provider, dir string) {
 	model := "m-1"
-	if p.Name() == "local" {
+	switch p.Name() {
+	case "local":
 		model = Extractive
+	case "replicate":
+		model = "owner/name"
 	}
 	for name, c := range chats {
 		var first string
