@@ -268,7 +268,7 @@ func (c *Cloudflare) stepAttempts(s *Step) int {
 func (c *Cloudflare) appendStep(b *bytes.Buffer, s *Step) error {
 	headers := map[string]string{"Content-Type": "application/json"}
 	p, _ := Lookup(s.Provider)
-	reachOf(p).authorize(func(name, value string) { headers[name] = value }, strings.TrimSpace(c.o.ProviderKeys[s.Provider]))
+	reachOf(p).at(s.Endpoint).authorize(func(name, value string) { headers[name] = value }, strings.TrimSpace(c.o.ProviderKeys[s.Provider]))
 	for name, value := range s.Headers {
 		for have := range headers {
 			if strings.EqualFold(have, name) {

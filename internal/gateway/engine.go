@@ -301,7 +301,7 @@ func (e *Engine) header(p Provider, ep endpoint, step *Step) http.Header {
 	h := make(http.Header, 4+len(step.Headers))
 	h["Content-Type"] = []string{"application/json"}
 	h["User-Agent"] = []string{"batchwright"}
-	reachOf(p).authorize(func(name, value string) { h[http.CanonicalHeaderKey(name)] = []string{value} }, ep.key)
+	reachOf(p).at(step.Endpoint).authorize(func(name, value string) { h[http.CanonicalHeaderKey(name)] = []string{value} }, ep.key)
 	forwarded(h, step.Headers)
 	return h
 }
