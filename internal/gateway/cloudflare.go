@@ -129,8 +129,8 @@ func (c *Cloudflare) check(provider string) *Error {
 	return nil
 }
 
-// part is what one send carries: the whole chain, or one step of it.
-type part struct {
+// parcel is what one send carries: the whole chain, or one step of it.
+type parcel struct {
 	from, steps int // which steps of the request
 	tries       int // how often the gateway may try each of them
 	url         *url.URL
@@ -162,7 +162,7 @@ func (c *Cloudflare) Run(ctx context.Context, req *Request, ledger Ledger) (*Res
 }
 
 // walk sends one part until it is answered or given up. It reports whether the Run is over.
-func (c *Cloudflare) walk(ctx context.Context, w *walk, req *Request, p *part, ledger Ledger) (resp *Response, done bool, err error) {
+func (c *Cloudflare) walk(ctx context.Context, w *walk, req *Request, p *parcel, ledger Ledger) (resp *Response, done bool, err error) {
 	for try := 1; ; try++ {
 		if err := w.over(ctx); err != nil {
 			return nil, true, err
@@ -184,7 +184,7 @@ func (c *Cloudflare) walk(ctx context.Context, w *walk, req *Request, p *part, l
 }
 
 // try makes one send; see Engine.try for what it returns. gave: some text of a streamed answer went to the caller.
-func (c *Cloudflare) try(ctx context.Context, w *walk, req *Request, p *part, ledger Ledger) (resp *Response, fail *Error, gave bool, err error) {
+func (c *Cloudflare) try(ctx context.Context, w *walk, req *Request, p *parcel, ledger Ledger) (resp *Response, fail *Error, gave bool, err error) {
 	settle, err := ledger(ctx, Send{Step: p.from, Steps: p.steps, Tries: p.tries, Number: w.sends + 1})
 	if err != nil {
 		return nil, nil, false, err
@@ -237,7 +237,7 @@ func (o *Outcome) readGateway(h http.Header) {
 
 // exchange sends one part. A provider's promise is asked for on its native path until it is kept. The total deadline
 // is the client's own: the gateway's last attempt waits without one.
-func (c *Cloudflare) exchange(ctx context.Context, w *walk, req *Request, p *part) exchange {
+func (c *Cloudflare) exchange(ctx context.Context, w *walk, req *Request, p *parcel) exchange {
 	send := call{rt: c.o.Transport, method: http.MethodPost, url: p.url, header: p.header.Clone(), body: p.body,
 		idle: c.o.IdleTimeout, deadline: w.deadline, limit: c.o.MaxAnswerBytes}
 	if req.Options.OnText != nil {
@@ -283,7 +283,7 @@ func stepOf(x exchange, steps int) int {
 }
 
 // parts checks a request and makes what is sent of it.
-func (c *Cloudflare) parts(req *Request) ([]part, error) {
+func (c *Cloudflare) parts(req *Request) ([]parcel, error) {
 	if err := req.check(); err != nil {
 		return nil, err
 	}
@@ -300,33 +300,33 @@ func (c *Cloudflare) parts(req *Request) ([]part, error) {
 	}
 	if !c.o.Native {
 		p, err := c.universal(req)
-		return []part{p}, err
+		return []parcel{p}, err
 	}
-	var parts []part
+	var parts []parcel
 	for i := range req.Steps {
 		s := &req.Steps[i]
-		endpoint, body := streamed(s, &req.Options)
+		endpoint, body := asStream(s, &req.Options)
 		u, fail := join(c.url, s.Provider+"/"+strings.TrimLeft(endpoint, "/"))
 		if fail != nil {
 			fail.Step, fail.Provider, fail.Model = i, s.Provider, s.Model
 			return nil, fail
 		}
-		parts = append(parts, part{from: i, steps: 1, tries: c.stepAttempts(s, &req.Options), url: u, header: c.stepHeader(&req.Options, s), body: body})
+		parts = append(parts, parcel{from: i, steps: 1, tries: c.stepAttempts(s, &req.Options), url: u, header: c.stepHeader(&req.Options, s), body: body})
 	}
 	return parts, nil
 }
 
 // universal builds the array. The steps' native bodies go in byte for byte, so it is written by hand: package json
 // would compact and escape them.
-func (c *Cloudflare) universal(req *Request) (part, error) {
+func (c *Cloudflare) universal(req *Request) (parcel, error) {
 	var b bytes.Buffer
-	p := part{steps: len(req.Steps), url: c.url, header: c.header(&req.Options)}
+	p := parcel{steps: len(req.Steps), url: c.url, header: c.header(&req.Options)}
 	for i := range req.Steps {
 		s := &req.Steps[i]
 		p.tries = max(p.tries, c.stepAttempts(s, &req.Options))
 		b.WriteByte("[,"[min(i, 1)])
 		if err := c.appendStep(&b, s, &req.Options); err != nil {
-			return part{}, asInvalid(err)
+			return parcel{}, asInvalid(err)
 		}
 	}
 	b.WriteByte(']')
@@ -334,8 +334,8 @@ func (c *Cloudflare) universal(req *Request) (part, error) {
 	return p, nil
 }
 
-// streamed is a step's endpoint and body, for a streamed answer when one is asked for and the provider has them.
-func streamed(s *Step, o *Options) (string, json.RawMessage) {
+// asStream is a step's endpoint and body, for a streamed answer when one is asked for and the provider has them.
+func asStream(s *Step, o *Options) (string, json.RawMessage) {
 	p, _ := Lookup(s.Provider)
 	if st, ok := p.(streamer); ok && o.OnText != nil {
 		return st.stream(s.Endpoint, s.Query)
@@ -354,7 +354,7 @@ func (c *Cloudflare) stepAttempts(s *Step, o *Options) int {
 func (c *Cloudflare) providerHeaders(s *Step) map[string]string {
 	headers := map[string]string{"Content-Type": "application/json"}
 	p, _ := Lookup(s.Provider)
-	reachOf(p).authorize(func(name, value string) { headers[name] = value }, strings.TrimSpace(c.o.ProviderKeys[s.Provider]))
+	reachOf(p).at(s.Endpoint).authorize(func(name, value string) { headers[name] = value }, strings.TrimSpace(c.o.ProviderKeys[s.Provider]))
 	if h, ok := p.(headed); ok {
 		maps.Copy(headers, h.headers())
 	}
@@ -370,7 +370,7 @@ func (c *Cloudflare) providerHeaders(s *Step) map[string]string {
 }
 
 func (c *Cloudflare) appendStep(b *bytes.Buffer, s *Step, o *Options) error {
-	endpoint, query := streamed(s, o)
+	endpoint, query := asStream(s, o)
 	head, err := encode(struct {
 		Provider string            `json:"provider"`
 		Endpoint string            `json:"endpoint"`

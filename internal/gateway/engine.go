@@ -122,17 +122,14 @@ func newEndpoint(name string, ep Endpoint) (endpoint, error) {
 		return endpoint{}, fmt.Errorf("provider %q runs in this process and has no endpoint", name)
 	}
 	base := cmp.Or(ep.BaseURL, reachOf(p).base)
-	if base == "" && !addresses(p) {
+	if base == "" {
 		return endpoint{}, fmt.Errorf("provider %q has no base URL configured", name)
 	}
-	var made endpoint
-	if base != "" {
-		u, err := parseBase(base)
-		if err != nil {
-			return endpoint{}, fmt.Errorf("provider %q: %w", name, err)
-		}
-		made.base = u
+	u, err := parseBase(base)
+	if err != nil {
+		return endpoint{}, fmt.Errorf("provider %q: %w", name, err)
 	}
+	made := endpoint{base: u}
 	keys := ep.Keys
 	if key := strings.TrimSpace(ep.Key); key != "" && len(keys) == 0 {
 		keys = []Key{{Value: key}}
@@ -145,12 +142,6 @@ func newEndpoint(name string, ep Endpoint) (endpoint, error) {
 		made.keys = ring
 	}
 	return made, nil
-}
-
-// addresses reports whether a provider can do without a base URL.
-func addresses(p Provider) bool {
-	_, ok := p.(addresser)
-	return ok && reachOf(p).anywhere
 }
 
 // Close closes idle connections. Runs that are under way are not touched.
@@ -182,7 +173,7 @@ func (e *Engine) endpoint(p Provider, headers map[string]string) (endpoint, *Err
 		}
 		ep.base = u
 	}
-	if ep.base == nil && !addresses(p) {
+	if ep.base == nil {
 		return ep, notConfigured("provider %q has no base URL configured", p.Name())
 	}
 	for name := range headers {

@@ -61,6 +61,7 @@ var codes = map[string]verdict{
 	"quota_exceeded":                          {class: Quota},
 	"in_flight_budget_exhausted":              {class: RateLimited}, // OpenRouter: the money comes back when calls end
 	codeSpendPolicy:                           {class: Quota},
+	codeSpend:                                 {class: Quota},
 	"rate_limit_exceeded":                     {class: RateLimited},
 	"rate_limit_error":                        {class: RateLimited},
 	"slow_down":                               {class: RateLimited},
@@ -154,8 +155,12 @@ var numbers = map[int]verdict{
 	3042: {class: NotFound},
 	4006: {class: Quota}, // the day's free allocation
 	5004: {class: InvalidRequest},
-	5007: {class: NotFound}, // no such model, sent with status 400
-	5016: {class: Auth},     // model terms not agreed to
+	5005: {class: NotFound},       // wrong method or path, sent with status 405
+	5006: {class: InvalidRequest}, // the input doesn't match the model's schema
+	5019: {class: NotFound},       // as 5005
+	5021: {class: Unsupported},    // the prompt and the cap are over the context window
+	5007: {class: NotFound},       // no such model, sent with status 400
+	5016: {class: Auth},           // model terms not agreed to
 	5018: {class: Auth},
 	5035: {class: Auth},
 }

@@ -48,7 +48,7 @@ func (e *Engine) leg(req *Request, i int) (*leg, *Error) {
 		return l, fail
 	}
 	var endpoint string
-	endpoint, l.body = streamed(step, &req.Options)
+	endpoint, l.body = asStream(step, &req.Options)
 	if l.url, fail = addressOf(l.p, ep.base, endpoint); fail != nil {
 		return l, fail
 	}
@@ -65,7 +65,7 @@ func (e *Engine) leg(req *Request, i int) (*leg, *Error) {
 			l.cacheKey = CustomCacheKey(cacheScope, req.Options.CacheKey)
 		} else {
 			// The operator's keys are all one; a key that the step brings tells accounts apart.
-			l.cacheKey = CacheKey(cacheScope, step.Provider, step.Endpoint, step.Model, step.header(reachOf(l.p).headerName()), step.Query)
+			l.cacheKey = CacheKey(cacheScope, step.Provider, step.Endpoint, step.Model, step.header(reachOf(l.p).at(step.Endpoint).headerName()), step.Query)
 		}
 	}
 	return l, nil
@@ -471,7 +471,7 @@ func (e *Engine) header(l *leg, key Key) http.Header {
 	h := make(http.Header, 4+len(l.step.Headers))
 	h["Content-Type"] = []string{"application/json"}
 	h["User-Agent"] = []string{"batchwright"}
-	reachOf(l.p).authorize(func(name, value string) { h[http.CanonicalHeaderKey(name)] = []string{value} }, key.Value)
+	reachOf(l.p).at(l.step.Endpoint).authorize(func(name, value string) { h[http.CanonicalHeaderKey(name)] = []string{value} }, key.Value)
 	if p, ok := l.p.(headed); ok {
 		for name, value := range p.headers() {
 			h[http.CanonicalHeaderKey(name)] = []string{value}
