@@ -1,0 +1,88 @@
+package server
+
+import (
+	"encoding/json"
+	"math"
+	"net/http"
+	"strconv"
+	"time"
+)
+
+// The codes of Cloudflare's envelope that this server answers with. Where a failure has no documented code, code 7000,
+// which the management API uses for what doesn't validate, stands in.
+const (
+	codeNoGateway  = 2001 // the gateway is unknown, or no credential is there for the provider
+	codeRate       = 2003 // the gateway's rate limit
+	codeNoAnswer   = 2005 // no answer from any step
+	codeNoRoute    = 2008 // the provider or the model can't be routed to
+	codeToken      = 2009 // the gateway's token is missing or wrong
+	codeGuardedIn  = 2016 // guardrails blocked the request
+	codeGuardedOut = 2017 // guardrails blocked the answer
+	codeNoModel    = 2019 // not a chat completion, usually because the provider/ prefix is missing
+	codeBlockedIn  = 2029 // data loss prevention blocked the request
+	codeBlockedOut = 2030 // data loss prevention blocked the answer
+	codeInvalid    = 7000 // what doesn't validate
+)
+
+// fault is a failure of the gateway itself. Its message holds no secrets, prompts or answers.
+type fault struct {
+	status     int
+	code       int
+	message    string
+	retryAfter time.Duration // 0: the answer doesn't say
+}
+
+func invalid(message string) *fault {
+	return &fault{status: http.StatusBadRequest, code: codeInvalid, message: message}
+}
+
+func noRoute(message string) *fault {
+	return &fault{status: http.StatusBadRequest, code: codeNoRoute, message: message}
+}
+
+// envelope is the form of gateway.ai.cloudflare.com as captured in October 2026, with all nine keys and the singular
+// "error".
+type envelope struct {
+	Success      bool            `json:"success"`
+	Result       []struct{}      `json:"result"`
+	Messages     []struct{}      `json:"messages"`
+	Error        []envelopeError `json:"error"`
+	Name         string          `json:"name"`
+	HTTPCode     int             `json:"httpCode"`
+	InternalCode int             `json:"internalCode"`
+	Message      string          `json:"message"`
+	Description  string          `json:"description"`
+}
+
+type envelopeError struct {
+	Code    int    `json:"code"`
+	Message string `json:"message"`
+}
+
+func (f *fault) body() []byte {
+	b, _ := json.Marshal(envelope{ // only strings and numbers: it always encodes
+		Result: []struct{}{}, Messages: []struct{}{}, Error: []envelopeError{{f.code, f.message}},
+		Name: "AiGatewayError", HTTPCode: f.status, InternalCode: f.code, Message: f.message, Description: f.message,
+	})
+	return b
+}
+
+// write answers with the envelope and returns its body. Retry-After is an extension of ours.
+func (f *fault) write(w http.ResponseWriter) []byte {
+	body := f.body()
+	h := w.Header()
+	h["Content-Type"] = contentJSON
+	h["Content-Length"] = []string{strconv.Itoa(len(body))}
+	if f.retryAfter > 0 {
+		h["Retry-After"] = []string{strconv.FormatInt(int64(math.Ceil(f.retryAfter.Seconds())), 10)}
+	}
+	w.WriteHeader(f.status)
+	_, _ = w.Write(body) // the client may be gone
+	return body
+}
+
+var (
+	contentJSON = []string{"application/json"}
+	statusHit   = []string{"HIT"}
+	statusMiss  = []string{"MISS"}
+)
