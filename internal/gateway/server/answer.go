@@ -11,33 +11,33 @@ import (
 // The codes of Cloudflare's envelope that this server answers with. Where a failure has no documented code, code 7000,
 // which the management API uses for what doesn't validate, stands in.
 const (
-	codeNoGateway  = 2001 // the gateway is unknown, or no credential is there for the provider
-	codeRate       = 2003 // the gateway's rate limit
-	codeNoAnswer   = 2005 // no answer from any step
-	codeNoRoute    = 2008 // the provider or the model can't be routed to
-	codeToken      = 2009 // the gateway's token is missing or wrong
-	codeGuardedIn  = 2016 // guardrails blocked the request
-	codeGuardedOut = 2017 // guardrails blocked the answer
-	codeNoModel    = 2019 // not a chat completion, usually because the provider/ prefix is missing
-	codeBlockedIn  = 2029 // data loss prevention blocked the request
-	codeBlockedOut = 2030 // data loss prevention blocked the answer
-	codeInvalid    = 7000 // what doesn't validate
+	aigNoGateway  = 2001 // the gateway is unknown, or no credential is there for the provider
+	aigRate       = 2003 // the gateway's rate limit
+	aigNoAnswer   = 2005 // no answer from any step
+	aigNoRoute    = 2008 // the provider or the model can't be routed to
+	aigToken      = 2009 // the gateway's token is missing or wrong
+	aigGuardedIn  = 2016 // guardrails blocked the request
+	aigGuardedOut = 2017 // guardrails blocked the answer
+	aigNoModel    = 2019 // not a chat completion, usually because the provider/ prefix is missing
+	aigBlockedIn  = 2029 // data loss prevention blocked the request
+	aigBlockedOut = 2030 // data loss prevention blocked the answer
+	aigInvalid    = 7000 // what doesn't validate
 )
 
-// fault is a failure of the gateway itself. Its message holds no secrets, prompts or answers.
-type fault struct {
+// refusal is a failure of the gateway itself. Its message holds no secrets, prompts or answers.
+type refusal struct {
 	status     int
 	code       int
 	message    string
 	retryAfter time.Duration // 0: the answer doesn't say
 }
 
-func invalid(message string) *fault {
-	return &fault{status: http.StatusBadRequest, code: codeInvalid, message: message}
+func badRequest(message string) *refusal {
+	return &refusal{status: http.StatusBadRequest, code: aigInvalid, message: message}
 }
 
-func noRoute(message string) *fault {
-	return &fault{status: http.StatusBadRequest, code: codeNoRoute, message: message}
+func unroutable(message string) *refusal {
+	return &refusal{status: http.StatusBadRequest, code: aigNoRoute, message: message}
 }
 
 // envelope is the form of gateway.ai.cloudflare.com as captured in October 2026, with all nine keys and the singular
@@ -59,7 +59,7 @@ type envelopeError struct {
 	Message string `json:"message"`
 }
 
-func (f *fault) body() []byte {
+func (f *refusal) body() []byte {
 	b, _ := json.Marshal(envelope{ // only strings and numbers: it always encodes
 		Result: []struct{}{}, Messages: []struct{}{}, Error: []envelopeError{{f.code, f.message}},
 		Name: "AiGatewayError", HTTPCode: f.status, InternalCode: f.code, Message: f.message, Description: f.message,
@@ -68,7 +68,7 @@ func (f *fault) body() []byte {
 }
 
 // write answers with the envelope and returns its body. Retry-After is an extension of ours.
-func (f *fault) write(w http.ResponseWriter) []byte {
+func (f *refusal) write(w http.ResponseWriter) []byte {
 	body := f.body()
 	h := w.Header()
 	h["Content-Type"] = contentJSON

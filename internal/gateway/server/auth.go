@@ -25,8 +25,8 @@ var slots = []string{"Authorization", "X-Api-Key", "X-Goog-Api-Key", "Api-Key", 
 // enter finds the gateway and authenticates the caller, as Cloudflare documents it: with authentication on, a token that
 // is missing or invalid is 401 with code 2009; with it off nobody is refused. A gateway that is unknown is 400 with code
 // 2001, except the one called "default", which its first authenticated request creates.
-func (c *call) enter(name string) *fault {
-	unknown := &fault{status: http.StatusBadRequest, code: codeNoGateway, message: "please configure AI Gateway: the account has no gateway of this name"}
+func (c *passage) enter(name string) *refusal {
+	unknown := &refusal{status: http.StatusBadRequest, code: aigNoGateway, message: "please configure AI Gateway: the account has no gateway of this name"}
 	if !identifier(c.account) || !identifier(name) {
 		return unknown
 	}
@@ -42,7 +42,7 @@ func (c *call) enter(name string) *fault {
 		return c.unavailable(err)
 	}
 	if !c.caller.authenticated && (missing || v.auth) {
-		return &fault{status: http.StatusUnauthorized, code: codeToken, message: "unauthorized: the gateway's token is missing or wrong"}
+		return &refusal{status: http.StatusUnauthorized, code: aigToken, message: "unauthorized: the gateway's token is missing or wrong"}
 	}
 	if missing {
 		if v, err = c.s.directory.create(c.ctx, c.account); err != nil {
@@ -53,16 +53,16 @@ func (c *call) enter(name string) *fault {
 	return nil
 }
 
-func (c *call) unavailable(err error) *fault {
+func (c *passage) unavailable(err error) *refusal {
 	if c.ctx.Err() == nil {
 		c.s.o.Log.ErrorContext(c.ctx, "gateway's configuration can't be read", "account", c.account, "error", err)
 	}
-	return &fault{status: http.StatusServiceUnavailable, code: codeInvalid, message: "the gateway's configuration can't be read at the moment", retryAfter: time.Second}
+	return &refusal{status: http.StatusServiceUnavailable, code: aigInvalid, message: "the gateway's configuration can't be read at the moment", retryAfter: time.Second}
 }
 
 // authenticate looks for a token in cf-aig-authorization, and where that isn't sent, in the provider's slot. The error is
 // the store's.
-func (c *call) authenticate() error {
+func (c *passage) authenticate() error {
 	if v := c.r.Header[hdrToken]; len(v) > 0 && strings.TrimSpace(v[0]) != "" {
 		token := bare(v[0])
 		ok, err := c.mayRun(token)
@@ -89,7 +89,7 @@ func (c *call) authenticate() error {
 }
 
 // mayRun reports whether a token may send requests through the account's gateways.
-func (c *call) mayRun(token string) (bool, error) {
+func (c *passage) mayRun(token string) (bool, error) {
 	if token == "" || len(token) > 512 {
 		return false, nil
 	}
@@ -133,7 +133,7 @@ func identifier(s string) bool {
 
 // prepare finds where a step goes and under which credential: the key on the request, else the key stored at the
 // gateway, else the operator's. There is no billing of ours behind that: without a key it is 400.
-func (c *call) prepare(st *step) (f *fault) {
+func (c *passage) prepare(st *step) (f *refusal) {
 	if st.target, f = c.s.target(c.view, st.provider, st.endpoint, st.caller); f != nil {
 		return f
 	}
@@ -204,7 +204,7 @@ func (st *step) hasKey() bool {
 }
 
 // addKey takes the stored key of the alias that the request names, or the provider's default one.
-func (c *call) addKey(st *step) *fault {
+func (c *passage) addKey(st *step) *refusal {
 	alias := cmp.Or(st.opts.alias, defaultAlias)
 	key, ok := c.view.keys[providerAlias{st.provider, alias}]
 	if !ok && alias == defaultAlias {
@@ -233,12 +233,12 @@ func (c *call) addKey(st *step) *fault {
 
 const defaultAlias = "default"
 
-func noCredential(message string) *fault {
-	return &fault{status: http.StatusBadRequest, code: codeNoGateway, message: message}
+func noCredential(message string) *refusal {
+	return &refusal{status: http.StatusBadRequest, code: aigNoGateway, message: message}
 }
 
 // limitKey takes one request of a stored key's own limit.
-func (c *call) limitKey(k *storedKey) *fault {
+func (c *passage) limitKey(k *storedKey) *refusal {
 	if k.limit <= 0 || k.period <= 0 || c.s.o.Windows == nil {
 		return nil
 	}
@@ -247,7 +247,7 @@ func (c *call) limitKey(k *storedKey) *fault {
 
 // window takes one request in a window. When the windows can't be asked, requests pass: a Redis that is down must not
 // take the gateway with it.
-func (c *call) window(name string, limit int64, interval time.Duration, sliding bool, message string) *fault {
+func (c *passage) window(name string, limit int64, interval time.Duration, sliding bool, message string) *refusal {
 	ok, wait, err := c.s.o.Windows.Allow(c.ctx, name, limit, interval, sliding)
 	if err != nil {
 		if !errors.Is(err, context.Canceled) {
@@ -258,7 +258,7 @@ func (c *call) window(name string, limit int64, interval time.Duration, sliding 
 	if ok {
 		return nil
 	}
-	return &fault{status: http.StatusTooManyRequests, code: codeRate, message: message, retryAfter: max(wait, time.Millisecond)}
+	return &refusal{status: http.StatusTooManyRequests, code: aigRate, message: message, retryAfter: max(wait, time.Millisecond)}
 }
 
 // modelOf finds the model that a native request asks for: in the path where the provider names it there, else in the

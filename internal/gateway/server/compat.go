@@ -14,14 +14,14 @@ const compatSlug = "compat"
 var prefixes = map[string]string{"perplexity": "perplexity-ai", "xai": "grok", "google": "google-ai-studio"}
 
 // compat makes the steps of a request to the unified endpoint.
-func (c *call) compat(endpoint string, body []byte) *fault {
+func (c *passage) compat(endpoint string, body []byte) *refusal {
 	path, _, _ := strings.Cut(endpoint, "?")
 	path = strings.TrimPrefix(strings.Trim(path, "/"), "v1/")
 	switch {
 	case path == "models" && c.r.Method == http.MethodGet:
 		return nil // answered by models
 	case c.r.Method != http.MethodPost || path != "chat/completions":
-		return noRoute("the unified endpoint takes POST chat/completions and GET models")
+		return unroutable("the unified endpoint takes POST chat/completions and GET models")
 	}
 	c.steps = []step{{provider: compatSlug, endpoint: endpoint, method: http.MethodPost, body: body, caller: c.r.Header, opts: c.opts}}
 	if name, ok := strings.CutPrefix(memberText(body, "model"), dynamicPrefix); ok {
@@ -33,7 +33,7 @@ func (c *call) compat(endpoint string, body []byte) *fault {
 // compatStep turns a step of the pseudo-provider into one of the provider that its model names. The prefix is cut out of
 // the body, which is otherwise passed on as it came, to the provider's own endpoint for OpenAI's chat form: so streams
 // and tools are the provider's, byte for byte.
-func (c *call) compatStep(s *step) *fault {
+func (c *passage) compatStep(s *step) *refusal {
 	at, ok := member(s.body, "model")
 	model := ""
 	if ok {
@@ -44,7 +44,7 @@ func (c *call) compatStep(s *step) *fault {
 		slug, rest, found = "workers-ai", model, true
 	}
 	if !found || slug == "" || rest == "" {
-		return &fault{status: http.StatusBadRequest, code: codeNoModel, message: "the model must be named provider/model"}
+		return &refusal{status: http.StatusBadRequest, code: aigNoModel, message: "the model must be named provider/model"}
 	}
 	if to, ok := prefixes[slug]; ok {
 		slug = to
@@ -73,23 +73,23 @@ func (s *step) aim(slug, chat, model string, at span) {
 }
 
 // chatEndpoint is where a provider takes OpenAI's chat form.
-func (c *call) chatEndpoint(slug string) (string, *fault) {
+func (c *passage) chatEndpoint(slug string) (string, *refusal) {
 	if _, ok := c.view.custom[slug]; ok {
 		return compatibleChat, nil
 	}
 	u := c.s.reach[slug]
 	switch {
 	case u == nil:
-		return "", noRoute("the provider " + printable(slug) + " is unknown to this gateway")
+		return "", unroutable("the provider " + printable(slug) + " is unknown to this gateway")
 	case u.chat == "":
-		return "", noRoute("the provider " + slug + " has no endpoint for OpenAI's chat form that this gateway can pass on to; use its native path")
+		return "", unroutable("the provider " + slug + " has no endpoint for OpenAI's chat form that this gateway can pass on to; use its native path")
 	}
 	return u.chat, nil
 }
 
 // models lists what the unified endpoint can be asked for, in the form of OpenAI's list: the models of the price table
 // whose providers have a key here or take the caller's, and the deployed routes.
-func (c *call) models() []byte {
+func (c *passage) models() []byte {
 	ids := map[string]int64{}
 	if c.s.o.Prices != nil {
 		for p := range c.s.o.Prices.All() {

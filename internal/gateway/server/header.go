@@ -71,7 +71,7 @@ func (o *options) ttl() time.Duration {
 
 // with returns o with what the headers say on top. Cloudflare is silent on values out of range, so they are refused
 // with the header named: a caller who asks for 9 attempts must not believe to have them.
-func (o options) with(h http.Header) (options, *fault) {
+func (o options) with(h http.Header) (options, *refusal) {
 	if !speaks(h) {
 		return o, nil // the usual case
 	}
@@ -128,24 +128,24 @@ func speaks(h http.Header) bool {
 }
 
 // withConfig returns o with a step's own configuration on top, which is the most specific.
-func (o options) withConfig(c *gateway.StepConfig) (options, *fault) {
+func (o options) withConfig(c *gateway.StepConfig) (options, *refusal) {
 	if c == nil {
 		return o, nil
 	}
 	switch {
 	case c.RequestTimeoutMS < 0 || time.Duration(c.RequestTimeoutMS)*time.Millisecond > maxTimeout:
-		return o, invalid("config.requestTimeout must be in milliseconds, at most a day")
+		return o, badRequest("config.requestTimeout must be in milliseconds, at most a day")
 	case c.MaxAttempts < 0 || c.MaxAttempts > maxAttempts:
-		return o, invalid("config.maxAttempts must be from 1 to 5")
+		return o, badRequest("config.maxAttempts must be from 1 to 5")
 	case c.RetryDelayMS < 0 || time.Duration(c.RetryDelayMS)*time.Millisecond > maxDelay:
-		return o, invalid("config.retryDelay must be from 0 to 5000 milliseconds")
+		return o, badRequest("config.retryDelay must be from 0 to 5000 milliseconds")
 	}
 	switch c.Backoff {
 	case "":
 	case "constant", "linear", "exponential":
 		o.backoff = c.Backoff
 	default:
-		return o, invalid("config.backoff must be constant, linear or exponential")
+		return o, badRequest("config.backoff must be constant, linear or exponential")
 	}
 	if c.RequestTimeoutMS > 0 {
 		o.timeout = time.Duration(c.RequestTimeoutMS) * time.Millisecond
@@ -162,7 +162,7 @@ func (o options) withConfig(c *gateway.StepConfig) (options, *fault) {
 // headerReader keeps the first fault.
 type headerReader struct {
 	h     http.Header
-	fault *fault
+	fault *refusal
 }
 
 func (r *headerReader) get(name string) (string, bool) {
@@ -176,7 +176,7 @@ func (r *headerReader) get(name string) (string, bool) {
 
 func (r *headerReader) bad(name, want string) {
 	if r.fault == nil {
-		r.fault = invalid("the header " + strings.ToLower(name) + " must be " + want)
+		r.fault = badRequest("the header " + strings.ToLower(name) + " must be " + want)
 	}
 }
 

@@ -52,7 +52,7 @@ type journal struct {
 	bytes   atomic.Int64
 	dropped atomic.Int64
 	done    sync.WaitGroup
-	full    map[[2]string]bool  // gateways whose log holds all it may; the writer's own
+	full    map[[2]string]bool // gateways whose log holds all it may; the writer's own
 }
 
 func newJournal(db *store.DB, prices *pricing.Table, log *slog.Logger) *journal {
@@ -240,7 +240,7 @@ func plain(body []byte, coding string) []byte {
 
 // finish hands a request that was answered to the log. header and status are the answer's; whole is false when it broke
 // off on the way.
-func (c *call) finish(st *step, at, status int, header http.Header, k *capture, whole bool) {
+func (c *passage) finish(st *step, at, status int, header http.Header, k *capture, whole bool) {
 	if !st.opts.collect {
 		return
 	}
@@ -259,7 +259,7 @@ func (c *call) finish(st *step, at, status int, header http.Header, k *capture, 
 }
 
 // finishFault logs a request that the gateway itself refused.
-func (c *call) finishFault(f *fault, body []byte) {
+func (c *passage) finishFault(f *refusal, body []byte) {
 	st := c.failed
 	if st == nil && len(c.steps) > 0 {
 		st = &c.steps[0]
@@ -276,13 +276,13 @@ func (c *call) finishFault(f *fault, body []byte) {
 }
 
 // gone logs a request whose caller went away before anything was answered. Its status is nginx's for that.
-func (c *call) gone() {
+func (c *passage) gone() {
 	if st := c.failed; st != nil && st.opts.collect {
 		c.s.journal.put(c.record(st, c.at, 499))
 	}
 }
 
-func (c *call) record(st *step, at, status int) *record {
+func (c *passage) record(st *step, at, status int) *record {
 	path, _, _ := strings.Cut(st.endpoint, "?") // a query may hold a key
 	r := &record{GatewayLog: store.GatewayLog{
 		ID: c.uuid, Account: c.view.account, Gateway: c.view.id, CreatedAt: c.start,

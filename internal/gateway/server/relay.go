@@ -51,7 +51,7 @@ func (k *capture) add(p []byte) {
 }
 
 // relay passes a provider's answer on: its status and its body as they are, flushed as they come. It closes a.
-func (c *call) relay(st *step, at int, a *answer) {
+func (c *passage) relay(st *step, at int, a *upstreamAnswer) {
 	defer a.close()
 	h := c.w.Header()
 	inbound(h, a.Header)
@@ -90,7 +90,7 @@ func (c *call) relay(st *step, at int, a *answer) {
 var errUpstreamBroke = errors.New("gateway server: the provider's answer broke off")
 
 // passWhole passes an answer on whose small length was announced.
-func (c *call) passWhole(a *answer, k *capture) error {
+func (c *passage) passWhole(a *upstreamAnswer, k *capture) error {
 	body := make([]byte, a.ContentLength)
 	if _, err := io.ReadFull(a.Body, body); err != nil {
 		c.w.Header().Del("Content-Length")
@@ -104,7 +104,7 @@ func (c *call) passWhole(a *answer, k *capture) error {
 }
 
 // pass passes an answer on as it comes. Where its length isn't announced each piece is flushed.
-func (c *call) pass(a *answer, k *capture) error {
+func (c *passage) pass(a *upstreamAnswer, k *capture) error {
 	flush := func() {}
 	if a.ContentLength < 0 || k.events {
 		f, ok := c.w.(http.Flusher)
@@ -151,7 +151,7 @@ func isEventStream(h http.Header) bool {
 }
 
 // giveWhole answers with a body that is all there.
-func (c *call) giveWhole(status int, body []byte) {
+func (c *passage) giveWhole(status int, body []byte) {
 	c.w.Header()["Content-Length"] = []string{strconv.Itoa(len(body))}
 	c.w.WriteHeader(status)
 	if c.r.Method != http.MethodHead {

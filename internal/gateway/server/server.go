@@ -111,12 +111,12 @@ func (s *Server) serve(w http.ResponseWriter, r *http.Request) {
 		w.Header()["Content-Type"] = contentJSON
 		_, _ = w.Write([]byte(`{"status":"ok"}`))
 	default:
-		(&fault{status: http.StatusNotFound, code: codeInvalid, message: "the path must be /v1/ACCOUNT/GATEWAY/..."}).write(w)
+		(&refusal{status: http.StatusNotFound, code: aigInvalid, message: "the path must be /v1/ACCOUNT/GATEWAY/..."}).write(w)
 	}
 }
 
-// call is one request on its way. It belongs to one goroutine.
-type call struct {
+// passage is one request on its way. It belongs to one goroutine.
+type passage struct {
 	s       *Server
 	w       http.ResponseWriter
 	r       *http.Request
@@ -130,12 +130,12 @@ type call struct {
 	body    []byte
 	kind    string // of surface, for the log: universal, compat or native
 
-	opts  options // of the whole request
-	steps []step
-	route *routed
-	at    int   // index of the step under way
-	kept  *kept // the last failed answer
-	fault *fault
+	opts   options // of the whole request
+	steps  []step
+	route  *routed
+	at     int   // index of the step under way
+	kept   *kept // the last failed answer
+	fault  *refusal
 	failed *step // that failed last
 	dlp    findings
 }
@@ -145,7 +145,7 @@ func (s *Server) serveGateway(w http.ResponseWriter, r *http.Request, rest strin
 	account, rest, _ := strings.Cut(rest, "/")
 	name, rest, _ := strings.Cut(rest, "/")
 	slug, endpoint, _ := strings.Cut(rest, "/")
-	c := &call{s: s, w: w, r: r, ctx: r.Context(), start: time.Now(), account: account}
+	c := &passage{s: s, w: w, r: r, ctx: r.Context(), start: time.Now(), account: account}
 	c.uuid = newID()
 	c.id = c.uuid.String()
 	if f := c.enter(name); f != nil {
@@ -155,7 +155,7 @@ func (s *Server) serveGateway(w http.ResponseWriter, r *http.Request, rest strin
 	if r.URL.RawQuery != "" {
 		endpoint += "?" + r.URL.RawQuery
 	}
-	var f *fault
+	var f *refusal
 	if c.opts, f = c.view.defaults.with(r.Header); f != nil {
 		c.refuseEarly(f)
 		return
@@ -170,7 +170,7 @@ func (s *Server) serveGateway(w http.ResponseWriter, r *http.Request, rest strin
 	}
 	switch {
 	case slug == "" && r.Method != http.MethodPost:
-		f = &fault{status: http.StatusMethodNotAllowed, code: codeInvalid, message: "the Universal Endpoint takes POST"}
+		f = &refusal{status: http.StatusMethodNotAllowed, code: aigInvalid, message: "the Universal Endpoint takes POST"}
 	case slug == "":
 		c.kind, f = "universal", c.universal(c.body)
 	case slug == compatSlug:
@@ -194,7 +194,7 @@ func (s *Server) serveGateway(w http.ResponseWriter, r *http.Request, rest strin
 
 // limit takes one of the gateway's requests. Cloudflare doesn't say whether the limiter comes before the cache: here it
 // does, so that a limit is a limit on requests, whatever they cost.
-func (c *call) limit() *fault {
+func (c *passage) limit() *refusal {
 	v := c.view
 	if v.limit <= 0 || v.interval <= 0 || c.s.o.Windows == nil {
 		return nil
@@ -203,9 +203,9 @@ func (c *call) limit() *fault {
 }
 
 // readBody reads the request's body: a chain needs it more than once.
-func (c *call) readBody() ([]byte, *fault) {
+func (c *passage) readBody() ([]byte, *refusal) {
 	n := c.r.ContentLength
-	tooLarge := &fault{status: http.StatusRequestEntityTooLarge, code: codeInvalid, message: "the request's body is larger than this gateway takes"}
+	tooLarge := &refusal{status: http.StatusRequestEntityTooLarge, code: aigInvalid, message: "the request's body is larger than this gateway takes"}
 	switch {
 	case n == 0 || c.r.Body == nil:
 		return nil, nil
@@ -225,7 +225,7 @@ func (c *call) readBody() ([]byte, *fault) {
 	}
 	switch {
 	case err != nil:
-		return nil, invalid("the request's body ended early")
+		return nil, badRequest("the request's body ended early")
 	case int64(len(body)) > c.s.o.MaxBody:
 		return nil, tooLarge
 	}
@@ -233,7 +233,7 @@ func (c *call) readBody() ([]byte, *fault) {
 }
 
 // refuseEarly answers before any step was chosen; nothing is logged of what never reached a gateway.
-func (c *call) refuseEarly(f *fault) {
+func (c *passage) refuseEarly(f *refusal) {
 	c.decorate(c.w.Header(), 0)
 	c.w.Header()["Cf-Aig-Cache-Status"] = statusMiss
 	body := f.write(c.w)
@@ -243,7 +243,7 @@ func (c *call) refuseEarly(f *fault) {
 }
 
 // refuse answers with the gateway's own failure after the steps were tried.
-func (c *call) refuse(f *fault) {
+func (c *passage) refuse(f *refusal) {
 	at := max(min(c.at, len(c.steps))-1, 0)
 	c.decorate(c.w.Header(), at)
 	c.w.Header()["Cf-Aig-Cache-Status"] = statusMiss

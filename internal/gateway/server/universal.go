@@ -23,9 +23,9 @@ type universalStep struct {
 // parseUniversal reads the body of the Universal Endpoint: an array of steps. Over plain HTTP Cloudflare's binding sends
 // arrays only; a single step is taken as an array of one, as its WebSocket does, and {"providers":[...]}, which tutorials
 // tell of and Cloudflare doesn't, with a warning for the answer.
-func parseUniversal(body []byte) (steps []universalStep, warning string, f *fault) {
+func parseUniversal(body []byte) (steps []universalStep, warning string, f *refusal) {
 	if !json.Valid(body) {
-		return nil, "", invalid("the body is not JSON")
+		return nil, "", badRequest("the body is not JSON")
 	}
 	list := span{blanks(body, 0), len(body)}
 	if body[list.start] == '{' {
@@ -49,15 +49,15 @@ func parseUniversal(body []byte) (steps []universalStep, warning string, f *faul
 	case f != nil:
 		return nil, "", f
 	case !isArray || len(steps) == 0:
-		return nil, "", invalid("the body must be an array of at least one step")
+		return nil, "", badRequest("the body must be an array of at least one step")
 	case len(steps) > maxSteps:
-		return nil, "", invalid("the chain has more than 64 steps")
+		return nil, "", badRequest("the chain has more than 64 steps")
 	}
 	return steps, warning, nil
 }
 
 // parseStep reads one step of valid JSON.
-func parseStep(raw []byte) (s universalStep, f *fault) {
+func parseStep(raw []byte) (s universalStep, f *refusal) {
 	s.header = make(http.Header, 4)
 	var legacy string
 	isObject := members(raw, func(key []byte, at span) bool {
@@ -77,7 +77,7 @@ func parseStep(raw []byte) (s universalStep, f *fault) {
 			if v[0] == '{' {
 				s.config = new(gateway.StepConfig)
 				if json.Unmarshal(v, s.config) != nil {
-					f = invalid("a step's config holds a value of the wrong type")
+					f = badRequest("a step's config holds a value of the wrong type")
 				}
 			}
 		}
@@ -87,13 +87,13 @@ func parseStep(raw []byte) (s universalStep, f *fault) {
 	case f != nil:
 		return s, f
 	case !isObject:
-		return s, invalid("a step must be an object")
+		return s, badRequest("a step must be an object")
 	case s.provider == "" || s.query == nil:
-		return s, invalid("a step needs a provider, an endpoint and a query")
+		return s, badRequest("a step needs a provider, an endpoint and a query")
 	}
 	if s.header["Authorization"] == nil && legacy != "" {
 		if !headerValue(legacy) {
-			return s, invalid("a step's authorization can't be a header's value")
+			return s, badRequest("a step's authorization can't be a header's value")
 		}
 		s.header["Authorization"] = []string{legacy}
 	}
@@ -105,7 +105,7 @@ func parseStep(raw []byte) (s universalStep, f *fault) {
 
 // stepHeaders reads a step's headers. Cloudflare's binding writes numbers and booleans as strings, and objects as
 // strings of JSON; a null is left out.
-func stepHeaders(h http.Header, raw []byte) (f *fault) {
+func stepHeaders(h http.Header, raw []byte) (f *refusal) {
 	if raw[0] == 'n' {
 		return nil
 	}
@@ -122,14 +122,14 @@ func stepHeaders(h http.Header, raw []byte) (f *fault) {
 		}
 		name := textOf(append(append([]byte{'"'}, key...), '"'))
 		if value = strings.TrimSpace(value); !headerName(name) || !headerValue(value) {
-			f = invalid("a step's header has a name or a value that no header can have")
+			f = badRequest("a step's header has a name or a value that no header can have")
 			return false
 		}
 		h[http.CanonicalHeaderKey(name)] = []string{value}
 		return true
 	})
 	if !isObject {
-		return invalid("a step's headers must be an object")
+		return badRequest("a step's headers must be an object")
 	}
 	return f
 }
@@ -155,7 +155,7 @@ func headerValue(s string) bool {
 }
 
 // universal makes the steps of a request to the Universal Endpoint.
-func (c *call) universal(body []byte) *fault {
+func (c *passage) universal(body []byte) *refusal {
 	parsed, warning, f := parseUniversal(body)
 	if f != nil {
 		return f

@@ -100,7 +100,9 @@ type badUpstream struct {
 	err  error
 }
 
-func (e *badUpstream) Error() string { return "gateway server: upstream " + e.slug + ": " + e.err.Error() }
+func (e *badUpstream) Error() string {
+	return "gateway server: upstream " + e.slug + ": " + e.err.Error()
+}
 func (e *badUpstream) Unwrap() error { return e.err }
 
 // target is where a step goes.
@@ -113,13 +115,13 @@ type target struct {
 }
 
 // target finds where the endpoint of a provider is. Neither the endpoint nor the names in it can lead to another host.
-func (s *Server) target(v *view, slug, endpoint string, header http.Header) (target, *fault) {
+func (s *Server) target(v *view, slug, endpoint string, header http.Header) (target, *refusal) {
 	if base, ok := v.custom[slug]; ok {
 		return joined(target{header: "Authorization", prefix: bearer, free: true, chat: compatibleChat}, base, endpoint)
 	}
 	u := s.reach[slug]
 	if u == nil {
-		return target{}, noRoute("the provider " + printable(slug) + " is unknown to this gateway")
+		return target{}, unroutable("the provider " + printable(slug) + " is unknown to this gateway")
 	}
 	t := target{header: u.header, prefix: u.prefix, chat: u.chat, free: strings.HasPrefix(slug, "custom-") || slug == "openai-compatible"}
 	switch slug {
@@ -138,7 +140,7 @@ func (s *Server) target(v *view, slug, endpoint string, header http.Header) (tar
 	}
 	if u.args == nil {
 		if u.base == nil {
-			return target{}, noRoute("the address of the provider " + slug + " is not set")
+			return target{}, unroutable("the address of the provider " + slug + " is not set")
 		}
 		return joined(t, u.base, endpoint)
 	}
@@ -146,22 +148,22 @@ func (s *Server) target(v *view, slug, endpoint string, header http.Header) (tar
 }
 
 // joined sets the target's URL.
-func joined(t target, base *url.URL, endpoint string) (target, *fault) {
+func joined(t target, base *url.URL, endpoint string) (target, *refusal) {
 	u, err := gateway.Join(base, endpoint)
 	if err != nil {
-		return target{}, invalid("the path below the provider is not a plain path with an optional query")
+		return target{}, badRequest("the path below the provider is not a plain path with an optional query")
 	}
 	t.url = u
 	return t, nil
 }
 
 // fill takes the names from the front of the endpoint and joins the rest.
-func (u *reachable) fill(t target, endpoint string, known ...string) (target, *fault) {
+func (u *reachable) fill(t target, endpoint string, known ...string) (target, *refusal) {
 	root, path := u.root, u.path
 	for _, name := range u.args {
 		value, rest, _ := strings.Cut(strings.TrimLeft(endpoint, "/"), "/")
 		if !hostPart(value) && (name != "deployment" || !pathPart(value)) {
-			return target{}, invalid("the path must name the " + strings.Join(u.args, " and the ") + " first")
+			return target{}, badRequest("the path must name the " + strings.Join(u.args, " and the ") + " first")
 		}
 		endpoint = rest
 		known = append(known, "{"+name+"}", value)
@@ -169,11 +171,11 @@ func (u *reachable) fill(t target, endpoint string, known ...string) (target, *f
 	return u.at(t, root, path, endpoint, known...)
 }
 
-func (u *reachable) at(t target, root, path, endpoint string, known ...string) (target, *fault) {
+func (u *reachable) at(t target, root, path, endpoint string, known ...string) (target, *refusal) {
 	r := strings.NewReplacer(known...)
 	base, err := gateway.ParseBase(r.Replace(root))
 	if err != nil {
-		return target{}, invalid("the path doesn't lead to an address of the provider")
+		return target{}, badRequest("the path doesn't lead to an address of the provider")
 	}
 	if path != "" {
 		base = base.JoinPath(r.Replace(path))
@@ -182,7 +184,7 @@ func (u *reachable) at(t target, root, path, endpoint string, known ...string) (
 }
 
 // workersAI is reached under the account of the request's path. Below v1/ is its OpenAI-compatible face, beside run.
-func (u *reachable) workersAI(t target, account, endpoint string) (target, *fault) {
+func (u *reachable) workersAI(t target, account, endpoint string) (target, *refusal) {
 	root := u.root
 	endpoint = strings.TrimLeft(endpoint, "/")
 	if strings.HasPrefix(endpoint, "v1/") {
@@ -194,11 +196,11 @@ func (u *reachable) workersAI(t target, account, endpoint string) (target, *faul
 }
 
 // vertex takes the region from the path, which names it after locations/.
-func (u *reachable) vertex(t target, endpoint string) (target, *fault) {
+func (u *reachable) vertex(t target, endpoint string) (target, *refusal) {
 	_, after, _ := strings.Cut(endpoint, "/locations/")
 	region, _, _ := strings.Cut(after, "/")
 	if !hostPart(region) {
-		return target{}, invalid("the path must hold projects/PROJECT/locations/REGION")
+		return target{}, badRequest("the path must hold projects/PROJECT/locations/REGION")
 	}
 	if region == "global" {
 		region = ""
@@ -210,7 +212,7 @@ func (u *reachable) vertex(t target, endpoint string) (target, *fault) {
 
 // bedrock is two services. The gateway doesn't sign: the caller's own signature for the AWS address passes, and so does
 // an API key of Bedrock's.
-func (u *reachable) bedrock(t target, endpoint string) (target, *fault) {
+func (u *reachable) bedrock(t target, endpoint string) (target, *refusal) {
 	service, _, _ := strings.Cut(strings.TrimLeft(endpoint, "/"), "/")
 	switch service {
 	case "bedrock-runtime":
@@ -218,12 +220,12 @@ func (u *reachable) bedrock(t target, endpoint string) (target, *fault) {
 	case "bedrock-mantle":
 		return u.fill(t, endpoint, "{domain}", "api.aws")
 	}
-	return target{}, invalid("the path must begin with bedrock-runtime/REGION or bedrock-mantle/REGION")
+	return target{}, badRequest("the path must begin with bedrock-runtime/REGION or bedrock-mantle/REGION")
 }
 
 // baseten has a host for each model. Cloudflare doesn't say what is asked for when only the model is named; it is
 // Baseten's documented address for predictions.
-func (u *reachable) baseten(t target, endpoint string) (target, *fault) {
+func (u *reachable) baseten(t target, endpoint string) (target, *refusal) {
 	rest, ok := strings.CutPrefix(strings.TrimLeft(endpoint, "/"), "model/")
 	if !ok || u.replaced {
 		return joined(t, u.base, endpoint)
@@ -237,7 +239,7 @@ func (u *reachable) baseten(t target, endpoint string) (target, *fault) {
 		rest += "?" + query
 	}
 	if !hostPart(id) {
-		return target{}, invalid("the path must name the model after model/")
+		return target{}, badRequest("the path must name the model after model/")
 	}
 	return u.at(t, "https://model-{id}.api.baseten.co", "", rest, "{id}", id)
 }
@@ -246,10 +248,10 @@ func (u *reachable) baseten(t target, endpoint string) (target, *fault) {
 // aren't at the caller's disposal.
 const falTarget = "X-Fal-Target-Url"
 
-func falAt(t target, u *reachable, full string) (target, *fault) {
+func falAt(t target, u *reachable, full string) (target, *refusal) {
 	at, err := gateway.ParseBase(full)
 	if err != nil || at.Scheme != "https" || at.Port() != "" || at.Host != "fal.run" && !strings.HasSuffix(at.Host, ".fal.run") {
-		return target{}, invalid("x-fal-target-url must be an https address of fal.run")
+		return target{}, badRequest("x-fal-target-url must be an https address of fal.run")
 	}
 	if u.replaced { // the operator's stand-in serves all of Fal's hosts
 		return joined(t, u.base, at.RequestURI())

@@ -20,7 +20,7 @@ type step struct {
 	model    string // as asked for, where it is known
 	chat     bool   // OpenAI's chat form at the provider's endpoint for it
 	opts     options
-	fault    *fault // why it can't be sent
+	fault    *refusal // why it can't be sent
 
 	// set by prepare
 	target target
@@ -65,7 +65,7 @@ func (o *options) pause(n int) time.Duration {
 //
 // When all fail, the caller gets the last answer of a provider as it came, or, when none came, the gateway's own: the
 // fault of the last step that couldn't be sent, or 2005. Cloudflare is silent here; both have been seen.
-func (c *call) walk() {
+func (c *passage) walk() {
 	for st, at := c.first(); st != nil; st, at = c.next() {
 		if c.ask(st, at) {
 			return
@@ -81,19 +81,19 @@ func (c *call) walk() {
 	case c.fault != nil:
 		c.refuse(c.fault)
 	default:
-		c.refuse(&fault{status: http.StatusBadRequest, code: codeNoAnswer, message: "no provider gave an answer"})
+		c.refuse(&refusal{status: http.StatusBadRequest, code: aigNoAnswer, message: "no provider gave an answer"})
 	}
 }
 
 // first and next go along a fixed chain, or along a route.
-func (c *call) first() (*step, int) {
+func (c *passage) first() (*step, int) {
 	if c.route != nil {
 		return c.routed(), 0
 	}
 	return &c.steps[0], 0
 }
 
-func (c *call) next() (*step, int) {
+func (c *passage) next() (*step, int) {
 	c.at++
 	switch {
 	case c.ctx.Err() != nil:
@@ -107,7 +107,7 @@ func (c *call) next() (*step, int) {
 }
 
 // ask sends one step, as often as it may, and reports whether the caller was answered, or is gone.
-func (c *call) ask(st *step, at int) bool {
+func (c *passage) ask(st *step, at int) bool {
 	if st.fault == nil {
 		st.fault = c.prepare(st)
 	}
@@ -157,18 +157,20 @@ func (c *call) ask(st *step, at int) bool {
 	}
 }
 
-func (c *call) isLast(at int) bool { return c.route == nil && at == len(c.steps)-1 || c.route != nil && c.route.last() }
+func (c *passage) isLast(at int) bool {
+	return c.route == nil && at == len(c.steps)-1 || c.route != nil && c.route.last()
+}
 
-// answer is a provider's answer on its way. first holds what was read of its body ahead of time.
-type answer struct {
+// upstreamAnswer is a provider's answer on its way. first holds what was read of its body ahead of time.
+type upstreamAnswer struct {
 	*http.Response
 	first  []byte
 	cancel context.CancelCauseFunc
 }
 
-func (a *answer) ok() bool { return a.StatusCode/100 == 2 }
+func (a *upstreamAnswer) ok() bool { return a.StatusCode/100 == 2 }
 
-func (a *answer) close() {
+func (a *upstreamAnswer) close() {
 	if a == nil {
 		return
 	}
@@ -180,8 +182,8 @@ func (a *answer) close() {
 
 // send makes one attempt. The timeout is to the first byte of the body where the body is worth waiting for: when there
 // is something else to do if it doesn't come. An answer that is nil comes with an error.
-func (c *call) send(st *step, timeout time.Duration, more bool) (*answer, error) {
-	ctx, a := c.ctx, &answer{}
+func (c *passage) send(st *step, timeout time.Duration, more bool) (*upstreamAnswer, error) {
+	ctx, a := c.ctx, &upstreamAnswer{}
 	var timer *time.Timer
 	if timeout > 0 {
 		ctx, a.cancel = context.WithCancelCause(ctx)
@@ -228,7 +230,7 @@ func (c *call) send(st *step, timeout time.Duration, more bool) (*answer, error)
 }
 
 // keep reads a failed answer for the case that all fail.
-func (c *call) keep(at int, a *answer) {
+func (c *passage) keep(at int, a *upstreamAnswer) {
 	defer a.close()
 	body, err := io.ReadAll(io.LimitReader(a.Body, maxKept+1))
 	if err == nil && len(body) <= maxKept {
@@ -237,9 +239,9 @@ func (c *call) keep(at int, a *answer) {
 }
 
 // giveKept answers with the last failed answer.
-func (c *call) giveKept() {
+func (c *passage) giveKept() {
 	k := c.kept
-	c.relay(c.failed, k.step, &answer{Response: &http.Response{
+	c.relay(c.failed, k.step, &upstreamAnswer{Response: &http.Response{
 		StatusCode: k.status, Header: k.header, ContentLength: int64(len(k.body)), Body: io.NopCloser(bytes.NewReader(k.body)),
 	}})
 }
@@ -257,7 +259,7 @@ func sleep(ctx context.Context, d time.Duration) bool {
 }
 
 // decorate sets the gateway's headers of an answer.
-func (c *call) decorate(h http.Header, at int) {
+func (c *passage) decorate(h http.Header, at int) {
 	h["Cf-Aig-Step"] = stepNumber(at)
 	id := []string{c.id}
 	h["Cf-Aig-Log-Id"] = id
