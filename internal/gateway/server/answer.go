@@ -21,6 +21,7 @@ const (
 	aigNoModel    = 2019 // not a chat completion, usually because the provider/ prefix is missing
 	aigBlockedIn  = 2029 // data loss prevention blocked the request
 	aigBlockedOut = 2030 // data loss prevention blocked the answer
+	aigScanner    = 7013 // a check can't be made
 	aigInvalid    = 7000 // what doesn't validate
 )
 
@@ -30,6 +31,7 @@ type refusal struct {
 	code       int
 	message    string
 	retryAfter time.Duration // 0: the answer doesn't say
+	final      bool          // no other step may be tried instead
 }
 
 func badRequest(message string) *refusal {

@@ -224,18 +224,21 @@ func (r *record) usage() (gateway.Usage, string) {
 
 // plain undoes gzip, the one coding that is worth reading for the usage.
 func plain(body []byte, coding string) []byte {
-	if !strings.EqualFold(coding, "gzip") {
-		return body
+	if strings.EqualFold(coding, "gzip") {
+		if out, ok := gunzip(body); ok {
+			return out
+		}
 	}
+	return body
+}
+
+func gunzip(body []byte) ([]byte, bool) {
 	z, err := gzip.NewReader(bytes.NewReader(body))
 	if err != nil {
-		return body
+		return nil, false
 	}
-	out, err := io.ReadAll(io.LimitReader(z, maxCapture))
-	if err != nil {
-		return body
-	}
-	return out
+	out, err := io.ReadAll(io.LimitReader(z, maxCapture+1))
+	return out, err == nil && len(out) <= maxCapture
 }
 
 // finish hands a request that was answered to the log. header and status are the answer's; whole is false when it broke

@@ -17,13 +17,3 @@ func (c *passage) routed() *step              { return nil }
 const dynamicPrefix = "dynamic/"
 
 func (c *passage) dynamic(name string) *refusal { return unroutable("no routes yet") }
-
-type guard struct{}
-
-func newGuard(*Settings) *guard      { return &guard{} }
-func (g *guard) checksAnswers() bool { return false }
-
-type findings struct{ action string }
-
-func (c *passage) beforeSend(st *step, at int) (bool, *refusal)                 { return false, nil }
-func (c *passage) relayChecked(st *step, at int, a *upstreamAnswer, k *capture) {}

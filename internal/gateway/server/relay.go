@@ -1,6 +1,7 @@
 package server
 
 import (
+	"bytes"
 	"errors"
 	"io"
 	"net/http"
@@ -55,13 +56,13 @@ func (c *passage) relay(st *step, at int, a *upstreamAnswer) {
 	defer a.close()
 	h := c.w.Header()
 	inbound(h, a.Header)
-	c.decorate(h, at)
+	c.decorate(h, st, at)
 	h["Cf-Aig-Cache-Status"] = statusMiss
 	if c.route != nil {
 		c.route.decorate(h, st)
 	}
-	if h["Content-Type"] == nil {
-		h["Content-Type"] = nil // no guessing
+	if len(h["Content-Type"]) == 0 {
+		h["Content-Type"] = nil // package http must not guess
 	}
 	k := &capture{events: isEventStream(a.Header), speaks: st.speaks()}
 	if c.view.guard.checksAnswers() && a.ok() {
@@ -141,6 +142,17 @@ func (c *passage) pass(a *upstreamAnswer, k *capture) error {
 		}
 	}
 }
+
+// readLimited reads an answer to its end.
+func readLimited(a *upstreamAnswer, limit int64) ([]byte, error) {
+	body, err := io.ReadAll(io.LimitReader(io.MultiReader(bytes.NewReader(a.first), a.Body), limit+1))
+	if err == nil && int64(len(body)) > limit {
+		err = errTooLarge
+	}
+	return body, err
+}
+
+var errTooLarge = errors.New("gateway server: the answer is too large")
 
 func isEventStream(h http.Header) bool {
 	if v := h["Content-Type"]; len(v) > 0 {

@@ -176,7 +176,7 @@ func (s *Server) serveGateway(w http.ResponseWriter, r *http.Request, rest strin
 	case slug == compatSlug:
 		c.kind, f = "compat", c.compat(endpoint, c.body)
 		if f == nil && c.steps == nil {
-			c.decorate(w.Header(), 0)
+			c.decorate(w.Header(), nil, 0)
 			w.Header()["Content-Type"] = contentJSON
 			c.giveWhole(http.StatusOK, c.models())
 			return
@@ -234,7 +234,7 @@ func (c *passage) readBody() ([]byte, *refusal) {
 
 // refuseEarly answers before any step was chosen; nothing is logged of what never reached a gateway.
 func (c *passage) refuseEarly(f *refusal) {
-	c.decorate(c.w.Header(), 0)
+	c.decorate(c.w.Header(), nil, 0)
 	c.w.Header()["Cf-Aig-Cache-Status"] = statusMiss
 	body := f.write(c.w)
 	if c.view != nil {
@@ -245,7 +245,7 @@ func (c *passage) refuseEarly(f *refusal) {
 // refuse answers with the gateway's own failure after the steps were tried.
 func (c *passage) refuse(f *refusal) {
 	at := max(min(c.at, len(c.steps))-1, 0)
-	c.decorate(c.w.Header(), at)
+	c.decorate(c.w.Header(), c.failed, at)
 	c.w.Header()["Cf-Aig-Cache-Status"] = statusMiss
 	c.finishFault(f, f.write(c.w))
 }

@@ -117,6 +117,11 @@ func (c *passage) ask(st *step, at int) bool {
 			return true
 		}
 	}
+	if st.fault != nil && st.fault.final {
+		c.failed = st
+		c.refuse(st.fault)
+		return true
+	}
 	if st.fault != nil {
 		c.fault, c.failed = st.fault, st
 		return false
@@ -155,6 +160,13 @@ func (c *passage) ask(st *step, at int) bool {
 			return true
 		}
 	}
+}
+
+// beforeSend looks into the cache and then checks the request, in Cloudflare's order: a hit is checked no more. It reports
+// whether the caller was answered.
+func (c *passage) beforeSend(st *step, at int) (bool, *refusal) {
+	f := c.checkRequest(st)
+	return false, f
 }
 
 func (c *passage) isLast(at int) bool {
@@ -258,15 +270,22 @@ func sleep(ctx context.Context, d time.Duration) bool {
 	}
 }
 
-// decorate sets the gateway's headers of an answer.
-func (c *passage) decorate(h http.Header, at int) {
+// decorate sets the gateway's headers of an answer. The step is nil when none was chosen.
+func (c *passage) decorate(h http.Header, st *step, at int) {
 	h["Cf-Aig-Step"] = stepNumber(at)
 	id := []string{c.id}
 	h["Cf-Aig-Log-Id"] = id
 	h["Cf-Aig-Request-Id"] = id
 	h["Cf-Aig-Event-Id"] = id
-	if c.opts.eventID != "" {
-		h["Cf-Aig-Event-Id"] = []string{c.opts.eventID}
+	event := c.opts.eventID
+	if st != nil && st.opts.eventID != "" {
+		event = st.opts.eventID
+	}
+	if event != "" {
+		h["Cf-Aig-Event-Id"] = []string{event}
+	}
+	if c.dlp.action != "" {
+		h["Cf-Aig-Dlp"] = []string{c.dlp.header()}
 	}
 }
 
