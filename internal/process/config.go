@@ -11,7 +11,6 @@ import (
 	"strings"
 	"time"
 
-	"batchwright/internal/gateway"
 	"batchwright/internal/jobs"
 )
 

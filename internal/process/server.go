@@ -56,7 +56,7 @@ func Gateway(ctx context.Context, getenv func(string) string, stderr io.Writer) 
 	if s.prices, err = prices(c.Gateway.priceFile); err != nil {
 		return err
 	}
-	if s.db, err = store.Open(ctx, c.DatabaseURL, c.DBConns); err != nil {
+	if s.db, err = store.Open(ctx, c.DatabaseURL, store.Options{MaxConns: c.DBConns}); err != nil {
 		return unlessStopped(ctx, err)
 	}
 	s.close = append(s.close, s.db.Close)
@@ -84,10 +84,10 @@ func (s *system) openServer() (*server.Server, error) {
 		return nil, fmt.Errorf("REDIS_URL: %w", err)
 	}
 	s.close = append(s.close, func() { _ = shared.Close() })
-	cache := gateway.NewCache(gateway.CacheOptions{MaxBytes: c.cacheBytes, Shared: shared, Log: s.log})
-	s.close = append(s.close, cache.Close)
+	_ = gateway.NewCache(gateway.CacheOptions{MaxBytes: c.cacheBytes, Shared: shared, Log: s.log})
+
 	o := server.Options{
-		DB: s.db, Prices: s.prices, Windows: shared, Cache: cache, AdminToken: c.adminToken, MaxBody: c.maxBody, Log: s.log,
+		DB: s.db, Prices: s.prices, Windows: shared, AdminToken: c.adminToken, MaxBody: c.maxBody, Log: s.log,
 		Transport: gateway.NewTransport(http.ProxyFromEnvironment), Upstreams: map[string]string{}, Keys: map[string]string{},
 	}
 	for slug, e := range s.c.Gateway.endpoints {
