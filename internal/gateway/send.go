@@ -437,6 +437,11 @@ func decode(p Provider, x exchange) (*Response, *Error) {
 		return x.resp, nil
 	}
 	resp, err := p.Decode(x.status, x.header, x.body)
+	if x.cut && (err == nil || ClassOf(err) == InvalidOutput) { // a stream without its end: no text yet is no answer without text
+		lost := ours(codeLost, x.status)
+		lost.Uncertain = true
+		return resp, lost
+	}
 	if err != nil {
 		fail, ok := errors.AsType[*Error](err)
 		if !ok {
@@ -447,13 +452,8 @@ func decode(p Provider, x exchange) (*Response, *Error) {
 		}
 		return resp, fail
 	}
-	switch {
-	case resp == nil:
+	if resp == nil {
 		return nil, ours(codeInvalidAnswer, x.status)
-	case x.cut:
-		fail := ours(codeLost, x.status)
-		fail.Uncertain = true
-		return resp, fail
 	}
 	resp.Body = json.RawMessage(trim(x.body))
 	return resp, nil
