@@ -400,9 +400,15 @@ func safeCode(s string) string {
 	return s
 }
 
-// trim drops the blanks, keep-alive newlines and byte order mark that may precede an answer.
+// trim drops the blanks, the byte order mark and the keep-alive lines, empty or a comment as in ": PROCESSING", that may
+// precede an answer.
 func trim(body []byte) []byte {
-	return bytes.TrimSpace(bytes.TrimPrefix(bytes.TrimSpace(body), []byte("\xef\xbb\xbf")))
+	body = bytes.TrimSpace(bytes.TrimPrefix(bytes.TrimSpace(body), []byte("\xef\xbb\xbf")))
+	for len(body) > 0 && body[0] == ':' {
+		_, rest, _ := bytes.Cut(body, []byte("\n"))
+		body = bytes.TrimSpace(rest)
+	}
+	return body
 }
 
 func isHTML(body []byte) bool {
