@@ -210,19 +210,3 @@ func TestAnthropicRawChat(t *testing.T) {
 		}
 	}
 }
-
-func TestStreamed(t *testing.T) {
-	t.Parallel()
-	for _, tt := range []struct{ body, want string }{
-		{`{}`, `{"stream":true}`},
-		{`{"a":1.0}`, `{"a":1.0,"stream":true}`},
-		{` { "stream" : false , "a":{"stream":false}}`, `{ "stream" : true , "a":{"stream":false}}`},
-		{`{"a":"\"stream\":false","stream":null}`, `{"a":"\"stream\":false","stream":true}`},
-		{`[]`, `[]`},
-		{``, ``},
-	} {
-		if got := string(streamed(json.RawMessage(tt.body))); got != tt.want {
-			t.Errorf("%s became %s", tt.body, got)
-		}
-	}
-}

@@ -159,7 +159,7 @@ func cohereFinish(s string) Finish {
 // stream implements streamer. The endpoint in the OpenAI form refuses stream_options, so there too nothing is asked for
 // but the stream.
 func (cohere) stream(endpoint string, body json.RawMessage) (string, json.RawMessage) {
-	return endpoint, streamed(body)
+	return endpoint, withField(body, "stream", "true")
 }
 
 func (cohere) assemble() assembler { return &eitherStream{native: &cohereStream{}} }
