@@ -76,3 +76,9 @@ func (r *room) take(n int) bool {
 	}
 	return !r.over
 }
+
+// part reports whether there is room for one more part, beside so many.
+func (r *room) part(have int) bool {
+	r.over = r.over || have >= maxParts
+	return !r.over
+}

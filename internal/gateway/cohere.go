@@ -190,6 +190,7 @@ func (s *cohereStream) event(_ string, data []byte) string {
 		Type    string
 		ID      string
 		Message json.RawMessage
+		Error   json.RawMessage
 		Delta   struct {
 			Finish  string `json:"finish_reason"`
 			Usage   *cohereUsage
@@ -212,7 +213,7 @@ func (s *cohereStream) event(_ string, data []byte) string {
 			return piece
 		}
 	case "tool-call-start":
-		if tool != nil && s.room.take(len(data)) {
+		if tool != nil && s.room.part(len(s.tools)) && s.room.take(len(data)) {
 			tool.pieces = []byte(tool.Function.Arguments)
 			s.tools = append(s.tools, *tool)
 		}
@@ -226,7 +227,7 @@ func (s *cohereStream) event(_ string, data []byte) string {
 			s.a.Usage = *v.Delta.Usage
 		}
 	case "":
-		if kindOf(v.Message) == '"' && s.failed == nil {
+		if (kindOf(v.Message) == '"' || kindOf(v.Error) == '{') && s.failed == nil {
 			s.failed = json.RawMessage(string(data))
 		}
 	}
