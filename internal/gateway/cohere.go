@@ -122,7 +122,7 @@ func (p cohere) Decode(status int, h http.Header, body []byte) (*Response, error
 	}
 	r := &Response{Usage: a.Usage.normal()}
 	switch {
-	case kindOf(field(trim(body), "message")) == '"':
+	case kindOf(field(trim(body), "message")) == '"', kindOf(field(trim(body), "error")) == '{':
 		return r, late(failureOf(p.Name(), status, body), r)
 	case a.Message == nil && a.Finish == "":
 		return r, ours(codeInvalidAnswer, status)
