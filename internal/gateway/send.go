@@ -221,7 +221,9 @@ func (e *Engine) reportKey(l *leg, key Key, fail *Error, class Class) {
 	if fail != nil {
 		wait = fail.RetryAfter
 	}
-	l.keys.report(key.Name, class, wait, time.Now())
+	if fail == nil || fail.Class != Auth || fail.Status != http.StatusForbidden { // a 403 may be about one model, not the key
+		l.keys.report(key.Name, class, wait, time.Now())
+	}
 	switch class {
 	case Auth, Quota, RateLimited:
 		if l.tried == nil {
