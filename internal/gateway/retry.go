@@ -164,7 +164,7 @@ func (w *walk) pause(ctx context.Context, c *StepConfig, try, attempts int, e *E
 }
 
 // retryAfter reads how long an answer asks us to wait; 0 when it doesn't say, or says something absurd. For a rate
-// limit without Retry-After it takes the reset of the limit that is used up.
+// limit without Retry-After it takes the reset of the window that is used up, whatever the provider's headers for that.
 func retryAfter(status int, h http.Header, now time.Time) time.Duration {
 	if !hasWait(status) {
 		return 0
@@ -182,16 +182,7 @@ func retryAfter(status int, h http.Header, now time.Time) time.Duration {
 	if status != http.StatusTooManyRequests {
 		return 0
 	}
-	var longest time.Duration
-	for _, what := range []string{"Requests", "Tokens"} {
-		if h.Get("X-Ratelimit-Remaining-"+what) != "0" {
-			continue
-		}
-		if d, ok := parseWait(h.Get("X-Ratelimit-Reset-"+what), now); ok {
-			longest = max(longest, d)
-		}
-	}
-	return longest
+	return exhausted(readQuotas(h, now))
 }
 
 // parseWait reads any form that providers use: seconds as an integer or a float, a Go duration such as "6m0s", RFC
