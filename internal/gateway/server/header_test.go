@@ -76,7 +76,6 @@ func TestOptionsFromHeaders(t *testing.T) {
 	}
 }
 
-
 func TestPrecedenceOfOptions(t *testing.T) {
 	t.Parallel()
 	o := options{cacheTTL: time.Hour, attempts: 2, timeout: time.Second, delay: time.Second}

@@ -241,9 +241,12 @@ func gunzip(body []byte) ([]byte, bool) {
 	return out, err == nil && len(out) <= maxCapture
 }
 
-// finish hands a request that was answered to the log. header and status are the answer's; whole is false when it broke
+// finish stores an answer that was given, where it may be, and hands the request to the log. header and status are the answer's; whole is false when it broke
 // off on the way.
 func (c *passage) finish(st *step, at, status int, header http.Header, k *capture, whole bool) {
+	if whole {
+		c.store(st, at, status, header, k)
+	}
 	if !st.opts.collect {
 		return
 	}

@@ -31,6 +31,7 @@ type Options struct {
 	Box     *Box           // opens stored keys; nil: there are none
 	Prices  *pricing.Table // nil: costs are unknown
 	Windows Windows        // nil: the gateways' rate limits don't hold
+	Cache   *gateway.Cache // of answers; its owner closes it; nil: nothing is kept
 
 	Upstreams  map[string]string // base URL by slug, replaces the public one
 	Keys       map[string]string // the operator's keys by slug, used like a stored key of the alias "default"
@@ -130,14 +131,15 @@ type passage struct {
 	body    []byte
 	kind    string // of surface, for the log: universal, compat or native
 
-	opts   options // of the whole request
-	steps  []step
-	route  *routed
-	at     int   // index of the step under way
-	kept   *kept // the last failed answer
-	fault  *refusal
-	failed *step // that failed last
-	dlp    findings
+	opts    options // of the whole request
+	steps   []step
+	route   *routed
+	at      int   // index of the step under way
+	kept    *kept // the last failed answer
+	fault   *refusal
+	failed  *step // that failed last
+	dlp     findings
+	caching caching
 }
 
 // serveGateway serves what comes after /v1/.

@@ -108,6 +108,7 @@ func (c *passage) next() (*step, int) {
 
 // ask sends one step, as often as it may, and reports whether the caller was answered, or is gone.
 func (c *passage) ask(st *step, at int) bool {
+	defer c.leave()
 	if st.fault == nil {
 		st.fault = c.prepare(st)
 	}
@@ -165,8 +166,10 @@ func (c *passage) ask(st *step, at int) bool {
 // beforeSend looks into the cache and then checks the request, in Cloudflare's order: a hit is checked no more. It reports
 // whether the caller was answered.
 func (c *passage) beforeSend(st *step, at int) (bool, *refusal) {
-	f := c.checkRequest(st)
-	return false, f
+	if c.lookUp(st, at) {
+		return true, nil
+	}
+	return false, c.checkRequest(st)
 }
 
 func (c *passage) isLast(at int) bool {
