@@ -2,12 +2,6 @@ package server
 
 import "net/http"
 
-func (s *Server) manage() http.Handler { return http.NotFoundHandler() }
-
-type route struct{}
-
-func parseRoute([]byte) (*route, []Problem) { return &route{}, nil }
-
 type routed struct{}
 
 func (r *routed) decorate(http.Header, *step) {}

@@ -36,6 +36,7 @@ type Options struct {
 	Upstreams  map[string]string // base URL by slug, replaces the public one
 	Keys       map[string]string // the operator's keys by slug, used like a stored key of the alias "default"
 	AdminToken string            // may do everything, in every account; "" is none
+	PublicURL  string            // scheme and host that the management API tells callers; default the request's
 
 	Transport http.RoundTripper // default [gateway.NewTransport] without a proxy
 	MaxBody   int64             // of a request, in bytes; default 100 MiB
