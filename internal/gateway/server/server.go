@@ -61,6 +61,7 @@ type Server struct {
 	transport  http.RoundTripper
 	directory  *directory
 	journal    *journal
+	spending   spending
 	management http.Handler
 	idle       func()
 }
@@ -86,7 +87,7 @@ func New(o Options) (*Server, error) {
 		s.transport, s.idle = t, t.CloseIdleConnections
 	}
 	s.directory = newDirectory(s)
-	s.journal = newJournal(o.DB, o.Prices, o.Log)
+	s.journal = newJournal(o.DB, o.Prices, &s.spending, o.Log)
 	s.management = s.manage()
 	return s, nil
 }

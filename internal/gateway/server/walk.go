@@ -20,12 +20,14 @@ type step struct {
 	model    string // as asked for, where it is known
 	chat     bool   // OpenAI's chat form at the provider's endpoint for it
 	opts     options
-	fault    *refusal // why it can't be sent
+	fault    *refusal  // why it can't be sent
+	booked   []booking // of the route that led here
 
 	// set by prepare
-	target target
-	header http.Header
-	secret string // the credential that goes upstream: part of the cache's key, and never to be logged
+	target   target
+	header   http.Header
+	bookings []booking // of the gateway's spend rules
+	secret   string    // the credential that goes upstream: part of the cache's key, and never to be logged
 }
 
 // errFirstByte is the cause of an attempt that took too long to begin.
@@ -168,6 +170,9 @@ func (c *passage) ask(st *step, at int) bool {
 func (c *passage) beforeSend(st *step, at int) (bool, *refusal) {
 	if c.lookUp(st, at) {
 		return true, nil
+	}
+	if f := c.checkSpend(st); f != nil {
+		return false, f
 	}
 	return false, c.checkRequest(st)
 }
