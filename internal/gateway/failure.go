@@ -10,7 +10,8 @@ import (
 	"unicode/utf8"
 )
 
-// This file holds every fact about what failures mean. The rows are read from the most specific to the least: the
+// This file holds every fact about what failures mean, but for what one provider alone means by a status; for that see
+// oddity. The rows are read from the most specific to the least: the
 // code, then the gateway's number, then the type, then the status. What no row knows is Unknown.
 
 // A verdict is one row. Uncertain: the failure hides whether a model has run.
@@ -79,6 +80,7 @@ var codes = map[string]verdict{
 	"model_not_available":                     {class: NotFound},
 	"model_decommissioned":                    {class: NotFound},
 	"model_deprecated":                        {class: NotFound},
+	"model_not_supported":                     {class: NotFound}, // Hugging Face: no host has it
 	"deploymentnotfound":                      {class: NotFound},
 	"unknown_model":                           {class: NotFound},
 	"invalid_model":                           {class: NotFound},
@@ -98,6 +100,7 @@ var codes = map[string]verdict{
 	"content_policy_violation":                {class: ContentFiltered},
 	"responsibleaipolicyviolation":            {class: ContentFiltered},
 	"moderation_blocked":                      {class: ContentFiltered},
+	"json_validate_failed":                    {class: InvalidOutput, uncertain: true, says: "the model's answer was not the JSON asked for"}, // Groq
 	codeRefusal:                               {class: ContentFiltered, says: "the model refused to answer"},
 	"timeout_error":                           {class: Timeout, uncertain: true},
 	"deadline_exceeded":                       {class: Timeout, uncertain: true},
@@ -395,9 +398,15 @@ func safeCode(s string) string {
 	return s
 }
 
-// trim drops the blanks, keep-alive newlines and byte order mark that may precede an answer.
+// trim drops the blanks, the byte order mark and the keep-alive lines, empty or a comment as in ": PROCESSING", that may
+// precede an answer.
 func trim(body []byte) []byte {
-	return bytes.TrimSpace(bytes.TrimPrefix(bytes.TrimSpace(body), []byte("\xef\xbb\xbf")))
+	body = bytes.TrimSpace(bytes.TrimPrefix(bytes.TrimSpace(body), []byte("\xef\xbb\xbf")))
+	for len(body) > 0 && body[0] == ':' {
+		_, rest, _ := bytes.Cut(body, []byte("\n"))
+		body = bytes.TrimSpace(rest)
+	}
+	return body
 }
 
 func isHTML(body []byte) bool {

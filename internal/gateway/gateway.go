@@ -136,12 +136,13 @@ const (
 
 // Usage counts tokens in one form, whatever the provider's. The three inputs don't overlap; their sum is the prompt.
 type Usage struct {
-	Input      int64 `json:"input"`       // uncached prompt tokens
-	CacheRead  int64 `json:"cache_read"`  // prompt tokens that the provider's prefix cache served
-	CacheWrite int64 `json:"cache_write"` // prompt tokens written to that cache
-	Output     int64 `json:"output"`      // generated tokens, reasoning included
-	Reasoning  int64 `json:"reasoning"`   // the part of Output that was reasoning
-	Known      bool  `json:"known"`       // false when the answer carried no usage: the counts are then estimates or 0
+	Input      int64 `json:"input"`          // uncached prompt tokens
+	CacheRead  int64 `json:"cache_read"`     // prompt tokens that the provider's prefix cache served
+	CacheWrite int64 `json:"cache_write"`    // prompt tokens written to that cache
+	Output     int64 `json:"output"`         // generated tokens, reasoning included
+	Reasoning  int64 `json:"reasoning"`      // the part of Output that was reasoning
+	Cost       int64 `json:"cost,omitempty"` // micro-dollars that the provider says it charged, rounded up; 0 when it doesn't say
+	Known      bool  `json:"known"`          // false when the answer carried no usage: the counts are then estimates or 0
 }
 
 // Send is one intended transmission, before a byte leaves. The in-process engine sends to one step at a time; a remote

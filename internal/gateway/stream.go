@@ -111,7 +111,9 @@ func (s *StreamReader) Answer() (*Response, error) {
 		resp.Body = body
 	}
 	if err == nil && (!complete || s.e.ended) {
-		err = ours(codeLost, http.StatusOK)
+		lost := ours(codeLost, http.StatusOK)
+		lost.Uncertain = true
+		err = lost
 	}
 	return resp, err
 }
