@@ -6,7 +6,6 @@ import (
 	"strings"
 	"time"
 
-	"batchwright/internal/gateway"
 	"batchwright/internal/store"
 )
 
@@ -120,7 +119,7 @@ func (m *management) getURL(c *call) (*answer, error) {
 		return nil, err
 	}
 	provider := c.PathValue("provider")
-	if _, known := gateway.Lookup(provider); !known && provider != "universal" && provider != "compat" {
+	if !knownProvider(provider) && provider != "universal" && provider != "compat" {
 		return nil, invalidCall(Problem{"provider", "is not a provider of this server"})
 	}
 	base := strings.TrimRight(m.s.o.PublicURL, "/")

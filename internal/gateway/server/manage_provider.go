@@ -27,6 +27,13 @@ type providerConfigResult struct {
 	ModifiedAt      time.Time `json:"modified_at"`
 }
 
+// knownProvider reports whether requests to a slug could be served, custom ones included.
+func knownProvider(slug string) bool {
+	_, ok := gateway.Lookup(slug)
+	_, native := upstreams[slug]
+	return ok || native
+}
+
 func showProviderConfig(k store.ProviderKey) providerConfigResult {
 	return providerConfigResult{k.ID.String(), k.Gateway, k.Provider, k.Alias, k.Default, k.ID.String(), k.Preview, k.RateLimit,
 		k.RateLimitPeriod, k.ModifiedAt.UTC()}
@@ -66,7 +73,7 @@ func (m *management) createProviderConfig(c *call) (*answer, error) {
 		RateLimitPeriod int    `json:"rate_limit_period"`
 	}
 	found := decodeFields(c.body, &in)
-	if _, known := gateway.Lookup(in.ProviderSlug); !known {
+	if !knownProvider(in.ProviderSlug) {
 		found = append(found, Problem{"provider_slug", "is not a provider of this server"})
 	}
 	if in.Alias == "" {

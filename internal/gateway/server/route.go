@@ -13,8 +13,6 @@ import (
 	"strconv"
 	"strings"
 	"time"
-
-	"batchwright/internal/gateway"
 )
 
 // route is a dynamic route, ready to be walked: a graph without cycles whose every path ends. It is never changed, so
@@ -354,7 +352,7 @@ func (n *routeNode) readCall(e *rawElement, problem problemFunc) {
 		Timeout  float64 `json:"timeout"`
 		Retries  float64 `json:"retries"`
 	}](e.Properties, problem)
-	if _, known := gateway.Lookup(p.Provider); !known {
+	if !knownProvider(p.Provider) {
 		problem(".properties.provider", "is not a provider of this server")
 	}
 	if p.Model == "" || len(p.Model) > 200 {
