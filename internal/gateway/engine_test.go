@@ -158,7 +158,7 @@ func TestEngineCheckNamesTheRemedy(t *testing.T) {
 		"local": "", "simulator": "", "custom-vllm": "",
 		"openai":            `provider "openai" has no API key configured`,
 		"openai-compatible": `provider "openai-compatible" has no base URL configured`,
-		"opnai":             `unknown provider "opnai"; known are local, openai, openai-compatible, simulator and custom-NAME`,
+		"opnai":             `unknown provider "opnai"; known are ` + strings.Join(gateway.Providers(), ", ") + ` and custom-NAME`,
 	} {
 		err := e.Check(provider)
 		if want == "" && err != nil || want != "" && (err == nil || err.Error() != "gateway: "+want) {

@@ -3,45 +3,86 @@ package gateway
 import (
 	"bytes"
 	"cmp"
+	"crypto/sha256"
+	"encoding/hex"
 	"encoding/json"
-	"errors"
-	"math"
-	"net/http"
+	"io"
 	"strconv"
-	"strings"
 )
 
 func init() {
-	register(openAI{name: "openai", reached: reach{base: "https://api.openai.com/v1"}, completionTokens: true})
+	register(openAI{
+		name: "openai", reached: reach{base: "https://api.openai.com/v1"},
+		completionTokens: true, cacheKey: true, responses: true,
+	})
 }
 
-// openAI speaks Chat Completions. The providers that took over its form differ in the facts held here.
+// openAI speaks Chat Completions, and Responses where responses is set. The providers that took over the form differ
+// in the facts held here; the zero value is the form that most servers take.
+//
+// A temperature, a top_p and a seed are wishes: to a model or a provider that refuses them they are not sent, because a
+// chain would otherwise break at each step that is pickier than the others. Stop strings go the same way. Nothing may
+// count on them anyway: OpenAI calls seeds a best effort, and what makes an answer repeat is the caller's own cache.
 type openAI struct {
 	name    string
 	reached reach
-	// The cap is called max_completion_tokens, which OpenAI's reasoning models insist on; else max_tokens.
-	completionTokens bool
+	path    string // of the endpoint; default chat/completions
+
+	completionTokens  bool       // the cap is max_completion_tokens, which reasoning models insist on; else max_tokens
+	seed              seedName   //
+	schema            schemaForm //
+	cacheKey          bool       // takes prompt_cache_key
+	thinkingOff       bool       // thinks unless told not to, and then ignores the temperature
+	requireParameters bool       // routes to hosts that may not know response_format, unless told not to
+	responses         bool       // has the Responses API as well
+	usageUnasked      bool       // streams usage of itself and refuses, or needs no, stream_options
+	reasoningApart    bool       // completion_tokens doesn't hold the reasoning tokens
+	oddities          []oddity
 }
+
+// seedName is what a provider calls the seed.
+type seedName byte
+
+const (
+	seedPlain  seedName = iota
+	seedRandom          // random_seed
+	seedNone            // refuses or ignores it
+)
+
+// schemaForm is how a provider takes an output schema.
+type schemaForm byte
+
+const (
+	schemaNamed  schemaForm = iota // json_schema with name, schema and strict; json_object without a schema
+	schemaBare                     // json_schema with the schema alone; nothing without a schema
+	schemaSpoken                   // json_object only: the schema is said in the system message
+)
 
 // Name implements Provider.
 func (p openAI) Name() string { return p.name }
 
 func (p openAI) reach() reach { return p.reached }
 
+func (p openAI) responds() bool { return p.responses }
+
 const openAIEndpoint = "chat/completions"
 
 // The request, in the order in which it is sent: what a batch shares comes first and the messages last, so that the
 // bytes differ as late as possible.
 type openAIRequest struct {
-	Model               string        `json:"model"`
-	MaxCompletionTokens int           `json:"max_completion_tokens,omitempty"`
-	MaxTokens           int           `json:"max_tokens,omitempty"`
-	Temperature         *float64      `json:"temperature,omitempty"`
-	TopP                *float64      `json:"top_p,omitempty"`
-	Seed                *int64        `json:"seed,omitempty"`
-	Stop                []string      `json:"stop,omitempty"`
-	ResponseFormat      *openAIFormat `json:"response_format,omitempty"`
-	Messages            []Message     `json:"messages"`
+	Model               string          `json:"model,omitempty"`
+	CacheKey            string          `json:"prompt_cache_key,omitempty"`
+	MaxCompletionTokens int             `json:"max_completion_tokens,omitempty"`
+	MaxTokens           int             `json:"max_tokens,omitempty"`
+	Temperature         *float64        `json:"temperature,omitempty"`
+	TopP                *float64        `json:"top_p,omitempty"`
+	Seed                *int64          `json:"seed,omitempty"`
+	RandomSeed          *int64          `json:"random_seed,omitempty"`
+	Stop                []string        `json:"stop,omitempty"`
+	Thinking            json.RawMessage `json:"thinking,omitempty"`
+	Provider            json.RawMessage `json:"provider,omitempty"`
+	ResponseFormat      *openAIFormat   `json:"response_format,omitempty"`
+	Messages            []Message       `json:"messages"`
 }
 
 type openAIFormat struct {
@@ -50,29 +91,111 @@ type openAIFormat struct {
 }
 
 type openAIJSONSchema struct {
-	Name   string          `json:"name"`
+	Name   string          `json:"name,omitempty"`
 	Schema json.RawMessage `json:"schema"`
 	Strict bool            `json:"strict,omitempty"`
 }
 
 // Encode implements Provider.
 func (p openAI) Encode(model string, c *Chat) (string, json.RawMessage, error) {
-	r := openAIRequest{
-		Model: model, Temperature: c.Temperature, TopP: c.TopP, Seed: c.Seed, Stop: c.Stop, Messages: c.Messages,
+	q := quirksOf(p.name, model)
+	if p.responses && (c.API == apiResponses || c.API == "" && q.has(onlyResponses)) {
+		return p.encodeResponses(model, c, q)
 	}
+	return p.encodeChat(model, c, q)
+}
+
+func (p openAI) encodeChat(model string, c *Chat, q quirk) (string, json.RawMessage, error) {
+	r := openAIRequest{Model: model, Messages: c.Messages}
 	if p.completionTokens {
 		r.MaxCompletionTokens = c.MaxTokens
 	} else {
 		r.MaxTokens = c.MaxTokens
 	}
-	switch {
-	case c.Schema != nil:
-		r.ResponseFormat = &openAIFormat{"json_schema", &openAIJSONSchema{cmp.Or(c.SchemaName, "output"), c.Schema, strict(c.Schema)}}
-	case c.JSON:
-		r.ResponseFormat = &openAIFormat{Type: "json_object"}
+	if !q.has(noSampling) {
+		r.Temperature, r.TopP = c.Temperature, c.TopP
 	}
+	if !q.has(noStop) {
+		r.Stop = c.Stop
+	}
+	switch p.seed {
+	case seedPlain:
+		r.Seed = c.Seed
+	case seedRandom:
+		r.RandomSeed = c.Seed
+	}
+	if p.cacheKey {
+		r.CacheKey = promptCacheKey(model, c)
+	}
+	if p.thinkingOff {
+		r.Thinking = json.RawMessage(`{"type":"disabled"}`)
+	}
+	p.format(&r, c)
 	body, err := encode(r)
-	return openAIEndpoint, body, err
+	return cmp.Or(p.path, openAIEndpoint), body, err
+}
+
+// format asks for JSON in the provider's way.
+func (p openAI) format(r *openAIRequest, c *Chat) {
+	switch {
+	case !c.JSON && c.Schema == nil:
+		return
+	case p.schema == schemaSpoken || p.schema == schemaBare && c.Schema == nil:
+		r.Messages = instructed(c.Messages, c.Schema)
+		if p.schema == schemaSpoken {
+			r.ResponseFormat = &openAIFormat{Type: "json_object"}
+		}
+	case c.Schema == nil:
+		r.ResponseFormat = &openAIFormat{Type: "json_object"}
+	case p.schema == schemaBare:
+		r.ResponseFormat = &openAIFormat{"json_schema", &openAIJSONSchema{Schema: c.Schema}}
+	default:
+		r.ResponseFormat = &openAIFormat{"json_schema", &openAIJSONSchema{cmp.Or(c.SchemaName, "output"), c.Schema, strict(c.Schema)}}
+	}
+	if p.requireParameters {
+		// A seed would rule out every host without one, and no answer is worse than an unseeded one.
+		r.Provider, r.Seed = json.RawMessage(`{"require_parameters":true}`), nil
+	}
+}
+
+// instructed returns the messages with a request for JSON at the end of the first system message, or in one of its own
+// before all others. It doesn't look at the rest, so that the prefix of a batch's requests stays the same. The word
+// json is spelt as DeepSeek's JSON mode wants to find it.
+func instructed(messages []Message, schema json.RawMessage) []Message {
+	say := "Answer with one json object and nothing else."
+	if schema != nil {
+		say += " It must be valid against this JSON Schema:\n" + string(schema)
+	}
+	if messages[0].Role != "system" {
+		return append([]Message{{Role: "system", Content: say}}, messages...)
+	}
+	out := append([]Message(nil), messages...)
+	out[0].Content += "\n\n" + say
+	return out
+}
+
+// promptCacheKey names what the requests of a batch share, so that the provider sends them to where that is cached. It
+// is "" when nothing is known to be shared.
+func promptCacheKey(model string, c *Chat) string {
+	whole := min(max(c.Stable.Messages, 0), len(c.Messages))
+	if whole == 0 && c.Stable.Bytes <= 0 {
+		return ""
+	}
+	h := sha256.New()
+	add := func(s string) { // the length first: no two lists of texts hash the same bytes
+		_, _ = io.WriteString(h, strconv.Itoa(len(s))+":"+s) // a hash never fails
+	}
+	add(model)
+	for _, m := range c.Messages[:whole] {
+		add(m.Role)
+		add(m.Content)
+	}
+	if whole < len(c.Messages) {
+		next := c.Messages[whole]
+		add(next.Role)
+		add(next.Content[:min(max(c.Stable.Bytes, 0), len(next.Content))])
+	}
+	return hex.EncodeToString(h.Sum(nil)[:16])
 }
 
 // encode is json.Marshal without HTML escapes.
@@ -86,162 +209,20 @@ func encode(v any) (json.RawMessage, error) {
 	return bytes.TrimSuffix(b.Bytes(), []byte("\n")), nil
 }
 
-// EncodeRaw implements Provider. A streamed answer is refused here, because it could not be read after it was paid.
+// EncodeRaw implements Provider. A streamed answer is refused here, because it could not be read after it was paid, and
+// so is one in the background, which is not there when the call ends.
 func (p openAI) EncodeRaw(body json.RawMessage) (string, error) {
 	if string(field(body, "stream")) == "true" {
 		return "", invalid("stream_unsupported", "the body asks for a streamed answer; remove \"stream\"")
 	}
-	if kindOf(field(body, "messages")) != '[' {
+	if kindOf(field(body, "messages")) == '[' {
+		return cmp.Or(p.path, openAIEndpoint), nil
+	}
+	if !p.responses || field(body, "input") == nil {
 		return "", invalid("no_messages", "the body has no messages; it must be in the OpenAI chat form")
 	}
-	return openAIEndpoint, nil
-}
-
-type openAIAnswer struct {
-	Model   string
-	Choices []struct {
-		Message struct {
-			Content json.RawMessage
-			Refusal string
-			Tools   json.RawMessage `json:"tool_calls"`
-		}
-		Finish string `json:"finish_reason"`
+	if string(field(body, "background")) == "true" {
+		return "", invalid("background_unsupported", "the body asks for an answer in the background; remove \"background\"")
 	}
-	Usage *openAIUsage
-	Error json.RawMessage
-}
-
-// Decode implements Provider. Beside an error the Response may be set: it then holds what is known of an answer that
-// was billed and is no use.
-func (p openAI) Decode(status int, _ http.Header, body []byte) (*Response, error) {
-	if status/100 != 2 {
-		return nil, failure(status, body)
-	}
-	var a openAIAnswer
-	if err := json.Unmarshal(trim(body), &a); err != nil {
-		if _, ok := errors.AsType[*json.UnmarshalTypeError](err); !ok { // a field of an odd type is left out, no more
-			e := failure(status, body)
-			if e.Code != codeHTML {
-				e = ours(codeInvalidAnswer, status)
-			}
-			e.Err = err
-			return nil, e
-		}
-	}
-	r := &Response{Model: cleanName(a.Model), Usage: a.Usage.normal()}
-	if k := kindOf(a.Error); k == '{' || k == '"' || k == '[' && len(a.Choices) == 0 {
-		e := failure(status, body)
-		if e.Class == Unknown {
-			e.Class = Server
-			e.Message = message(verdict{class: Server}, status, e.Code)
-		}
-		e.Uncertain = !r.Usage.Known
-		return r, e
-	}
-	if len(a.Choices) == 0 {
-		return r, ours(codeInvalidAnswer, status)
-	}
-	c := a.Choices[0]
-	r.Text, r.Finish = content(c.Message.Content), openAIFinish(c.Finish)
-	hasTools := kindOf(c.Message.Tools) == '[' && len(c.Message.Tools) > 2
-	switch v, bad := codes[strings.ToLower(c.Finish)]; {
-	case bad:
-		return r, &Error{Class: v.class, Status: status, Code: safeCode(c.Finish), Uncertain: !r.Usage.Known, Message: message(v, status, safeCode(c.Finish))}
-	case c.Message.Refusal != "":
-		r.Finish = FinishFiltered
-		return r, ours(codeRefusal, status)
-	case kindOf(c.Message.Content) != 0 && string(c.Message.Content) != "null", hasTools, r.Finish == FinishLength, r.Finish == FinishTool:
-		return r, nil
-	}
-	return r, ours(codeNoAnswer, status)
-}
-
-func openAIFinish(s string) Finish {
-	switch s {
-	case "stop":
-		return FinishStop
-	case "length", "model_length": // the second is Mistral's, for the context window
-		return FinishLength
-	case "content_filter":
-		return FinishFiltered
-	case "tool_calls", "function_call":
-		return FinishTool
-	}
-	return FinishOther
-}
-
-// content reads a message's content: a string, parts of which those of type text count, or another value as it is.
-func content(raw json.RawMessage) string {
-	var s string
-	switch kindOf(raw) {
-	case 0, 'n':
-	case '"':
-		s = text(raw)
-	case '[':
-		var parts []struct{ Type, Text string }
-		if json.Unmarshal(raw, &parts) == nil {
-			for _, p := range parts {
-				if p.Type == "text" || p.Type == "" {
-					s += p.Text
-				}
-			}
-		}
-	default:
-		s = string(raw)
-	}
-	return strings.ReplaceAll(s, "\x00", "\uFFFD")
-}
-
-type openAIUsage struct {
-	Prompt     count `json:"prompt_tokens"`
-	Completion count `json:"completion_tokens"`
-	Details    struct {
-		Cached  count `json:"cached_tokens"`
-		Written count `json:"cache_write_tokens"`
-	} `json:"prompt_tokens_details"`
-	Output struct {
-		Reasoning count `json:"reasoning_tokens"`
-	} `json:"completion_tokens_details"`
-	MistralCached count `json:"num_cached_tokens"`
-	DeepSeekHit   count `json:"prompt_cache_hit_tokens"`
-}
-
-// normal turns inclusive counts into disjoint ones: prompt_tokens holds the cached and written tokens. Where it
-// doesn't, because the cached ones are more, it is taken as net already.
-func (u *openAIUsage) normal() Usage {
-	if u == nil {
-		return Usage{}
-	}
-	n := Usage{
-		CacheRead:  int64(cmp.Or(u.Details.Cached, u.MistralCached, u.DeepSeekHit)),
-		CacheWrite: int64(u.Details.Written),
-		Output:     int64(u.Completion),
-		Known:      u.Prompt > 0 || u.Completion > 0,
-	}
-	n.Reasoning = min(int64(u.Output.Reasoning), n.Output)
-	n.Input = int64(u.Prompt)
-	if cached := n.CacheRead + n.CacheWrite; cached <= n.Input {
-		n.Input -= cached
-	}
-	return n
-}
-
-// count reads a token count in any spelling of a number; what is no count is 0.
-type count int64
-
-// UnmarshalJSON never fails: an odd count must not lose an answer.
-func (c *count) UnmarshalJSON(b []byte) error {
-	var n int64
-	for _, d := range b { // the usual case, without an allocation
-		if d < '0' || d > '9' || n > math.MaxInt64/10-10 {
-			f, err := strconv.ParseFloat(strings.Trim(string(b), `"`), 64)
-			if err == nil && f > 0 && f < 1e15 {
-				*c = count(f)
-			}
-			return nil
-		}
-		n = n*10 + int64(d-'0')
-	}
-	*c = count(min(n, 1e15))
-	return nil
+	return responsesEndpoint, nil
 }

@@ -55,6 +55,16 @@ type reach struct {
 	base    string // default base URL; "" must be configured
 	keyless bool   // may be served without a key
 	header  string // that carries the key; default Authorization, with the prefix "Bearer "
+	// The provider's endpoint in the OpenAI chat form takes the key as OpenAI does, whatever the header is elsewhere.
+	chatBearer bool
+}
+
+// at returns how one endpoint is reached.
+func (r reach) at(endpoint string) reach {
+	if r.chatBearer && inChatForm(endpoint) {
+		r.header = ""
+	}
+	return r
 }
 
 type reacher interface{ reach() reach }
@@ -131,6 +141,9 @@ func NewStep(provider, model string, c *Chat, cfg *StepConfig) (Step, error) {
 	if err := c.check(); err != nil {
 		return Step{}, err
 	}
+	if r, ok := p.(responder); c.API == apiResponses && !(ok && r.responds()) {
+		return Step{}, invalid("unsupported_api", "provider %q has no Responses API here; leave the API out", provider)
+	}
 	endpoint, body, eerr := p.Encode(model, c)
 	if eerr != nil {
 		return Step{}, asInvalid(eerr)
@@ -159,11 +172,23 @@ func NewRawStep(provider, model string, body json.RawMessage, cfg *StepConfig) (
 	if asked != "" && asked != model {
 		return Step{}, invalid("model_mismatch", "the body asks for another model than the step; leave one of them out")
 	}
-	endpoint, eerr := p.EncodeRaw(body)
+	endpoint, eerr := encodeRaw(p, model, body)
 	if eerr != nil {
 		return Step{}, asInvalid(eerr)
 	}
 	return Step{Provider: provider, Endpoint: endpoint, Query: body, Config: cfg, Model: model}, nil
+}
+
+// A modelled provider has the model in its endpoint, and not only in the body.
+type modelled interface {
+	encodeRaw(model string, body json.RawMessage) (endpoint string, err error)
+}
+
+func encodeRaw(p Provider, model string, body json.RawMessage) (string, error) {
+	if m, ok := p.(modelled); ok {
+		return m.encodeRaw(model, body)
+	}
+	return p.EncodeRaw(body)
 }
 
 func stepProvider(name string, cfg *StepConfig) (Provider, error) {
@@ -214,6 +239,8 @@ func (c *Chat) check() error {
 		return invalid("invalid_schema", "the output schema is not a JSON object")
 	case !schemaName(c.SchemaName):
 		return invalid("invalid_schema_name", "the schema's name must be 1 to 64 of A-Z, a-z, 0-9, _ and -")
+	case c.API != "" && c.API != apiChat && c.API != apiResponses:
+		return invalid("unsupported_api", "the API must be %q or %q, or left out", apiChat, apiResponses)
 	}
 	for i, m := range c.Messages {
 		switch m.Role {

@@ -70,8 +70,13 @@ func TestProviders(t *testing.T) {
 
 func encodes(t *testing.T, p Provider, dir string) {
 	model := "m-1"
-	if p.Name() == "local" {
+	switch p.Name() {
+	case "local":
 		model = Extractive
+	case "azure-openai":
+		model = "my-resource/m-1"
+	case "replicate":
+		model = "owner/name"
 	}
 	for name, c := range chats {
 		var first string
@@ -123,7 +128,12 @@ func describe(t *testing.T, resp *Response, err error) string {
 	t.Helper()
 	var b strings.Builder
 	if resp != nil {
-		fmt.Fprintf(&b, "text %q\nfinish %s\nmodel %s\nusage %+v\n", resp.Text, resp.Finish, resp.Model, resp.Usage)
+		u := resp.Usage
+		fmt.Fprintf(&b, "text %q\nfinish %s\nmodel %s\n", resp.Text, resp.Finish, resp.Model)
+		fmt.Fprintf(&b, "usage {Input:%d CacheRead:%d CacheWrite:%d Output:%d Reasoning:%d Known:%v}\n", u.Input, u.CacheRead, u.CacheWrite, u.Output, u.Reasoning, u.Known)
+		if u.Cost != 0 {
+			fmt.Fprintf(&b, "cost %d\n", u.Cost)
+		}
 	}
 	if err != nil {
 		e, ok := errors.AsType[*Error](err)
