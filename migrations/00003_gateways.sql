@@ -72,14 +72,14 @@ comment on column provider_keys.created_at is 'When it was made.';
 comment on column provider_keys.modified_at is 'When it was last replaced.';
 
 create table gateway_routes (
-    id          uuid        primary key,
-    account     text        not null,
-    gateway     text        not null,
-    name        text        not null,
-    version_id  uuid        not null,
-    created_at  timestamptz not null default now(),
-    modified_at timestamptz not null default now(),
-    unique (account, gateway, name), -- GatewayRoutes, DeployedRoutes
+    id            uuid        primary key,
+    account       text        not null,
+    gateway       text        not null,
+    name          text        not null,
+    deployment_id uuid        not null,
+    created_at    timestamptz not null default now(),
+    modified_at   timestamptz not null default now(),
+    unique (account, gateway, name), -- DeployedRoutes
     foreign key (account, gateway) references gateways on delete cascade
 );
 comment on table gateway_routes is 'Dynamic routes of gateways: callers ask for the model dynamic/NAME.';
@@ -87,7 +87,7 @@ comment on column gateway_routes.id is 'UUID, version 7.';
 comment on column gateway_routes.account is 'Account of the gateway.';
 comment on column gateway_routes.gateway is 'The gateway.';
 comment on column gateway_routes.name is 'Name within the gateway.';
-comment on column gateway_routes.version_id is 'The version that is deployed.';
+comment on column gateway_routes.deployment_id is 'The latest deployment: it names the version that is live.';
 comment on column gateway_routes.created_at is 'When it was made.';
 comment on column gateway_routes.modified_at is 'When it was last renamed or deployed.';
 
@@ -95,6 +95,7 @@ create table gateway_route_versions (
     id         uuid        primary key,
     route_id   uuid        not null references gateway_routes on delete cascade,
     elements   json        not null,
+    comment    text        not null,
     created_at timestamptz not null default now()
 );
 create index gateway_route_versions_route on gateway_route_versions (route_id, id desc); -- GatewayRouteVersions
@@ -102,12 +103,14 @@ comment on table gateway_route_versions is 'Graphs of dynamic routes. A row neve
 comment on column gateway_route_versions.id is 'UUID, version 7: ordered by creation.';
 comment on column gateway_route_versions.route_id is 'The route.';
 comment on column gateway_route_versions.elements is 'Nodes and edges, as they were saved.';
+comment on column gateway_route_versions.comment is 'In its maker''s words.';
 comment on column gateway_route_versions.created_at is 'When it was saved.';
 
 create table gateway_route_deployments (
     id         uuid        primary key,
     route_id   uuid        not null references gateway_routes on delete cascade,
     version_id uuid        not null,
+    comment    text        not null,
     created_at timestamptz not null default now()
 );
 create index gateway_route_deployments_route on gateway_route_deployments (route_id, id desc); -- GatewayRouteDeployments
@@ -115,6 +118,7 @@ comment on table gateway_route_deployments is 'Which version of a route was made
 comment on column gateway_route_deployments.id is 'UUID, version 7: ordered by creation.';
 comment on column gateway_route_deployments.route_id is 'The route.';
 comment on column gateway_route_deployments.version_id is 'The version.';
+comment on column gateway_route_deployments.comment is 'In its maker''s words.';
 comment on column gateway_route_deployments.created_at is 'When it went live.';
 
 create table custom_providers (

@@ -306,14 +306,10 @@ func anthropicFinish(s string) Finish {
 // spend cap of the account's tier. Where nothing is known of the headers, it is taken for a limit of rate.
 func (p anthropic) failure(status int, h http.Header, body []byte) *Error {
 	e := failureOf(p.Name(), status, body)
-	if e.Class == RateLimited && status == http.StatusTooManyRequests && len(h) > 0 && retryAfterUnknown(h) {
+	if e.Code == "rate_limit_error" && len(h) > 0 && h.Get("Retry-After") == "" && h.Get("Retry-After-Ms") == "" {
 		return ours(codeSpend, status)
 	}
 	return e
-}
-
-func retryAfterUnknown(h http.Header) bool {
-	return h.Get("Retry-After") == "" && h.Get("Retry-After-Ms") == ""
 }
 
 // stream implements streamer.
@@ -353,6 +349,7 @@ func (s *anthropicStream) event(_ string, data []byte) string {
 			Stop string `json:"stop_reason"`
 		}
 		Usage json.RawMessage
+		Error json.RawMessage
 	}
 	if err := json.Unmarshal(data, &v); err != nil && !isTypeError(err) {
 		return ""
@@ -364,7 +361,7 @@ func (s *anthropicStream) event(_ string, data []byte) string {
 			s.a.Content = nil
 		}
 	case "content_block_start":
-		if v.Block != nil && s.room.take(len(data)) {
+		if v.Block != nil && s.room.part(len(s.blocks)) && s.room.take(len(data)) {
 			b := anthropicStreamed{v.Index, *v.Block, []byte(v.Block.Text)}
 			b.said.Input = nil // an empty object, which the deltas replace
 			s.blocks = append(s.blocks, b)
@@ -390,10 +387,9 @@ func (s *anthropicStream) event(_ string, data []byte) string {
 		}
 	case "message_stop":
 		s.stopped = true
-	case "error":
-		if s.failed == nil {
-			s.failed = json.RawMessage(string(data))
-		}
+	}
+	if kindOf(v.Error) == '{' && s.failed == nil { // in the OpenAI form, too, before anything was said
+		s.failed = json.RawMessage(string(data))
 	}
 	return ""
 }

@@ -2,8 +2,10 @@ package gateway
 
 import (
 	"encoding/json"
+	"errors"
 	"net/http"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"unicode/utf8"
@@ -34,7 +36,8 @@ func wish() *Chat {
 func TestAnthropicRequests(t *testing.T) {
 	t.Parallel()
 	for name, model := range map[string]string{
-		"opus_5": "claude-opus-5-5", "sonnet_4_6": "claude-sonnet-4-6", "sonnet_4": "claude-sonnet-4-20250514", "haiku_3_5": "claude-3-5-haiku-latest",
+		"opus_5": "claude-opus-5-5", "sonnet_4_6": "claude-sonnet-4-6", "sonnet_4": "claude-sonnet-4-20250514",
+		"haiku_3_5": "claude-3-5-haiku-latest",
 	} {
 		encodesAs(t, "anthropic", name, model, wish())
 	}
@@ -150,7 +153,8 @@ func TestAnthropicSchemas(t *testing.T) {
 	}{
 		{"closed", `{"type":"object","properties":{"a":{"type":"string","format":"date"}},"additionalProperties":false}`, true},
 		{"nullable", `{"type":["object","null"],"properties":{},"additionalProperties":false}`, true},
-		{"references", `{"type":"object","properties":{"a":{"$ref":"#/$defs/x"}},"additionalProperties":false,"$defs":{"x":{"type":"integer","enum":[1,2]}}}`, true},
+		{"references", `{"type":"object","properties":{"a":{"$ref":"#/$defs/x"}},"additionalProperties":false,
+			"$defs":{"x":{"type":"integer","enum":[1,2]}}}`, true},
 		{"a choice", `{"anyOf":[{"type":"string"},{"type":"array","items":{"type":"null"},"minItems":1}]}`, true},
 		{"open", `{"type":"object","properties":{}}`, false},
 		{"open below", `{"type":"array","items":{"type":"object"}}`, false},
@@ -159,7 +163,8 @@ func TestAnthropicSchemas(t *testing.T) {
 		{"a pattern", `{"type":"string","pattern":"^a"}`, false},
 		{"many items", `{"type":"array","items":{"type":"string"},"minItems":2}`, false},
 		{"objects to choose from", `{"enum":[{"a":1}]}`, false},
-		{"to itself", `{"type":"object","properties":{"a":{"$ref":"#/$defs/x"}},"additionalProperties":false,"$defs":{"x":{"type":"array","items":{"$ref":"#/$defs/x"}}}}`, false},
+		{"to itself", `{"type":"object","properties":{"a":{"$ref":"#/$defs/x"}},"additionalProperties":false,
+			"$defs":{"x":{"type":"array","items":{"$ref":"#/$defs/x"}}}}`, false},
 		{"doubling", `{"$ref":"#/$defs/x","$defs":{"x":{"anyOf":[{"$ref":"#/$defs/x"},{"$ref":"#/$defs/x"}]}}}`, false},
 		{"to elsewhere", `{"$ref":"https://example.com/schema"}`, false},
 		{"no object", `{"items":7}`, false},
@@ -194,7 +199,6 @@ func TestAnthropicSpendCapHasNoRetryAfter(t *testing.T) {
 	}
 }
 
-// The endpoint in the OpenAI form wants the key as OpenAI does.
 func TestAnthropicRawChat(t *testing.T) {
 	t.Parallel()
 	body := json.RawMessage(`{ "model": "claude-opus-5", "messages": [], "x": 1.0 }`)
@@ -202,27 +206,76 @@ func TestAnthropicRawChat(t *testing.T) {
 	if err != nil || s.Endpoint != "v1/chat/completions" || string(s.Query) != string(body) {
 		t.Fatalf("step %+v, err %v", s, err)
 	}
-	for endpoint, want := range map[string]string{s.Endpoint: "Authorization: Bearer k", "v1/messages": "X-Api-Key: k"} {
-		got := ""
-		reachOf(anthropic{}).at(endpoint).authorize(func(name, value string) { got += name + ": " + value }, "k")
-		if got != want {
-			t.Errorf("%s: %s", endpoint, got)
-		}
-	}
 }
 
-func TestStreamed(t *testing.T) {
+// roundTrip is a transport that a test scripts.
+type roundTrip func(*http.Request) (*http.Response, error)
+
+func (f roundTrip) RoundTrip(r *http.Request) (*http.Response, error) { return f(r) }
+
+// The endpoints in the OpenAI form want the key as OpenAI does, and never in two places.
+func TestKeyGoesWhereTheEndpointWantsIt(t *testing.T) {
 	t.Parallel()
-	for _, tt := range []struct{ body, want string }{
-		{`{}`, `{"stream":true}`},
-		{`{"a":1.0}`, `{"a":1.0,"stream":true}`},
-		{` { "stream" : false , "a":{"stream":false}}`, `{ "stream" : true , "a":{"stream":false}}`},
-		{`{"a":"\"stream\":false","stream":null}`, `{"a":"\"stream\":false","stream":true}`},
-		{`[]`, `[]`},
-		{``, ``},
+	for _, tt := range []struct{ provider, model, base, native string }{
+		{"anthropic", "claude-opus-5", "", "X-Api-Key"},
+		{"google-ai-studio", "gemini-3.8-flash", "", "X-Goog-Api-Key"},
+		{"cohere", "command-a-03-2025", "", "Authorization"},
+		{"workers-ai", "@cf/meta/m", "https://api.cloudflare.com/client/v4/accounts/a/ai/run", "Authorization"},
 	} {
-		if got := string(streamed(json.RawMessage(tt.body))); got != tt.want {
-			t.Errorf("%s became %s", tt.body, got)
-		}
+		t.Run(tt.provider, func(t *testing.T) {
+			t.Parallel()
+			var sent, universal []string
+			e, err := NewEngine(EngineOptions{
+				Endpoints: map[string]Endpoint{tt.provider: {BaseURL: tt.base, Key: "k"}},
+				Transport: roundTrip(func(r *http.Request) (*http.Response, error) {
+					for name, values := range r.Header {
+						if strings.Contains(values[0], "k") && name != "User-Agent" && name != "Content-Type" {
+							sent = append(sent, name+": "+values[0])
+						}
+					}
+					return nil, errors.New("enough")
+				}),
+			})
+			if err != nil {
+				t.Fatal(err)
+			}
+			c, err := NewCloudflare(CloudflareOptions{AccountID: "a", GatewayID: "g", ProviderKeys: map[string]string{tt.provider: "k"}})
+			if err != nil {
+				t.Fatal(err)
+			}
+			own, err := NewStep(tt.provider, tt.model, &Chat{Messages: []Message{{"user", "hi"}}}, &StepConfig{MaxAttempts: 1})
+			if err != nil {
+				t.Fatal(err)
+			}
+			raw, err := NewRawStep(tt.provider, tt.model, json.RawMessage(`{"messages":[]}`), &StepConfig{MaxAttempts: 1})
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, s := range []Step{own, raw} {
+				if _, err := e.Run(t.Context(), &Request{Steps: []Step{s}}, nil); ClassOf(err) != Network {
+					t.Errorf("err %v", err)
+				}
+				sent, err := c.universal(&Request{Steps: []Step{s}})
+				if err != nil {
+					t.Fatal(err)
+				}
+				var steps []Step
+				if err := json.Unmarshal(sent.body, &steps); err != nil {
+					t.Fatal(err)
+				}
+				for name, value := range steps[0].Headers {
+					if name == "Authorization" || strings.HasSuffix(name, "-Key") {
+						universal = append(universal, name+": "+value)
+					}
+				}
+			}
+			want := []string{tt.native + ": k", "Authorization: Bearer k"}
+			if tt.native == "Authorization" {
+				want[0] = want[1]
+			}
+			if !slices.Equal(sent, want) || !slices.Equal(universal, want) {
+				t.Errorf("sent %q, through Cloudflare %q, want %q", sent, universal, want)
+			}
+		})
 	}
 }

@@ -38,7 +38,7 @@ func newBreakers(o BreakerOptions) *breakers {
 	o.OpenFor = cmp.Or(o.OpenFor, 15*time.Second)
 	o.Probes = cmp.Or(o.Probes, 3)
 	fresh := func() *breaker { return &breaker{o: &o} }
-	return &breakers{newPerModel(maxPerModel, fresh, func(b *breaker) bool { return b.tripped() })}
+	return &breakers{newPerModel(maxPerModel, fresh, nil)}
 }
 
 // get returns the breaker of a model at a provider; nil, which lets everything through, when breakers are off.
@@ -157,12 +157,6 @@ func (b *breaker) giveBack(t trial) {
 	if t.era == b.era && b.state == halfOpen {
 		b.free = min(b.free+1, b.o.Probes)
 	}
-}
-
-func (b *breaker) tripped() bool {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.state != closed
 }
 
 func (b *breaker) enter(s breakerState) {

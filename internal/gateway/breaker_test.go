@@ -19,6 +19,12 @@ func through(b *breaker, class Class, n int) (allowed int) {
 	return allowed
 }
 
+func (b *breaker) tripped() bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.state != closed
+}
+
 func TestBreakerOpensAtTheFailureRate(t *testing.T) {
 	t.Parallel()
 	for _, tt := range []struct {
@@ -112,9 +118,10 @@ func TestFailedProbeOpensForLonger(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := newBreakers(BreakerOptions{}).get("openai", "m")
 		through(b, Network, 20)
-		for _, least := range []time.Duration{15, 30, 60, 120, 120} {
+		for _, seconds := range []int{15, 30, 60, 120, 120} {
+			least := time.Duration(seconds) * time.Second
 			_, ok, wait := b.allow()
-			if least *= time.Second; ok || wait < least || wait > least+least/10 {
+			if ok || wait < least || wait > least+least/10 {
 				t.Fatalf("wait %v, want %v and up to a tenth", wait, least)
 			}
 			_ = sleep(t.Context(), wait)

@@ -141,7 +141,9 @@ func (c *Cache) Get(ctx context.Context, key string) *Cached {
 	defer cancel()
 	a, err := c.o.Shared.GetAnswer(limited, key)
 	if err != nil {
-		c.broken(ctx, "get", err)
+		if ctx.Err() == nil { // else the caller gave up
+			c.broken(ctx, err)
+		}
 		return nil
 	}
 	if a == nil || !time.Now().Before(a.ExpiresAt) || len(a.Body) > maxCachedBody {
@@ -167,7 +169,7 @@ func (c *Cache) Put(ctx context.Context, key string, a *Cached, ttl time.Duratio
 	limited, cancel := context.WithTimeout(context.WithoutCancel(ctx), sharedPutTimeout)
 	defer cancel()
 	if err := c.o.Shared.PutAnswer(limited, key, &kept, ttl); err != nil {
-		c.broken(limited, "put", err)
+		c.broken(ctx, err)
 	}
 }
 
@@ -250,14 +252,11 @@ func (c *Cache) sharing() bool {
 }
 
 // broken leaves the shared level alone for a while, and says so once in a longer one.
-func (c *Cache) broken(ctx context.Context, doing string, err error) {
-	if ctx.Err() != nil && doing == "get" {
-		return // the caller gave up
-	}
+func (c *Cache) broken(ctx context.Context, err error) {
 	now := time.Now()
 	c.restUntil.Store(now.Add(sharedRest).UnixNano())
 	last := c.logged.Load()
 	if now.UnixNano()-last >= int64(sharedLogEvery) && c.logged.CompareAndSwap(last, now.UnixNano()) {
-		c.o.Log.WarnContext(ctx, "shared response cache failed; going on without it", "doing", doing, "error", err)
+		c.o.Log.WarnContext(ctx, "shared response cache failed; going on without it", "error", err)
 	}
 }

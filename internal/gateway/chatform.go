@@ -1,7 +1,6 @@
 package gateway
 
 import (
-	"bytes"
 	"encoding/json"
 	"strings"
 )
@@ -28,30 +27,12 @@ func rawChat(endpoint string, body json.RawMessage) (string, error) {
 	return endpoint, nil
 }
 
-// streamed asks for a stream in a body, whatever it said before. Everything else stays as it is, byte for byte.
-func streamed(body json.RawMessage) json.RawMessage {
-	trimmed := bytes.TrimSpace(body)
-	if len(trimmed) < 2 || trimmed[0] != '{' {
-		return body
-	}
-	if old := field(trimmed, "stream"); old != nil {
-		start := cap(trimmed) - cap(old) // both begin in one array
-		return bytes.Join([][]byte{trimmed[:start], []byte("true"), trimmed[start+len(old):]}, nil)
-	}
-	inner := bytes.TrimSpace(trimmed[1 : len(trimmed)-1])
-	comma := ","
-	if len(inner) == 0 {
-		comma = ""
-	}
-	return bytes.Join([][]byte{trimmed[:len(trimmed)-1], []byte(comma + `"stream":true}`)}, nil)
-}
-
 // streamNative asks for a stream where the body says so. A body in the OpenAI chat form asks for usage as that form does.
 func streamNative(endpoint string, body json.RawMessage) (string, json.RawMessage) {
-	if s, ok := any(openAI{}).(streamer); ok && inChatForm(endpoint) {
-		return s.stream(endpoint, body)
+	if inChatForm(endpoint) {
+		return openAI{}.stream(endpoint, body)
 	}
-	return endpoint, streamed(body)
+	return endpoint, withField(body, "stream", "true")
 }
 
 // eitherStream reads a provider's own stream, or one in the OpenAI chat form: the first event that shows which decides.
@@ -64,8 +45,8 @@ type eitherStream struct {
 func (s *eitherStream) event(name string, data []byte) string {
 	if !s.known && len(data) > 0 && data[0] == '{' {
 		s.known = true
-		if p, ok := any(openAI{}).(streamer); ok && kindOf(field(data, "choices")) == '[' {
-			s.chat = p.assemble()
+		if kindOf(field(data, "choices")) == '[' {
+			s.chat = openAI{}.assemble()
 		}
 	}
 	if s.chat != nil {
@@ -93,5 +74,11 @@ func (r *room) take(n int) bool {
 	if !r.over {
 		r.used += n
 	}
+	return !r.over
+}
+
+// part reports whether there is room for one more part, beside so many.
+func (r *room) part(have int) bool {
+	r.over = r.over || have >= maxParts
 	return !r.over
 }

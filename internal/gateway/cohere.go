@@ -122,7 +122,7 @@ func (p cohere) Decode(status int, h http.Header, body []byte) (*Response, error
 	}
 	r := &Response{Usage: a.Usage.normal()}
 	switch {
-	case kindOf(field(trim(body), "message")) == '"':
+	case kindOf(field(trim(body), "message")) == '"', kindOf(field(trim(body), "error")) == '{':
 		return r, late(failureOf(p.Name(), status, body), r)
 	case a.Message == nil && a.Finish == "":
 		return r, ours(codeInvalidAnswer, status)
@@ -159,7 +159,7 @@ func cohereFinish(s string) Finish {
 // stream implements streamer. The endpoint in the OpenAI form refuses stream_options, so there too nothing is asked for
 // but the stream.
 func (cohere) stream(endpoint string, body json.RawMessage) (string, json.RawMessage) {
-	return endpoint, streamed(body)
+	return endpoint, withField(body, "stream", "true")
 }
 
 func (cohere) assemble() assembler { return &eitherStream{native: &cohereStream{}} }
@@ -190,6 +190,7 @@ func (s *cohereStream) event(_ string, data []byte) string {
 		Type    string
 		ID      string
 		Message json.RawMessage
+		Error   json.RawMessage
 		Delta   struct {
 			Finish  string `json:"finish_reason"`
 			Usage   *cohereUsage
@@ -212,7 +213,7 @@ func (s *cohereStream) event(_ string, data []byte) string {
 			return piece
 		}
 	case "tool-call-start":
-		if tool != nil && s.room.take(len(data)) {
+		if tool != nil && s.room.part(len(s.tools)) && s.room.take(len(data)) {
 			tool.pieces = []byte(tool.Function.Arguments)
 			s.tools = append(s.tools, *tool)
 		}
@@ -226,7 +227,7 @@ func (s *cohereStream) event(_ string, data []byte) string {
 			s.a.Usage = *v.Delta.Usage
 		}
 	case "":
-		if kindOf(v.Message) == '"' && s.failed == nil {
+		if (kindOf(v.Message) == '"' || kindOf(v.Error) == '{') && s.failed == nil {
 			s.failed = json.RawMessage(string(data))
 		}
 	}

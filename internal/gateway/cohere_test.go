@@ -28,7 +28,7 @@ func TestCohereRawChat(t *testing.T) {
 	if err != nil || u.String() != "https://api.cohere.com/compatibility/v1/chat/completions" {
 		t.Errorf("%v, err %v", u, err)
 	}
-	if endpoint, body := (cohere{}).stream(s.Endpoint, s.Query); endpoint != s.Endpoint || string(body) != `{"messages":[],"stream":true}` {
+	if endpoint, body := (cohere{}).stream(s.Endpoint, s.Query); endpoint != s.Endpoint || string(body) != `{"stream":true,"messages":[]}` {
 		t.Errorf("%s %s", endpoint, body)
 	}
 }

@@ -235,7 +235,7 @@ func (c *crowd) limit() int {
 func (c *crowd) busy() bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return c.inFlight > 0 || c.waiting.Len() > 0 || !c.until.IsZero()
+	return c.inFlight > 0 || c.waiting.Len() > 0 || time.Now().Before(c.until)
 }
 
 func (c *crowd) resume() {

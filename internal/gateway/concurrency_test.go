@@ -18,14 +18,32 @@ type upstream struct {
 	queues   bool          // slows down instead of refusing
 	mean     time.Duration // of an answer
 	sigma    float64       // of its logarithm
+	perSec   float64       // refuses, too, what is above this rate, after a burst of as many as in ten seconds; 0 is no limit
 	inFlight int
 	good     int
 	refused  int
+	tokens   float64
+	filled   time.Time
+}
+
+// empty reports whether the bucket of the rate limit is empty, and takes from it.
+func (u *upstream) empty() bool {
+	if u.perSec == 0 {
+		return false
+	}
+	now := time.Now()
+	u.tokens = min(u.tokens+u.perSec*now.Sub(u.filled).Seconds(), 10*u.perSec)
+	u.filled = now
+	if u.tokens < 1 {
+		return true
+	}
+	u.tokens--
+	return false
 }
 
 func (u *upstream) call(ctx context.Context, r *rand.Rand) (Class, time.Duration) {
 	u.mu.Lock()
-	if u.inFlight >= u.limit && !u.queues {
+	if u.inFlight >= u.limit && !u.queues || u.empty() {
 		u.refused++
 		u.mu.Unlock()
 		_ = sleep(ctx, 50*time.Millisecond)
@@ -119,7 +137,7 @@ func TestHiddenLimitIsFoundAndHeld(t *testing.T) {
 			u := &upstream{limit: tt.limit, mean: 2 * time.Second, sigma: tt.sigma}
 			crowded(t, u, ConcurrencyOptions{}, tt.callers, func(ctx context.Context, c *crowd) {
 				observe(ctx, u, time.Minute) // warm-up
-				rate, refused := observe(ctx, u, 10*time.Minute)
+				rate, refused := observe(ctx, u, 5*time.Minute)
 				ideal := float64(tt.limit) / u.mean.Seconds()
 				t.Logf("limit %d of %d, %.0f%% of the ideal, %.1f%% refused", c.limit(), tt.limit, 100*rate/ideal, 100*refused)
 				if rate < 0.85*ideal {
@@ -150,12 +168,26 @@ func TestRaisedAndLoweredLimitIsFollowed(t *testing.T) {
 	})
 }
 
+// A limit per minute is refused in the same way, and is no limit of calls in flight: the search for one must not make
+// the calls crawl.
+func TestRateLimitIsUsed(t *testing.T) {
+	u := &upstream{limit: 10_000, perSec: 10, mean: 4 * time.Second, sigma: 0.5}
+	crowded(t, u, ConcurrencyOptions{}, 200, func(ctx context.Context, c *crowd) {
+		observe(ctx, u, 2*time.Minute)
+		rate, refused := observe(ctx, u, 20*time.Minute)
+		t.Logf("limit %d, %.0f%% of the rate, %.1f%% refused", c.limit(), 100*rate/u.perSec, 100*refused)
+		if rate < 0.85*u.perSec || refused > 0.05 {
+			t.Errorf("%.2f answers a second of %.0f, %.1f%% refused", rate, u.perSec, 100*refused)
+		}
+	})
+}
+
 func TestQueueingProviderIsNotFlooded(t *testing.T) {
 	u := &upstream{limit: 40, queues: true, mean: 2 * time.Second, sigma: 0.5}
-	crowded(t, u, ConcurrencyOptions{}, 2000, func(ctx context.Context, c *crowd) {
+	crowded(t, u, ConcurrencyOptions{}, 400, func(ctx context.Context, c *crowd) {
 		observe(ctx, u, 2*time.Minute)
-		for range 6 { // an hour: it must not creep
-			rate, _ := observe(ctx, u, 10*time.Minute)
+		for range 6 { // half an hour: it must not creep
+			rate, _ := observe(ctx, u, 5*time.Minute)
 			ideal := float64(u.limit) / u.mean.Seconds()
 			t.Logf("limit %d of %d, %.0f%% of the ideal", c.limit(), u.limit, 100*rate/ideal)
 			if rate < 0.85*ideal || c.limit() > 4*u.limit {

@@ -10,7 +10,8 @@ import (
 	"unicode/utf8"
 )
 
-// This file holds every fact about what failures mean. The rows are read from the most specific to the least: the
+// This file holds every fact about what failures mean, but for what one provider alone means by a status; for that see
+// oddity. The rows are read from the most specific to the least: the
 // code, then the gateway's number, then the type, then the status. What no row knows is Unknown.
 
 // A verdict is one row. Uncertain: the failure hides whether a model has run.
@@ -84,6 +85,7 @@ var codes = map[string]verdict{
 	"model_not_available":                     {class: NotFound},
 	"model_decommissioned":                    {class: NotFound},
 	"model_deprecated":                        {class: NotFound},
+	"model_not_supported":                     {class: NotFound}, // Hugging Face: no host has it
 	"deploymentnotfound":                      {class: NotFound},
 	"unknown_model":                           {class: NotFound},
 	"invalid_model":                           {class: NotFound},
@@ -103,6 +105,7 @@ var codes = map[string]verdict{
 	"content_policy_violation":                {class: ContentFiltered},
 	"responsibleaipolicyviolation":            {class: ContentFiltered},
 	"moderation_blocked":                      {class: ContentFiltered},
+	"json_validate_failed":                    {class: InvalidOutput, uncertain: true, says: "the model's answer was not the JSON asked for"}, // Groq
 	codeRefusal:                               {class: ContentFiltered, says: "the model refused to answer"},
 	"timeout_error":                           {class: Timeout, uncertain: true},
 	"deadline_exceeded":                       {class: Timeout, uncertain: true},

@@ -379,7 +379,7 @@ func (p openAI) failure(status int, body []byte) *Error {
 	}
 	for _, o := range p.oddities {
 		if o.status == a.status && (o.phrase == "" || bytes.Contains(bytes.ToLower(body), []byte(o.phrase))) {
-			e.Class, e.Message = o.class, message(o.verdict, status, e.Code)
+			e.Class, e.Uncertain, e.Message = o.class, e.Uncertain || o.uncertain, message(o.verdict, status, e.Code)
 			break
 		}
 	}

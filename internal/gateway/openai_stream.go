@@ -16,11 +16,15 @@ func (p openAI) stream(endpoint string, body json.RawMessage) (string, json.RawM
 	return endpoint, withField(body, "stream", "true")
 }
 
-// withField sets a field at the top of a JSON object: in place where it is there already, else as the first.
+// withField sets a field at the top of a JSON object: in place where it is there already, else as the first. What is no
+// object stays as it is.
 func withField(body json.RawMessage, name, value string) json.RawMessage {
 	out := make([]byte, 0, len(body)+len(name)+len(value)+5)
 	done, first := 0, -1
 	c := cursor{b: body}
+	if c.kind() != '{' {
+		return body
+	}
 	c.object(func(key []byte) {
 		c.kind() // goes to where the value begins
 		start := c.i
@@ -197,14 +201,16 @@ func (s *openAIStream) textLen() int {
 // choice takes one element of a chunk's choices.
 func (s *openAIStream) choice(raw json.RawMessage) {
 	var index count
-	var delta, finish json.RawMessage
+	var delta, message, finish json.RawMessage
 	c := cursor{b: raw}
 	c.object(func(key []byte) {
 		switch string(key) {
 		case "index":
 			index = c.count()
-		case "delta", "message": // the second where a server sends the whole at once
+		case "delta":
 			delta = c.skip()
+		case "message":
+			message = c.skip()
 		case "finish_reason":
 			finish = c.skip()
 		case "error":
@@ -232,6 +238,9 @@ func (s *openAIStream) choice(raw json.RawMessage) {
 		s.choices = append(s.choices, to)
 	}
 	keep(&to.finish, finish)
+	if kindOf(delta) == 0 { // a server that sends the whole at once; Perplexity's message repeats what was said before
+		delta = message
+	}
 	to.delta(delta)
 }
 

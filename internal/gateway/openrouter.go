@@ -6,6 +6,6 @@ func init() {
 	register(openAI{
 		name: "openrouter", reached: reach{base: "https://openrouter.ai/api/v1"}, path: "v1/" + openAIEndpoint,
 		requireParameters: true,
-		oddities:          []oddity{{403, `"flagged_input"`, verdict{class: ContentFiltered}}}, // moderation, told by its metadata
+		oddities:          append([]oddity{{403, `"flagged_input"`, verdict{class: ContentFiltered}}}, tooLong...), // moderation is told by its metadata
 	})
 }

@@ -101,8 +101,8 @@ func sayJSON(c *Chat) string {
 
 // onlyChat refuses what a provider with a single API can't do.
 func (c *Chat) onlyChat(provider string) error {
-	if c.API == "" || c.API == "chat" {
+	if c.API == "" || c.API == apiChat {
 		return nil
 	}
-	return invalid("unsupported_api", "provider %s has no API of that name; leave it out", provider)
+	return invalid("unsupported_api", "provider %q has no Responses API here; leave the API out", provider)
 }

@@ -13,7 +13,7 @@ const (
 
 // perModel keeps one T for each provider and model. Model names come from users, so it is bounded: when full, it drops
 // of some entries taken at random the one that was asked for longest ago, as Redis does. An entry that busy reports
-// stays; there are no more of these than there are calls in flight. It is safe for concurrent use.
+// stays; there must be no more of these than calls in flight. It is safe for concurrent use.
 type perModel[T any] struct {
 	fresh func() *T
 	busy  func(*T) bool // may be nil

@@ -32,6 +32,8 @@ var phrases = map[string][]phrase{
 		{400, "out of extra usage", codeSpend},
 		{400, "is deprecated for this model", "unsupported_parameter"}, // temperature and its like
 		{400, "cannot both be specified", "unsupported_parameter"},
+		{400, "assistant message prefill", "unsupported_value"}, // the chat may not end with the assistant
+		{400, "maximum allowed number of output tokens", "unsupported_value"},
 		{400, "output_config.format", "unsupported_value"}, // a kind of schema that others may take
 	},
 	"google-ai-studio": {

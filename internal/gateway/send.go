@@ -221,7 +221,9 @@ func (e *Engine) reportKey(l *leg, key Key, fail *Error, class Class) {
 	if fail != nil {
 		wait = fail.RetryAfter
 	}
-	l.keys.report(key.Name, class, wait, time.Now())
+	if fail == nil || fail.Class != Auth || fail.Status != http.StatusForbidden { // a 403 may be about one model, not the key
+		l.keys.report(key.Name, class, wait, time.Now())
+	}
 	switch class {
 	case Auth, Quota, RateLimited:
 		if l.tried == nil {
@@ -437,6 +439,11 @@ func decode(p Provider, x exchange) (*Response, *Error) {
 		return x.resp, nil
 	}
 	resp, err := p.Decode(x.status, x.header, x.body)
+	if x.cut && (err == nil || ClassOf(err) == InvalidOutput) { // a stream without its end: no text yet is no answer without text
+		lost := ours(codeLost, x.status)
+		lost.Uncertain = true
+		return resp, lost
+	}
 	if err != nil {
 		fail, ok := errors.AsType[*Error](err)
 		if !ok {
@@ -447,13 +454,8 @@ func decode(p Provider, x exchange) (*Response, *Error) {
 		}
 		return resp, fail
 	}
-	switch {
-	case resp == nil:
+	if resp == nil {
 		return nil, ours(codeInvalidAnswer, x.status)
-	case x.cut:
-		fail := ours(codeLost, x.status)
-		fail.Uncertain = true
-		return resp, fail
 	}
 	resp.Body = json.RawMessage(trim(x.body))
 	return resp, nil

@@ -120,7 +120,7 @@ func (p workersAI) Decode(status int, h http.Header, body []byte) (*Response, er
 		return nil, e
 	}
 	r := &Response{}
-	if a.Success != nil && !*a.Success || len(a.Errors) > 0 {
+	if a.Success != nil && !*a.Success || len(a.Errors) > 0 || kindOf(field(trim(body), "error")) == '{' {
 		return r, late(failureOf(p.Name(), status, body), r)
 	}
 	result := []byte(a.Result)

@@ -193,7 +193,7 @@ func TestWhatBecomesOfAJob(t *testing.T) {
 			t.Parallel()
 			w := &Worker{o: WorkerOptions{MaxAttempts: 4}}
 			b := &batch{Batch: store.Batch{Cache: "use"}, route: Route{Steps: []RouteStep{{Provider: "p", Model: "m"}}}}
-			task := &task{w: w, batch: b, lease: &lease{}, job: store.Claimed{Seq: 1, Attempts: tt.attempts}}
+			task := &task{w: w, batch: b, route: b.route, lease: &lease{}, job: store.Claimed{Seq: 1, Attempts: tt.attempts}}
 			s, ok := task.settle(result{output: "x", format: "text", model: "m"}, tt.err)
 			if !ok {
 				if tt.state != "" {

@@ -22,7 +22,7 @@ type CustomProvider struct {
 // CustomProviderQuery picks a page of an account's custom providers. Enable and Beta are nil when either will do.
 type CustomProviderQuery struct {
 	Account       string
-	Search        string // in name or slug
+	Search        string // in name or slug, or the id
 	Enable, Beta  *bool
 	NewestFirst   bool // else by slug
 	Page, PerPage int  // Page counts from 1
@@ -31,7 +31,7 @@ type CustomProviderQuery struct {
 const customProviderCols = `id, account, name, slug, base_url, description, link, curl_example, js_example, enable, beta, created_at, modified_at`
 
 const customProviderMatch = ` from custom_providers where account = $1
-and (position(lower($2::text) in lower(name)) > 0 or position(lower($2::text) in lower(slug)) > 0)
+and (position(lower($2::text) in lower(name)) > 0 or position(lower($2::text) in lower(slug)) > 0 or id::text = lower($2))
 and ($3::bool is null or enable = $3) and ($4::bool is null or beta = $4)`
 
 const (

@@ -21,9 +21,9 @@ type GatewayLogQuery struct {
 	Limit            int64 // for deletions; 0 is no limit
 }
 
-// GatewayLogOrders are the keys by which a log is sorted. What is equal is sorted by time.
+// GatewayLogOrders are the keys by which a log is sorted. What is equal is sorted by time, and what isn't known is last.
 func GatewayLogOrders() []string {
-	return []string{"created_at", "provider", "model", "model_type", "success", "cached"}
+	return []string{"created_at", "provider", "model", "model_type", "success", "cached", "cost", "tokens_in", "tokens_out", "duration", "feedback"}
 }
 
 // GatewayLogFilter is one condition on a request. Make it with [NewGatewayLogFilter].
@@ -62,6 +62,16 @@ var logKeys = map[string]logKey{
 	"user_agent":            {"user_agent", "text"},
 }
 
+// Which kinds of key an operator goes with; "" is all. The last two are for the flat parameters that filters replaced.
+var logOperators = map[string]string{
+	"eq": "", "neq": "", "contains": "uuid text keys values",
+	"lt": ordered, "gt": ordered, "lte": ordered, "gte": ordered,
+}
+
+const ordered = "time dollars integer milliseconds"
+
+var compare = map[string]string{"lt": " < ", "gt": " > ", "lte": " <= ", "gte": " >= "}
+
 // NewGatewayLogFilter reads a filter in Cloudflare's terms. Several values are alternatives for eq and contains; neq and the comparisons
 // must hold for each. Text is compared exactly by eq and neq, and without regard to case by contains. The error is for people.
 func NewGatewayLogFilter(key, operator string, values []string) (GatewayLogFilter, error) {
@@ -72,15 +82,11 @@ func NewGatewayLogFilter(key, operator string, values []string) (GatewayLogFilte
 	if len(values) == 0 {
 		return GatewayLogFilter{}, fmt.Errorf("the value is missing")
 	}
-	fits := map[string]string{
-		"eq": "uuid time text bool dollars integer milliseconds feedback keys values", "neq": "uuid time text bool dollars integer milliseconds feedback keys values",
-		"contains": "uuid text keys values", "lt": "time dollars integer milliseconds", "gt": "time dollars integer milliseconds",
-	}
-	kinds, known := fits[operator]
+	kinds, known := logOperators[operator]
 	if !known {
-		return GatewayLogFilter{}, fmt.Errorf("unknown operator; known are eq, neq, contains, lt and gt")
+		return GatewayLogFilter{}, fmt.Errorf("unknown operator; known are eq, neq, contains, lt, gt, lte and gte")
 	}
-	if !slices.Contains(strings.Fields(kinds), k.kind) {
+	if kinds != "" && !slices.Contains(strings.Fields(kinds), k.kind) {
 		return GatewayLogFilter{}, fmt.Errorf("the operator %s doesn't go with %s", operator, key)
 	}
 	if operator == "contains" {
@@ -99,12 +105,18 @@ func NewGatewayLogFilter(key, operator string, values []string) (GatewayLogFilte
 		return GatewayLogFilter{k.negate(operator, "metadata ?| "+array), param}, nil
 	case k.kind == "values":
 		return GatewayLogFilter{k.negate(operator, "exists (select from jsonb_each_text(metadata) m where m.value = any("+array+"))"), param}, nil
-	case operator == "lt":
-		return GatewayLogFilter{k.expr + " < all(" + array + ")", param}, nil
-	case operator == "gt":
-		return GatewayLogFilter{k.expr + " > all(" + array + ")", param}, nil
+	case compare[operator] != "":
+		return GatewayLogFilter{k.expr + compare[operator] + "all(" + array + ")", param}, nil
 	default:
 		return GatewayLogFilter{k.negate(operator, k.expr+" = any("+array+")"), param}, nil
+	}
+}
+
+// NewGatewayLogSearch matches requests that mention a text, in any case: Cloudflare doesn't say where its search looks.
+func NewGatewayLogSearch(text string) GatewayLogFilter {
+	return GatewayLogFilter{
+		condition: "position(%s::text in lower(concat_ws(' ', id, provider, model, path, event_id, request_id, user_agent, metadata))) > 0",
+		param:     strings.ToLower(mend(text)),
 	}
 }
 
@@ -240,7 +252,7 @@ func (q *GatewayLogQuery) page(args []any) (string, []any) {
 	}
 	order := "created_at" + dir
 	if q.OrderBy != "created_at" && slices.Contains(GatewayLogOrders(), q.OrderBy) {
-		order = q.OrderBy + dir + ", " + order
+		order = logKeys[q.OrderBy].expr + dir + " nulls last, " + order
 	}
 	n := len(args)
 	args = append(slices.Clip(args), q.PerPage, (max(q.Page, 1)-1)*q.PerPage)

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"strconv"
 	"strings"
 	"time"
@@ -75,6 +76,9 @@ select case when $4::bool then b.response else b.request end as body,
     case when $4 then l.response_content_type else l.request_content_type end as content_type
 from gateway_logs l join gateway_log_bodies b on b.log_id = l.id
 where l.account = $1 and l.gateway = $2 and l.id = $3 and case when $4 then b.response else b.request end is not null`
+	gatewayLogHeads = `-- name: GatewayLogHeads
+select substring(b.request from 1 for $4) as request, substring(b.response from 1 for $4) as response
+from gateway_logs l join gateway_log_bodies b on b.log_id = l.id where l.account = $1 and l.gateway = $2 and l.id = $3`
 	patchGatewayLog = `-- name: PatchGatewayLog
 update gateway_logs set feedback = case when $4::bool then $5::smallint else feedback end,
     score = case when $6::bool then $7::float8 else score end,
@@ -197,6 +201,16 @@ func (r Reader) GatewayLogBody(ctx context.Context, account, gateway string, id 
 	}
 	b, err := one[row](ctx, r.q, gatewayLogBody, account, gateway, id, response)
 	return b.Body, b.ContentType, err
+}
+
+// GatewayLogHeads returns the first n bytes of the bodies of a request, nil where they weren't kept.
+func (r Reader) GatewayLogHeads(ctx context.Context, account, gateway string, id uuid.UUID, n int) (request, response []byte, err error) {
+	type row struct{ Request, Response []byte }
+	h, err := one[row](ctx, r.q, gatewayLogHeads, account, gateway, id, n)
+	if errors.Is(err, ErrNotFound) {
+		err = nil
+	}
+	return h.Request, h.Response, err
 }
 
 // GatewayLogPatch changes the fields whose Set is true. A nil value clears its field.

@@ -14,7 +14,12 @@ type GatewayRoute struct {
 	Account, Gateway      string
 	Name                  string
 	VersionID             uuid.UUID
+	VersionAt             time.Time
+	VersionComment        string
 	Elements              json.RawMessage
+	DeploymentID          uuid.UUID
+	DeployedAt            time.Time
+	DeploymentComment     string
 	CreatedAt, ModifiedAt time.Time
 }
 
@@ -23,6 +28,7 @@ type GatewayRouteVersion struct {
 	ID        uuid.UUID
 	RouteID   uuid.UUID
 	Elements  json.RawMessage
+	Comment   string
 	Active    bool
 	CreatedAt time.Time
 }
@@ -32,53 +38,56 @@ type GatewayRouteDeployment struct {
 	ID        uuid.UUID
 	RouteID   uuid.UUID
 	VersionID uuid.UUID
+	Comment   string
 	CreatedAt time.Time
 }
 
-const routeCols = `r.id, r.account, r.gateway, r.name, r.version_id, v.elements, r.created_at, r.modified_at`
+const (
+	routeCols = `r.id, r.account, r.gateway, r.name, r.created_at, r.modified_at, v.id as version_id, v.created_at as version_at,
+    v.comment as version_comment, v.elements, d.id as deployment_id, d.created_at as deployed_at, d.comment as deployment_comment`
+	routeVersionCols = `v.id, v.route_id, v.elements, v.comment, v.id = d.version_id as active, v.created_at`
+	routeFrom        = ` from gateway_routes r join gateway_route_deployments d on d.id = r.deployment_id `
+	liveVersion      = `join gateway_route_versions v on v.id = d.version_id `
+	everyVersion     = `join gateway_route_versions v on v.route_id = r.id `
+)
 
 const (
 	createGatewayRoute = `-- name: CreateGatewayRoute
 with ` + bumpGateway + `,
-r as (insert into gateway_routes (id, account, gateway, name, version_id) select $3, g.account, g.id, $4, $5 from g
-    returning id, account, gateway, name, version_id, created_at, modified_at),
-v as (insert into gateway_route_versions (id, route_id, elements) select $5, r.id, $6 from r returning elements),
-d as (insert into gateway_route_deployments (id, route_id, version_id) select $7, r.id, $5 from r)
-select ` + routeCols + ` from r cross join v`
+r as (insert into gateway_routes (id, account, gateway, name, deployment_id) select $3, g.account, g.id, $4, $7 from g
+    returning id, account, gateway, name, created_at, modified_at),
+v as (insert into gateway_route_versions (id, route_id, elements, comment) select $5, r.id, $6, '' from r
+    returning id, elements, comment, created_at),
+d as (insert into gateway_route_deployments (id, route_id, version_id, comment) select $7, r.id, $5, '' from r returning id, comment, created_at)
+select ` + routeCols + ` from r cross join v cross join d`
 	gatewayRouteByID = `-- name: GatewayRouteByID
-select ` + routeCols + ` from gateway_routes r join gateway_route_versions v on v.id = r.version_id
-where r.account = $1 and r.gateway = $2 and r.id = $3`
+select ` + routeCols + routeFrom + liveVersion + `where r.account = $1 and r.gateway = $2 and r.id = $3`
 	deployedRoutes = `-- name: DeployedRoutes
-select ` + routeCols + ` from gateway_routes r join gateway_route_versions v on v.id = r.version_id
-where r.account = $1 and r.gateway = $2 order by r.name`
+select ` + routeCols + routeFrom + liveVersion + `where r.account = $1 and r.gateway = $2 order by r.name`
 	renameGatewayRoute = `-- name: RenameGatewayRoute
 with ` + bumpGateway + `
-update gateway_routes r set name = $4, modified_at = now() from g, gateway_route_versions v
-where r.account = g.account and r.gateway = g.id and r.id = $3 and v.id = r.version_id returning ` + routeCols
+update gateway_routes r set name = $4, modified_at = now() from g, gateway_route_deployments d ` + liveVersion + `
+where r.account = g.account and r.gateway = g.id and r.id = $3 and d.id = r.deployment_id returning ` + routeCols
 	deleteGatewayRoute = `-- name: DeleteGatewayRoute
 with ` + bumpGateway + `
-delete from gateway_routes r using g, gateway_route_versions v
-where r.account = g.account and r.gateway = g.id and r.id = $3 and v.id = r.version_id returning ` + routeCols
+delete from gateway_routes r using g, gateway_route_deployments d ` + liveVersion + `
+where r.account = g.account and r.gateway = g.id and r.id = $3 and d.id = r.deployment_id returning ` + routeCols
 	saveGatewayRouteVersion = `-- name: SaveGatewayRouteVersion
-insert into gateway_route_versions (id, route_id, elements)
-select $4, r.id, $5 from gateway_routes r where r.account = $1 and r.gateway = $2 and r.id = $3
-returning id, route_id, elements, false as active, created_at`
+insert into gateway_route_versions (id, route_id, elements, comment)
+select $4, r.id, $5, $6 from gateway_routes r where r.account = $1 and r.gateway = $2 and r.id = $3
+returning id, route_id, elements, comment, false as active, created_at`
 	listGatewayRouteVersions = `-- name: ListGatewayRouteVersions
-select v.id, v.route_id, v.elements, v.id = r.version_id as active, v.created_at
-from gateway_routes r join gateway_route_versions v on v.route_id = r.id
-where r.account = $1 and r.gateway = $2 and r.id = $3 order by v.id desc`
+select ` + routeVersionCols + routeFrom + everyVersion + `where r.account = $1 and r.gateway = $2 and r.id = $3 order by v.id desc`
 	gatewayRouteVersionByID = `-- name: GatewayRouteVersionByID
-select v.id, v.route_id, v.elements, v.id = r.version_id as active, v.created_at
-from gateway_routes r join gateway_route_versions v on v.route_id = r.id
-where r.account = $1 and r.gateway = $2 and r.id = $3 and v.id = $4`
+select ` + routeVersionCols + routeFrom + everyVersion + `where r.account = $1 and r.gateway = $2 and r.id = $3 and v.id = $4`
 	deployGatewayRoute = `-- name: DeployGatewayRoute
 with ` + bumpGateway + `,
-r as (update gateway_routes r set version_id = v.id, modified_at = now() from g, gateway_route_versions v
-    where r.account = g.account and r.gateway = g.id and r.id = $3 and v.route_id = r.id and v.id = $4 returning r.id, r.version_id)
-insert into gateway_route_deployments (id, route_id, version_id) select $5, r.id, r.version_id from r
-returning id, route_id, version_id, created_at`
+r as (update gateway_routes r set deployment_id = $5, modified_at = now() from g, gateway_route_versions v
+    where r.account = g.account and r.gateway = g.id and r.id = $3 and v.route_id = r.id and v.id = $4 returning r.id, v.id as version_id)
+insert into gateway_route_deployments (id, route_id, version_id, comment) select $5, r.id, r.version_id, $6 from r
+returning id, route_id, version_id, comment, created_at`
 	listGatewayRouteDeployments = `-- name: ListGatewayRouteDeployments
-select d.id, d.route_id, d.version_id, d.created_at from gateway_routes r join gateway_route_deployments d on d.route_id = r.id
+select d.id, d.route_id, d.version_id, d.comment, d.created_at from gateway_routes r join gateway_route_deployments d on d.route_id = r.id
 where r.account = $1 and r.gateway = $2 and r.id = $3 order by d.id desc`
 )
 
@@ -117,12 +126,13 @@ func (db *DB) DeleteGatewayRoute(ctx context.Context, account, gateway string, i
 }
 
 // SaveGatewayRouteVersion adds a version, which is not live yet, or returns ErrNotFound.
-func (db *DB) SaveGatewayRouteVersion(ctx context.Context, account, gateway string, route uuid.UUID, elements json.RawMessage) (GatewayRouteVersion, error) {
+func (db *DB) SaveGatewayRouteVersion(ctx context.Context, account, gateway string, route uuid.UUID, elements json.RawMessage,
+	comment string) (GatewayRouteVersion, error) {
 	id, err := uuid.NewV7()
 	if err != nil {
 		return GatewayRouteVersion{}, err
 	}
-	return one[GatewayRouteVersion](ctx, db.pool, saveGatewayRouteVersion, account, gateway, route, id, elements)
+	return one[GatewayRouteVersion](ctx, db.pool, saveGatewayRouteVersion, account, gateway, route, id, elements, comment)
 }
 
 // GatewayRouteVersions lists a route's versions, newest first; none for a route that isn't there.
@@ -136,12 +146,12 @@ func (r Reader) GatewayRouteVersion(ctx context.Context, account, gateway string
 }
 
 // DeployGatewayRoute makes a version the live one. It returns ErrNotFound when the route has no such version.
-func (db *DB) DeployGatewayRoute(ctx context.Context, account, gateway string, route, version uuid.UUID) (GatewayRouteDeployment, error) {
+func (db *DB) DeployGatewayRoute(ctx context.Context, account, gateway string, route, version uuid.UUID, comment string) (GatewayRouteDeployment, error) {
 	id, err := uuid.NewV7()
 	if err != nil {
 		return GatewayRouteDeployment{}, err
 	}
-	return one[GatewayRouteDeployment](ctx, db.pool, deployGatewayRoute, account, gateway, route, version, id)
+	return one[GatewayRouteDeployment](ctx, db.pool, deployGatewayRoute, account, gateway, route, version, id, comment)
 }
 
 // GatewayRouteDeployments lists what was live and since when, newest first.

@@ -37,7 +37,7 @@ if now == 0 then
   now = tonumber(t[1]) * 1000 + math.floor(tonumber(t[2]) / 1000)
 end
 local slot_name, sum_name = {'r', 't', 'u'}, {'R', 'T', 'U'}
-local function int(n) return string.format('%.0f', n) end
+local function int(n) return string.format('%.0f', n + 0) end -- no exponent, and never -0
 local function limit(i, m) return tonumber(ARGV[6 + (i - 1) * 3 + m]) end
 
 local function forget(key, at, slot)
@@ -114,7 +114,7 @@ for i, key in ipairs(KEYS) do
       if change ~= 0 and tonumber(ARGV[4 + (i - 1) * 3 + m]) > 0 then
         local field = slot_name[m] .. ARGV[2]
         local change = math.max(change, -tonumber(redis.call('HGET', key, field) or 0))
-        local by = string.format('%.0f', change)
+        local by = string.format('%.0f', change + 0) -- never -0
         redis.call('HINCRBY', key, field, by)
         redis.call('HINCRBY', key, sum_name[m], by)
       end

@@ -40,6 +40,7 @@ func New(url string) (*Redis, error) {
 		return nil, errors.New("redis: the URL can't be parsed: want redis://[:password@]host:port[/db]") // the cause would show the password
 	}
 	o.MaxRetries = -1 // a script that ran and whose answer was lost must not run again
+	o.DialerRetries = 1
 	o.ContextTimeoutEnabled = true
 	o.DisableIdentity = true
 	o.MaintNotificationsConfig = &maintnotifications.Config{Mode: maintnotifications.ModeDisabled}

@@ -35,8 +35,8 @@ return {1, 0}
 //
 // A fixed window begins at a multiple of the interval since 1970, and up to twice the limit may pass around its
 // beginning, as with Cloudflare. A sliding one is the last interval, kept in 60 slots like the limits of a Limiter, and
-// never lets through more than the limit; a request may wait a sixtieth of the interval longer than with an exact log,
-// which would need memory for each request. Intervals are cut to between 60 ms and 10 years.
+// never lets through more than the limit; a request may wait up to two slots of a sixtieth (whole milliseconds) longer
+// than with an exact log, which would need memory for each request. Intervals are cut to between 60 ms and 10 years.
 func (r *Redis) Allow(ctx context.Context, name string, limit int64, interval time.Duration, sliding bool) (ok bool, retryAfter time.Duration, err error) {
 	if limit <= 0 || interval <= 0 {
 		return true, 0, nil

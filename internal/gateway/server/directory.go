@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"net/url"
+	"strconv"
 	"sync"
 	"time"
 
@@ -38,6 +39,7 @@ type view struct {
 	customAt    map[string]int64 // when a custom provider changed, for the cache
 	routes      map[string]*route
 	guard       *guard
+	spend       []SpendRule
 	keep        int64 // how many requests the log holds; 0: no bound
 	stopAtCap   bool
 
@@ -207,6 +209,16 @@ func newView(g store.Gateway, s *Settings) *view {
 		sliding: valueOf(s.RateLimitingTechnique) == "sliding",
 		guard:   newGuard(s), keep: valueOf(s.LogManagement), stopAtCap: valueOf(s.LogManagementStrategy) == "STOP_INSERTING",
 		loaded: time.Now(),
+	}
+	if s.SpendLimits != nil && s.SpendLimits.Enabled {
+		for i, r := range s.SpendLimits.Rules {
+			if r.ID == "" {
+				r.ID = strconv.Itoa(i)
+			}
+			if r.Enabled == nil || *r.Enabled {
+				v.spend = append(v.spend, r)
+			}
+		}
 	}
 	v.defaults = options{
 		cacheTTL: time.Duration(valueOf(s.CacheTTL)) * time.Second, collect: s.CollectLogs, payload: true,

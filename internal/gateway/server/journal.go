@@ -7,6 +7,7 @@ import (
 	"io"
 	"log/slog"
 	"net/http"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -40,6 +41,8 @@ type record struct {
 	answer  []byte // nil when it was too long
 	reader  *gateway.StreamReader
 	size    int64
+	book    []booking
+	keep    bool // in the log; else it is here for its bookings
 }
 
 // journal writes requests to the log, in sets and behind the requests. Nobody waits for it: when Postgres is slower
@@ -47,6 +50,7 @@ type record struct {
 type journal struct {
 	db      *store.DB
 	prices  *pricing.Table
+	spent   *spending
 	log     *slog.Logger
 	queue   chan *record
 	bytes   atomic.Int64
@@ -55,8 +59,8 @@ type journal struct {
 	full    map[[2]string]bool // gateways whose log holds all it may; the writer's own
 }
 
-func newJournal(db *store.DB, prices *pricing.Table, log *slog.Logger) *journal {
-	j := &journal{db: db, prices: prices, log: log, queue: make(chan *record, queueEntries), full: map[[2]string]bool{}}
+func newJournal(db *store.DB, prices *pricing.Table, spent *spending, log *slog.Logger) *journal {
+	j := &journal{db: db, prices: prices, spent: spent, log: log, queue: make(chan *record, queueEntries), full: map[[2]string]bool{}}
 	j.done.Go(j.run)
 	return j
 }
@@ -115,10 +119,15 @@ func (j *journal) run() {
 func (j *journal) write(group []*record) {
 	rows := make([]store.GatewayLog, 0, len(group))
 	for _, r := range group {
-		if j.full[[2]string{r.Account, r.Gateway}] && r.view.stopAtCap {
+		r.complete(j.prices)
+		if r.CostNanoUSD != nil {
+			for _, b := range r.book {
+				j.spent.book(b.key, b.window, *r.CostNanoUSD)
+			}
+		}
+		if !r.keep || j.full[[2]string{r.Account, r.Gateway}] && r.view.stopAtCap {
 			continue
 		}
-		r.complete(j.prices)
 		rows = append(rows, r.GatewayLog)
 	}
 	if len(rows) == 0 {
@@ -241,13 +250,17 @@ func gunzip(body []byte) ([]byte, bool) {
 	return out, err == nil && len(out) <= maxCapture
 }
 
-// finish hands a request that was answered to the log. header and status are the answer's; whole is false when it broke
+// finish stores an answer that was given, where it may be, and hands the request to the log. header and status are the answer's; whole is false when it broke
 // off on the way.
 func (c *passage) finish(st *step, at, status int, header http.Header, k *capture, whole bool) {
-	if !st.opts.collect {
-		return
+	if whole {
+		c.store(st, at, status, header, k)
 	}
 	r := c.record(st, at, status)
+	r.book = slices.Concat(st.bookings, st.booked)
+	if !r.keep && len(r.book) == 0 {
+		return
+	}
 	r.Success = whole && status/100 == 2
 	r.Streamed, r.events, r.reader = k.events, k.events, k.stream
 	r.ResponseSize = k.size
@@ -293,7 +306,7 @@ func (c *passage) record(st *step, at, status int) *record {
 		RequestContentType: st.caller.Get("Content-Type"), UserAgent: c.r.UserAgent(),
 		StatusCode: status, Authenticated: c.caller.authenticated, Duration: time.Since(c.start),
 		Metadata: st.opts.metadata, Step: at, DLPAction: c.dlp.action, RequestSize: int64(len(c.body)),
-	}, view: c.view, payload: st.opts.payload}
+	}, view: c.view, keep: st.opts.collect, payload: st.opts.payload}
 	if st.opts.eventID != "" {
 		r.EventID = st.opts.eventID
 	}

@@ -8,6 +8,7 @@ import (
 	"net/http/httptest"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -181,4 +182,19 @@ func (l *lab) logged(r reply) store.GatewayLog {
 	}
 	l.t.Fatalf("request %s is not in the log", id)
 	return store.GatewayLog{}
+}
+
+// scriptedWindows has room for some requests.
+type scriptedWindows struct {
+	mu      sync.Mutex
+	room    int
+	sliding atomic.Bool
+}
+
+func (s *scriptedWindows) Allow(_ context.Context, _ string, _ int64, _ time.Duration, sliding bool) (bool, time.Duration, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.sliding.Store(sliding)
+	s.room--
+	return s.room >= 0, 1500 * time.Millisecond, nil
 }

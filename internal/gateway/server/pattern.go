@@ -30,7 +30,7 @@ var patterns = []*pattern{
 	{name: "ipv4", need: aDigit, re: regexp.MustCompile(`\b(?:(?:25[0-5]|2[0-4][0-9]|1[0-9]{2}|[1-9]?[0-9])\.){3}(?:25[0-5]|2[0-4][0-9]|1[0-9]{2}|[1-9]?[0-9])\b`)},
 
 	{name: "aws_key", need: "AKIA ASIA", re: regexp.MustCompile(`\b(?:AKIA|ASIA)[A-Z0-9]{16}\b`)},
-	{name: "github_token", need: "gh", re: regexp.MustCompile(`\b(?:gh[pousr]_[A-Za-z0-9]{36,255}|github_pat_[A-Za-z0-9_]{22,255})\b`)},
+	{name: "github_token", need: "gh github_pat_", re: regexp.MustCompile(`\b(?:gh[pousr]_[A-Za-z0-9]{36,255}|github_pat_[A-Za-z0-9_]{22,255})\b`)},
 	{name: "openai_key", need: "sk-", re: regexp.MustCompile(`\bsk-[A-Za-z0-9_\-]{20,}`)},
 	{name: "slack_token", need: "xox", re: regexp.MustCompile(`\bxox[abeoprs]-[A-Za-z0-9\-]{10,}`)},
 	{name: "private_key", need: "-----BEGIN", re: regexp.MustCompile(

@@ -31,10 +31,12 @@ type Options struct {
 	Box     *Box           // opens stored keys; nil: there are none
 	Prices  *pricing.Table // nil: costs are unknown
 	Windows Windows        // nil: the gateways' rate limits don't hold
+	Cache   *gateway.Cache // of answers; its owner closes it; nil: nothing is kept
 
 	Upstreams  map[string]string // base URL by slug, replaces the public one
 	Keys       map[string]string // the operator's keys by slug, used like a stored key of the alias "default"
 	AdminToken string            // may do everything, in every account; "" is none
+	PublicURL  string            // scheme and host that the management API tells callers; default the request's
 
 	Transport http.RoundTripper // default [gateway.NewTransport] without a proxy
 	MaxBody   int64             // of a request, in bytes; default 100 MiB
@@ -59,6 +61,7 @@ type Server struct {
 	transport  http.RoundTripper
 	directory  *directory
 	journal    *journal
+	spending   spending
 	management http.Handler
 	idle       func()
 }
@@ -84,7 +87,7 @@ func New(o Options) (*Server, error) {
 		s.transport, s.idle = t, t.CloseIdleConnections
 	}
 	s.directory = newDirectory(s)
-	s.journal = newJournal(o.DB, o.Prices, o.Log)
+	s.journal = newJournal(o.DB, o.Prices, &s.spending, o.Log)
 	s.management = s.manage()
 	return s, nil
 }
@@ -130,14 +133,15 @@ type passage struct {
 	body    []byte
 	kind    string // of surface, for the log: universal, compat or native
 
-	opts   options // of the whole request
-	steps  []step
-	route  *routed
-	at     int   // index of the step under way
-	kept   *kept // the last failed answer
-	fault  *refusal
-	failed *step // that failed last
-	dlp    findings
+	opts    options // of the whole request
+	steps   []step
+	route   *routed
+	at      int   // index of the step under way
+	kept    *kept // the last failed answer
+	fault   *refusal
+	failed  *step // that failed last
+	dlp     findings
+	caching caching
 }
 
 // serveGateway serves what comes after /v1/.

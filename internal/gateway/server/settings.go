@@ -8,6 +8,7 @@ import (
 	"maps"
 	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 )
 
@@ -148,9 +149,13 @@ func ParseSettings(raw []byte, old *Settings) (Settings, []Problem) {
 		switch {
 		case slices.Contains(readOnlySettings, name):
 		case !known:
-			found = append(found, Problem{name, "is not a field of a gateway"})
+			found = append(found, Problem{name, "is not known"})
 		default:
-			if p := checkSetting(name, fields[name]); p != "" {
+			p := checkField[Settings](name, fields[name])
+			if required := slices.Contains([]string{"cache_invalidate_on_update", "collect_logs"}, name); required && string(fields[name]) == "null" {
+				p = "must be true or false"
+			}
+			if p != "" {
 				found = append(found, Problem{name, p})
 				continue
 			}
@@ -190,26 +195,23 @@ func (s *Settings) fields() map[string]json.RawMessage {
 	return m
 }
 
-// checkSetting looks at one field alone, so that each problem has its name.
-func checkSetting(name string, value json.RawMessage) string {
-	var s Settings
+// checkField looks at one field of a T alone, so that each problem has its name.
+func checkField[T any](name string, value json.RawMessage) string {
+	var v T
 	member, err := json.Marshal(map[string]json.RawMessage{name: value})
 	if err != nil {
 		return "can't be read"
 	}
 	d := json.NewDecoder(bytes.NewReader(member))
 	d.DisallowUnknownFields()
-	if err := d.Decode(&s); err != nil {
-		return decodeProblem(err)
-	}
-	if string(value) == "null" && (name == "cache_invalidate_on_update" || name == "collect_logs") {
-		return "must be true or false"
+	if err := d.Decode(&v); err != nil {
+		return decodeProblem(name, err)
 	}
 	return ""
 }
 
 // decodeProblem says what is wrong in JSON without repeating a value of it.
-func decodeProblem(err error) string {
+func decodeProblem(field string, err error) string {
 	if t, ok := errors.AsType[*json.UnmarshalTypeError](err); ok {
 		kind := t.Type.Kind().String()
 		switch kind {
@@ -232,6 +234,9 @@ func decodeProblem(err error) string {
 		return "must be " + kind
 	}
 	if _, name, ok := strings.Cut(err.Error(), "json: unknown field "); ok {
+		if name == strconv.Quote(field) {
+			return "is not known"
+		}
 		return "has the unknown field " + name
 	}
 	return "can't be read"

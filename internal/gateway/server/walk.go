@@ -20,12 +20,14 @@ type step struct {
 	model    string // as asked for, where it is known
 	chat     bool   // OpenAI's chat form at the provider's endpoint for it
 	opts     options
-	fault    *refusal // why it can't be sent
+	fault    *refusal  // why it can't be sent
+	booked   []booking // of the route that led here
 
 	// set by prepare
-	target target
-	header http.Header
-	secret string // the credential that goes upstream: part of the cache's key, and never to be logged
+	target   target
+	header   http.Header
+	bookings []booking // of the gateway's spend rules
+	secret   string    // the credential that goes upstream: part of the cache's key, and never to be logged
 }
 
 // errFirstByte is the cause of an attempt that took too long to begin.
@@ -108,6 +110,7 @@ func (c *passage) next() (*step, int) {
 
 // ask sends one step, as often as it may, and reports whether the caller was answered, or is gone.
 func (c *passage) ask(st *step, at int) bool {
+	defer c.leave()
 	if st.fault == nil {
 		st.fault = c.prepare(st)
 	}
@@ -165,8 +168,13 @@ func (c *passage) ask(st *step, at int) bool {
 // beforeSend looks into the cache and then checks the request, in Cloudflare's order: a hit is checked no more. It reports
 // whether the caller was answered.
 func (c *passage) beforeSend(st *step, at int) (bool, *refusal) {
-	f := c.checkRequest(st)
-	return false, f
+	if c.lookUp(st, at) {
+		return true, nil
+	}
+	if f := c.checkSpend(st); f != nil {
+		return false, f
+	}
+	return false, c.checkRequest(st)
 }
 
 func (c *passage) isLast(at int) bool {
