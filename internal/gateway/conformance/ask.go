@@ -28,10 +28,11 @@ type Reply struct {
 	Cache gateway.CacheStatus
 	LogID string
 	Body  string
-	Sends int // of ours, as the ledger saw them
 
-	Err   *gateway.Error // Engine and Client: why there is no answer
-	Cause error          // Engine and Client: any error, *gateway.Error or not
+	Sends   int             // Engine and Client: as the ledger saw them
+	Outcome gateway.Outcome // Engine and Client: of the last of them
+	Err     *gateway.Error  // Engine and Client: why there is no answer
+	Cause   error           // Engine and Client: any error, *gateway.Error or not
 
 	Status int         // Wire
 	Header http.Header // Wire
@@ -80,7 +81,9 @@ func once() *gateway.StepConfig { return &gateway.StepConfig{MaxAttempts: 1} }
 // ask sends a request in the target's way.
 func (p *Play) ask(t *testing.T, req *gateway.Request) Reply {
 	t.Helper()
-	return p.askUnder(t.Context(), t, req)
+	ctx, cancel := context.WithTimeout(t.Context(), 2*patience) // a target that hangs must not take the suite with it
+	defer cancel()
+	return p.askUnder(ctx, t, req)
 }
 
 // askUnder is ask with a context of the case's own.
@@ -93,7 +96,11 @@ func (p *Play) askUnder(ctx context.Context, t *testing.T, req *gateway.Request)
 	var book gatewaytest.Book
 	resp, err := p.Subject.Gateway.Run(ctx, req, book.Ledger)
 	book.Check(t, len(req.Steps))
-	r := Reply{Step: -1, Cause: err, Sends: len(book.Entries())}
+	es := book.Entries()
+	r := Reply{Step: -1, Cause: err, Sends: len(es)}
+	if len(es) > 0 {
+		r.Outcome = es[len(es)-1].Outcome
+	}
 	if err != nil {
 		p.said.add(err.Error())
 		if e, ok := errors.AsType[*gateway.Error](err); ok {

@@ -16,10 +16,10 @@ import (
 // The providers of the suite. Each has the key that [Key] returns.
 const (
 	First   = "openai"
-	Second  = "custom-second"
-	Third   = "custom-third"
-	Refused = "custom-refused" // nothing listens there
-	NoHost  = "custom-nohost"  // its host's name doesn't resolve
+	Second  = "groq"
+	Third   = "mistral"
+	Refused = "deepseek" // nothing listens there
+	NoHost  = "cerebras" // its host's name doesn't resolve
 )
 
 // Providers are all of them.
@@ -206,6 +206,3 @@ func (b *Backend) pause(r *http.Request, d time.Duration) bool {
 	}
 	return false
 }
-
-// forget drops what came in so far.
-func (b *Backend) forget() { b.note(func() { b.hits = nil }) }

@@ -53,7 +53,7 @@ type Setup struct {
 	Keys    bool     // the gateway holds the providers' keys; else they come with each request
 
 	MaxAnswerBytes  int64         // 0 is the default
-	Timeout         time.Duration // to the first byte, where a step doesn't say; 0 is the default
+	Idle            time.Duration // between two pieces of an answer; 0 is the default
 	Patience        time.Duration // with a provider's Retry-After; 0 is the default
 	Attempts        int           // of the client, for its whole request; 0 is 1
 	MaxRequestBytes int64         // that a server takes; 0 is the default
@@ -70,9 +70,9 @@ type Subject struct {
 	URL     string // of the server's gateway: http://host/v1/account/gateway
 	Token   string // for cf-aig-authorization
 
-	Rows    func(t testing.TB, n int) []Row     // waits until the server's log has n rows, the oldest first
-	Advance func(t testing.TB, d time.Duration) // lets the cache's time pass
-	Other   func(t testing.TB) (url string)     // another gateway of the same server, with the same settings
+	Rows  func(t testing.TB, n int) []Row // waits until the server's log has n rows, the oldest first
+	Kept  func() []time.Duration          // for how long each answer was put into the cache, in order
+	Other func(t testing.TB) (url string) // another gateway of the same server, with the same settings
 }
 
 // Row is one request in a server's log, as its management API tells it.

@@ -100,7 +100,7 @@ func (f failure) run(t *testing.T, p *Play) {
 	p.Backend.Play(First, f.answer)
 	p.Backend.Play(Second, Text("fine"))
 	f.beforeAnother(t, p)
-	p.Backend.forget()
+	p.open(t, Setup{}) // the engine remembers whose key was refused
 	f.alone(t, p)
 }
 

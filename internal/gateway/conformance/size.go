@@ -4,6 +4,7 @@ import (
 	"net/http"
 	"strings"
 	"testing"
+	"time"
 
 	"batchwright/internal/gateway"
 )
@@ -62,7 +63,7 @@ func endlessFailure(t *testing.T, p *Play) {
 }
 
 func stalledFailure(t *testing.T, p *Play) {
-	p.open(t, Setup{})
+	p.open(t, Setup{Idle: 300 * time.Millisecond})
 	p.Backend.Play(First, StalledFailure(401))
 	p.Backend.Play(Second, Text("fine"))
 	req := chainOf(t, once(), First, Second)

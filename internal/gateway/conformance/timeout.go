@@ -17,6 +17,7 @@ func timeCases() []Case {
 		{Name: "an answer that begins in time is waited for", Run: slowToBegin},
 		{Name: "a slow body that began in time is read to its end", Run: slowBody},
 		{Name: "a body that stalls ends with the caller's patience and asks no other step", Run: bodyStalls},
+		{Name: "a body that stands still for too long is given up", Run: bodyIdle, Not: map[Kind]string{Wire: "the protocol has no limit between two pieces; the caller leaves"}},
 		{Name: "the total deadline holds over tries and steps", Run: totalDeadline, Not: map[Kind]string{Wire: "the protocol has no total deadline; the caller leaves"}},
 		{Name: "the total deadline cuts a long pause short", Run: deadlineCutsPause, Not: map[Kind]string{
 			Wire: "the protocol has no total deadline; the caller leaves", Client: "the pause is the server's, which learns of no deadline"}},
@@ -124,6 +125,15 @@ func bodyStalls(t *testing.T, p *Play) {
 	}
 	p.Backend.AwaitGone(t, 1)
 	p.asked(t, First)
+}
+
+func bodyIdle(t *testing.T, p *Play) {
+	p.open(t, Setup{Idle: 300 * time.Millisecond})
+	p.Backend.Play(First, Stall())
+	r := p.ask(t, chainOf(t, once(), First))
+	r.failed(t, p, gateway.Timeout, "idle", 0)
+	r.blames(t, First, true)
+	p.Backend.AwaitGone(t, 1)
 }
 
 func totalDeadline(t *testing.T, p *Play) {
