@@ -24,6 +24,7 @@ const (
 	queueBytes   = 256 << 20 // and their bodies
 	groupEntries = 512       // in one insert
 	groupBytes   = 16 << 20
+	groupWithin  = 100 * time.Millisecond // a set waits so long for company: a row of a large one costs a fraction
 	writeWithin  = 30 * time.Second
 	capEvery     = 30 * time.Second // how often the size of a gateway's log is looked at
 )
@@ -88,12 +89,12 @@ func (j *journal) put(r *record) {
 	}
 }
 
-// run collects what is there, writes it, and comes back for what came in between: the slower Postgres is, the larger
-// the sets get.
+// run collects sets and writes them.
 func (j *journal) run() {
 	measured := time.Now()
 	for {
 		var r *record
+		ending := j.end
 		select {
 		case r = <-j.queue:
 		case <-j.end:
@@ -104,15 +105,20 @@ func (j *journal) run() {
 			}
 		}
 		group, size := []*record{r}, r.size
+		linger := time.NewTimer(groupWithin)
 	collect:
 		for len(group) < groupEntries && size < groupBytes {
 			select {
 			case r := <-j.queue:
 				group, size = append(group, r), size+r.size
-			default:
+			case <-linger.C:
 				break collect
+			case <-ending:
+				linger.Reset(0)
+				ending = nil
 			}
 		}
+		linger.Stop()
 		j.write(group)
 		j.bytes.Add(-size)
 		if n := j.dropped.Swap(0); n > 0 {
@@ -319,7 +325,7 @@ func (c *passage) record(st *step, at, status int) *record {
 	if st.opts.eventID != "" {
 		r.EventID = st.opts.eventID
 	}
-	if r.payload {
+	if r.payload && len(st.body) <= maxLogBody {
 		r.Request = st.body
 	}
 	for _, secret := range []string{bare(st.secret), c.caller.token} {
