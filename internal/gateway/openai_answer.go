@@ -23,7 +23,8 @@ type openAIAnswer struct {
 
 type openAIChoice struct {
 	content string
-	answers bool // there is a content that is not null, or a text
+	said    []byte // Responses: the texts of all parts
+	answers bool   // there is a content that is not null, or a text
 	refusal string
 	tools   bool
 	finish  string

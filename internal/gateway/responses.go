@@ -138,17 +138,17 @@ func (to *openAIChoice) parts(raw json.RawMessage) {
 		})
 		switch kind {
 		case "output_text":
-			to.content += text
+			to.said = append(to.said, text...)
 			to.answers = true
 		case "refusal":
-			to.refusal += refusal
+			to.refusal = cmp.Or(to.refusal, refusal)
 		}
 	})
 }
 
 // response judges an answer of the Responses API.
 func (a *openAIAnswer) response(r *Response, status int) (*Response, error) {
-	r.Text = a.choice.content
+	r.Text = string(a.choice.said)
 	switch a.status {
 	case "completed":
 		r.Finish = FinishStop
