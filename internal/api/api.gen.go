@@ -74,6 +74,24 @@ const (
 	ResultStatusSucceeded ResultStatus = "succeeded"
 )
 
+// Defines values for RouteStepAPI.
+const (
+	RouteStepAPIChat      RouteStepAPI = "chat"
+	RouteStepAPIResponses RouteStepAPI = "responses"
+)
+
+// Defines values for RouteStepBackoff.
+const (
+	RouteStepBackoffConstant    RouteStepBackoff = "constant"
+	RouteStepBackoffExponential RouteStepBackoff = "exponential"
+	RouteStepBackoffLinear      RouteStepBackoff = "linear"
+)
+
+// Defines values for RouteStepVia.
+const (
+	RouteStepViaCloudflareGateway RouteStepVia = "cloudflare-gateway"
+)
+
 // Defines values for TemplateVariableType.
 const (
 	TemplateVariableTypeArray   TemplateVariableType = "array"
@@ -567,6 +585,18 @@ type RouteChain = json.RawMessage
 // RouteChoice Where the calls go: the name of a stored route (`name` or `name@version`), a shorthand chain (`openai:gpt-5.2,local/extractive`), or a chain inline.
 type RouteChoice = json.RawMessage
 
+// RouteCondition Which jobs take a step; all that is named must hold.
+type RouteCondition struct {
+	// MaxInputTokens Jobs with at most so many.
+	MaxInputTokens *int `json:"max_input_tokens,omitempty"`
+
+	// Metadata Batches whose metadata has these values.
+	Metadata map[string]string `json:"metadata,omitempty"`
+
+	// MinInputTokens Jobs with at least so many input tokens, as estimated. Not for summarize, which splits documents to size.
+	MinInputTokens *int `json:"min_input_tokens,omitempty"`
+}
+
 // RouteInput A route to save.
 type RouteInput struct {
 	// Name Name of a template or route, unique of its sort within the project.
@@ -593,18 +623,48 @@ type RouteStep struct {
 	// AllowUnpriced Take a model that the price table doesn't know although it knows the provider; its calls have no known cost. Without it such a model is taken for a typing error.
 	AllowUnpriced *bool `json:"allow_unpriced,omitempty"`
 
+	// API Which of OpenAI's APIs to ask; the model's usual one when left out.
+	API *RouteStepAPI `json:"api,omitempty"`
+
+	// Backoff How the pause grows.
+	Backoff *RouteStepBackoff `json:"backoff,omitempty"`
+
 	// MaxAttempts Sends to this step before the next one is tried; the gateway's default when left out.
 	MaxAttempts *int `json:"max_attempts,omitempty"`
 
 	// Model Model as the provider names it. May be left out for chat, whose bodies name their own.
 	Model *string `json:"model,omitempty"`
 
-	// Provider Slug of a provider, such as `openai` or `local`.
+	// Percent Share of the jobs that take this step at all, for canaries and comparisons. All percentages of a route share one draw, which is the same for the same job in every run.
+	Percent *float32 `json:"percent,omitempty"`
+
+	// Provider Slug of a provider, such as `openai`, `anthropic` or `local`; other names that people use, such as `gemini` or `xai`, are turned into slugs.
 	Provider string `json:"provider"`
+
+	// RetryDelayMs Base of the pause between two sends to this step, in milliseconds; half a second, growing, when left out.
+	RetryDelayMs *int `json:"retry_delay_ms,omitempty"`
 
 	// TimeoutMs Longest wait for the first byte of an answer, in milliseconds.
 	TimeoutMs *int `json:"timeout_ms,omitempty"`
+
+	// Via Send the step through the Cloudflare gateway that the worker knows, whatever it does by default.
+	Via *RouteStepVia `json:"via,omitempty"`
+
+	// Weight Shares load. Neighbouring steps with weights are tried in an order that is drawn for each job, in which each is first as often as its weight says; the same job draws the same order in every run.
+	Weight *float32 `json:"weight,omitempty"`
+
+	// When Which jobs take a step; all that is named must hold.
+	When *RouteCondition `json:"when,omitempty"`
 }
+
+// RouteStepAPI Which of OpenAI's APIs to ask; the model's usual one when left out.
+type RouteStepAPI string
+
+// RouteStepBackoff How the pause grows.
+type RouteStepBackoff string
+
+// RouteStepVia Send the step through the Cloudflare gateway that the worker knows, whatever it does by default.
+type RouteStepVia string
 
 // Template One version of a template. It never changes.
 type Template struct {

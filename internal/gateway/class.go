@@ -66,8 +66,9 @@ type Error struct {
 	RetryAfter time.Duration
 	// Uncertain: this send, or an earlier one of the same Run, may have been billed although no complete answer came.
 	Uncertain bool
-	Message   string // what happened and what to do, in one line
-	Err       error  // the cause, for the log; may be nil
+	Message   string    // what happened and what to do, in one line
+	Err       error     // the cause, for the log; may be nil
+	Attempts  []Attempt // every send of the Run, in order
 }
 
 func (e *Error) Error() string {

@@ -11,7 +11,6 @@ import (
 	"maps"
 	"net/http"
 	"net/url"
-	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -27,11 +26,17 @@ type CloudflareOptions struct {
 
 	Token          string            // with AI Gateway Run permission; empty for a gateway without authentication
 	ProviderKeys   map[string]string // by slug; a provider without one uses the key stored at the gateway
+	KeyAlias       string            // which key stored at the gateway; default its "default"
 	UnifiedBilling bool              // let Cloudflare's credits pay where no key is; else such a step fails
+
+	// Native sends each step to its provider's own path below the gateway and falls back here, one send a step, instead
+	// of the whole chain to the Universal Endpoint. The pseudo-provider "compat" works either way.
+	Native bool
 
 	MaxAttempts    int           // of the whole request, 1 to 5; default 2
 	StepAttempts   int           // of a step that doesn't say, 1 to 5; default 2
 	Timeout        time.Duration // of a step to its first byte, where the step doesn't say; default 2 minutes
+	IdleTimeout    time.Duration // between two pieces of an answer; default 1 minute
 	Patience       time.Duration // as in EngineOptions
 	MaxAnswerBytes int64         // default 64 MiB
 	Transport      http.RoundTripper
@@ -51,13 +56,7 @@ type Cloudflare struct {
 	close func()
 }
 
-const (
-	cloudflareHost = "https://gateway.ai.cloudflare.com"
-	minCacheTTL    = time.Minute
-	maxCacheTTL    = 31 * 24 * time.Hour
-	maxMetadata    = 5
-	maxHeader      = 4096 // bytes of a header value of the caller's
-)
+const cloudflareHost = "https://gateway.ai.cloudflare.com"
 
 // NewCloudflare checks o.
 func NewCloudflare(o CloudflareOptions) (*Cloudflare, error) {
@@ -77,6 +76,9 @@ func NewCloudflare(o CloudflareOptions) (*Cloudflare, error) {
 			return nil, fmt.Errorf("gateway: cloudflare: %w", unknownProvider(name))
 		}
 	}
+	if o.KeyAlias != "" && !identifier(o.KeyAlias) {
+		return nil, errors.New("gateway: cloudflare: the key alias must be 1 to 64 of A-Z, a-z, 0-9, _ and -")
+	}
 	for _, n := range []int{o.MaxAttempts, o.StepAttempts} {
 		if n < 0 || n > maxAttempts {
 			return nil, fmt.Errorf("gateway: cloudflare: attempts are %d; they must be 1 to %d", n, maxAttempts)
@@ -87,10 +89,11 @@ func NewCloudflare(o CloudflareOptions) (*Cloudflare, error) {
 	c.o.MaxAttempts = cmp.Or(o.MaxAttempts, defaultAttempts)
 	c.o.StepAttempts = cmp.Or(o.StepAttempts, defaultAttempts)
 	c.o.Timeout = cmp.Or(o.Timeout, defaultByte)
+	c.o.IdleTimeout = cmp.Or(o.IdleTimeout, defaultIdle)
 	c.o.Patience = cmp.Or(o.Patience, defaultPatience)
 	c.o.MaxAnswerBytes = cmp.Or(o.MaxAnswerBytes, defaultAnswerBytes)
 	if o.Transport == nil {
-		t := newTransport(o.Proxy)
+		t := newTransport(o.Proxy, defaultConnect)
 		c.o.Transport, c.close = t, t.CloseIdleConnections
 	}
 	if o.Log == nil {
@@ -126,13 +129,19 @@ func (c *Cloudflare) check(provider string) *Error {
 	return nil
 }
 
-// Run implements Gateway. Each send may reach every step: Send.Step is 0 and Send.Steps their number.
+// parcel is what one send carries: the whole chain, or one step of it.
+type parcel struct {
+	from, steps int // which steps of the request
+	tries       int // how often the gateway may try each of them
+	url         *url.URL
+	header      http.Header
+	body        []byte
+}
+
+// Run implements Gateway. Each send may reach every step: Send.Step is 0 and Send.Steps their number; with
+// [CloudflareOptions.Native] it reaches one.
 func (c *Cloudflare) Run(ctx context.Context, req *Request, ledger Ledger) (*Response, error) {
-	body, tries, err := c.body(req)
-	if err != nil {
-		return nil, err
-	}
-	header, err := c.header(&req.Options)
+	parts, err := c.parts(req)
 	if err != nil {
 		return nil, err
 	}
@@ -140,69 +149,111 @@ func (c *Cloudflare) Run(ctx context.Context, req *Request, ledger Ledger) (*Res
 		ledger = NoLedger
 	}
 	w := newWalk(req.Options.Timeout, c.o.Patience)
+	for i := range parts {
+		resp, done, err := c.walk(ctx, w, req, &parts[i], ledger)
+		if done {
+			return resp, err
+		}
+	}
+	if err := w.over(ctx); err != nil {
+		return nil, err
+	}
+	return nil, w.err()
+}
+
+// walk sends one part until it is answered or given up. It reports whether the Run is over.
+func (c *Cloudflare) walk(ctx context.Context, w *walk, req *Request, p *parcel, ledger Ledger) (resp *Response, done bool, err error) {
 	for try := 1; ; try++ {
 		if err := w.over(ctx); err != nil {
-			return nil, err
+			return nil, true, err
 		}
-		resp, fail, err := c.try(ctx, w, req, Send{Steps: len(req.Steps), Tries: tries, Number: try}, header.Clone(), body, ledger)
+		resp, fail, gave, err := c.try(ctx, w, req, p, ledger)
 		if fail == nil {
-			return resp, err
+			return resp, true, err
 		}
 		w.failed(fail)
 		c.o.Log.DebugContext(ctx, "request failed", "step", fail.Step, "provider", fail.Provider, "model", fail.Model, "try", try,
 			"class", fail.Class, "status", fail.Status, "code", fail.Code, "error", fail.Err)
-		if !fail.Class.NextStep() {
-			return nil, w.wrap(fail)
+		if !fail.Class.NextStep() || gave {
+			return nil, true, w.wrap(fail)
 		}
 		if !w.pause(ctx, nil, try, c.o.MaxAttempts, fail) {
-			if err := w.over(ctx); err != nil {
-				return nil, err
-			}
-			return nil, w.err()
+			return nil, false, nil
 		}
 	}
 }
 
-// try makes one send; see Engine.try for what it returns.
-func (c *Cloudflare) try(ctx context.Context, w *walk, req *Request, s Send, header http.Header, body []byte, ledger Ledger) (resp *Response, fail *Error, err error) {
-	settle, err := ledger(ctx, s)
+// try makes one send; see Engine.try for what it returns. gave: some text of a streamed answer went to the caller.
+func (c *Cloudflare) try(ctx context.Context, w *walk, req *Request, p *parcel, ledger Ledger) (resp *Response, fail *Error, gave bool, err error) {
+	settle, err := ledger(ctx, Send{Step: p.from, Steps: p.steps, Tries: p.tries, Number: w.sends + 1})
 	if err != nil {
-		return nil, nil, err
+		return nil, nil, false, err
 	}
+	w.sends++
 	start := time.Now()
 	x := w.unsent(ctx)
 	if x.err == nil {
-		x = post(ctx, c.o.Transport, c.url, header, body, 0, w.deadline, c.o.MaxAnswerBytes)
+		x = c.exchange(ctx, w, req, p)
 	}
-	i := stepOf(x, len(req.Steps))
+	i := p.from + stepOf(x, p.steps)
 	step := &req.Steps[i]
 	o := Outcome{Step: i, Provider: step.Provider, Model: step.Model, Latency: time.Since(start)}
-	if x.header != nil {
-		o.LogID = cleanName(x.header.Get("Cf-Aig-Log-Id"))
-		switch strings.ToUpper(x.header.Get("Cf-Aig-Cache-Status")) {
-		case string(CacheHit):
-			o.CacheStatus = CacheHit
-		case string(CacheMiss):
-			o.CacheStatus = CacheMiss
-		}
-	}
-	p, _ := Lookup(step.Provider) // known: body checked it
-	resp, fail = judge(ctx, throughGateway{p}, x, &o)
+	o.readGateway(x.header)
+	provider, _ := Lookup(step.Provider) // known: parts checked it
+	resp, fail = judge(ctx, throughGateway{provider}, x, &o)
 	if fail != nil {
 		scrub(fail, c.o.Token, step.Headers)
 		scrub(fail, c.o.ProviderKeys[step.Provider], nil)
 		o.Code = fail.Code
 		fail.Step, fail.Provider, fail.Model = i, step.Provider, step.Model
-	} else if resp != nil {
-		resp.Step, resp.Provider, resp.Model, resp.Sends = i, step.Provider, o.Model, s.Number
-		resp.CacheStatus, resp.LogID = o.CacheStatus, o.LogID
-	} else {
+	} else if resp == nil {
 		err = x.err
 	}
-	if serr := settle(context.WithoutCancel(ctx), o); serr != nil {
-		return resp, nil, serr
+	w.sent(Attempt{Model: step.Model}, &o)
+	if resp != nil && fail == nil {
+		resp.Step, resp.Provider, resp.Model, resp.Sends, resp.Attempts = i, step.Provider, o.Model, w.sends, w.attempts
+		resp.CacheStatus, resp.LogID = o.CacheStatus, o.LogID
+		if req.Options.OnText != nil && !x.gave && resp.Text != "" {
+			req.Options.OnText(resp.Text)
+		}
 	}
-	return resp, fail, err
+	if serr := settle(context.WithoutCancel(ctx), o); serr != nil {
+		return resp, nil, x.gave, serr
+	}
+	return resp, fail, x.gave, err
+}
+
+// readGateway takes what the gateway says of itself.
+func (o *Outcome) readGateway(h http.Header) {
+	if h == nil {
+		return
+	}
+	o.LogID = cleanName(h.Get("Cf-Aig-Log-Id"))
+	switch status := CacheStatus(strings.ToUpper(h.Get("Cf-Aig-Cache-Status"))); status {
+	case CacheHit, CacheMiss:
+		o.CacheStatus = status
+	}
+}
+
+// exchange sends one part. A provider's promise is asked for on its native path until it is kept. The total deadline
+// is the client's own: the gateway's last attempt waits without one.
+func (c *Cloudflare) exchange(ctx context.Context, w *walk, req *Request, p *parcel) exchange {
+	send := call{rt: c.o.Transport, method: http.MethodPost, url: p.url, header: p.header.Clone(), body: p.body,
+		idle: c.o.IdleTimeout, deadline: w.deadline, limit: c.o.MaxAnswerBytes}
+	if req.Options.OnText != nil {
+		send.stream = func(h http.Header) *StreamReader {
+			i := p.from + stepOf(exchange{status: http.StatusOK, header: h}, p.steps)
+			return NewStreamReader(req.Steps[i].Provider, req.Options.OnText)
+		}
+	}
+	x := send.do(ctx)
+	step := &req.Steps[p.from+stepOf(x, p.steps)]
+	provider, _ := Lookup(step.Provider)
+	if f, ok := provider.(follower); ok {
+		send.header, send.stream = c.stepHeader(&req.Options, step), nil
+		x = send.follow(ctx, f, x, func(endpoint string) (*url.URL, *Error) { return join(c.url, step.Provider+"/"+endpoint) })
+	}
+	return x
 }
 
 // throughGateway reads the gateway's own failures before the provider sees the answer.
@@ -231,13 +282,11 @@ func stepOf(x exchange, steps int) int {
 	return 0
 }
 
-// body builds the array. The steps' native bodies go in byte for byte, so it is written by hand: package json would
-// compact and escape them. tries is how often one step may be tried.
-func (c *Cloudflare) body(req *Request) (body []byte, tries int, err error) {
+// parts checks a request and makes what is sent of it.
+func (c *Cloudflare) parts(req *Request) ([]parcel, error) {
 	if err := req.check(); err != nil {
-		return nil, 0, err
+		return nil, err
 	}
-	var b bytes.Buffer
 	for i := range req.Steps {
 		s := &req.Steps[i]
 		fail := c.check(s.Provider)
@@ -246,29 +295,69 @@ func (c *Cloudflare) body(req *Request) (body []byte, tries int, err error) {
 		}
 		if fail != nil {
 			fail.Step, fail.Provider, fail.Model = i, s.Provider, s.Model
-			return nil, 0, fail
+			return nil, fail
 		}
-		tries = max(tries, c.stepAttempts(s))
+	}
+	if !c.o.Native {
+		p, err := c.universal(req)
+		return []parcel{p}, err
+	}
+	var parts []parcel
+	for i := range req.Steps {
+		s := &req.Steps[i]
+		endpoint, body := asStream(s, &req.Options)
+		u, fail := join(c.url, s.Provider+"/"+strings.TrimLeft(endpoint, "/"))
+		if fail != nil {
+			fail.Step, fail.Provider, fail.Model = i, s.Provider, s.Model
+			return nil, fail
+		}
+		parts = append(parts, parcel{from: i, steps: 1, tries: c.stepAttempts(s, &req.Options), url: u, header: c.stepHeader(&req.Options, s), body: body})
+	}
+	return parts, nil
+}
+
+// universal builds the array. The steps' native bodies go in byte for byte, so it is written by hand: package json
+// would compact and escape them.
+func (c *Cloudflare) universal(req *Request) (parcel, error) {
+	var b bytes.Buffer
+	p := parcel{steps: len(req.Steps), url: c.url, header: c.header(&req.Options)}
+	for i := range req.Steps {
+		s := &req.Steps[i]
+		p.tries = max(p.tries, c.stepAttempts(s, &req.Options))
 		b.WriteByte("[,"[min(i, 1)])
-		if err := c.appendStep(&b, s); err != nil {
-			return nil, 0, asInvalid(err)
+		if err := c.appendStep(&b, s, &req.Options); err != nil {
+			return parcel{}, asInvalid(err)
 		}
 	}
 	b.WriteByte(']')
-	return b.Bytes(), tries, nil
+	p.body = b.Bytes()
+	return p, nil
 }
 
-func (c *Cloudflare) stepAttempts(s *Step) int {
-	if s.Config != nil && s.Config.MaxAttempts > 0 {
-		return s.Config.MaxAttempts
+// asStream is a step's endpoint and body, for a streamed answer when one is asked for and the provider has them.
+func asStream(s *Step, o *Options) (string, json.RawMessage) {
+	p, _ := Lookup(s.Provider)
+	if st, ok := p.(streamer); ok && o.OnText != nil {
+		return st.stream(s.Endpoint, s.Query)
+	}
+	return s.Endpoint, s.Query
+}
+
+func (c *Cloudflare) stepAttempts(s *Step, o *Options) int {
+	if config := s.Config.over(o.Config); config != nil && config.MaxAttempts > 0 {
+		return config.MaxAttempts
 	}
 	return c.o.StepAttempts
 }
 
-func (c *Cloudflare) appendStep(b *bytes.Buffer, s *Step) error {
+// providerHeaders are what a provider wants, the step's own last.
+func (c *Cloudflare) providerHeaders(s *Step) map[string]string {
 	headers := map[string]string{"Content-Type": "application/json"}
 	p, _ := Lookup(s.Provider)
-	reachOf(p).authorize(func(name, value string) { headers[name] = value }, strings.TrimSpace(c.o.ProviderKeys[s.Provider]))
+	reachOf(p).at(s.Endpoint).authorize(func(name, value string) { headers[name] = value }, strings.TrimSpace(c.o.ProviderKeys[s.Provider]))
+	if h, ok := p.(headed); ok {
+		maps.Copy(headers, h.headers())
+	}
 	for name, value := range s.Headers {
 		for have := range headers {
 			if strings.EqualFold(have, name) {
@@ -277,17 +366,22 @@ func (c *Cloudflare) appendStep(b *bytes.Buffer, s *Step) error {
 		}
 		headers[name] = value
 	}
+	return headers
+}
+
+func (c *Cloudflare) appendStep(b *bytes.Buffer, s *Step, o *Options) error {
+	endpoint, query := asStream(s, o)
 	head, err := encode(struct {
 		Provider string            `json:"provider"`
 		Endpoint string            `json:"endpoint"`
 		Headers  map[string]string `json:"headers"` // package json sorts the keys
-	}{s.Provider, strings.TrimLeft(s.Endpoint, "/"), headers})
+	}{s.Provider, strings.TrimLeft(endpoint, "/"), c.providerHeaders(s)})
 	if err != nil {
 		return err
 	}
 	b.Write(bytes.TrimSuffix(head, []byte("}")))
 	b.WriteString(`,"query":`)
-	b.Write(s.Query)
+	b.Write(query)
 	if s.Config != nil && *s.Config != (StepConfig{}) {
 		config, err := encode(s.Config)
 		if err != nil {
@@ -300,8 +394,8 @@ func (c *Cloudflare) appendStep(b *bytes.Buffer, s *Step) error {
 	return nil
 }
 
-// header turns options into cf-aig-... headers and refuses what the gateway would drop silently.
-func (c *Cloudflare) header(o *Options) (http.Header, error) {
+// header is what goes with every send.
+func (c *Cloudflare) header(o *Options) http.Header {
 	h := http.Header{
 		"Content-Type":           {"application/json"},
 		"User-Agent":             {"batchwright"},
@@ -314,86 +408,22 @@ func (c *Cloudflare) header(o *Options) (http.Header, error) {
 	if !c.o.UnifiedBilling {
 		h.Set("Cf-Aig-No-Wholesale", "true")
 	}
-	if o.SkipCache {
-		h.Set("Cf-Aig-Skip-Cache", "true")
+	if c.o.KeyAlias != "" {
+		h.Set("Cf-Aig-Byok-Alias", c.o.KeyAlias)
 	}
-	if o.NoCollect {
-		h.Set("Cf-Aig-Collect-Log", "false")
-	}
-	if o.CacheTTL != 0 {
-		if o.CacheTTL < minCacheTTL || o.CacheTTL > maxCacheTTL {
-			return nil, invalid(codeOptions, "the cache TTL is %v; it must be 60 s to 31 days", o.CacheTTL)
-		}
-		h.Set("Cf-Aig-Cache-Ttl", strconv.FormatInt(int64(o.CacheTTL/time.Second), 10))
-	}
-	for name, value := range map[string]string{"cache key": o.CacheKey, "event id": o.EventID} {
-		if !headerSafe(value) {
-			return nil, invalid(codeOptions, "the %s must be at most %d printable ASCII characters", name, maxHeader)
-		}
-	}
-	if o.CacheKey != "" {
-		h.Set("Cf-Aig-Cache-Key", o.CacheKey)
-	}
-	if o.EventID != "" {
-		h.Set("Cf-Aig-Event-Id", o.EventID)
-	}
-	metadata, err := o.Metadata.header()
-	if err != nil {
-		return nil, err
-	}
-	if metadata != "" {
-		h.Set("Cf-Aig-Metadata", metadata)
-	}
-	return h, nil
+	o.write(h)
+	return h
 }
 
-func headerSafe(s string) bool {
-	return len(s) <= maxHeader && strings.IndexFunc(s, func(r rune) bool { return r < ' ' || r > '~' }) < 0
-}
-
-// header encodes metadata as JSON in ASCII, keys in order. The gateway drops a sixth entry and ignores nested values
-// without a word, so both are errors here.
-func (m Metadata) header() (string, error) {
-	if len(m) == 0 {
-		return "", nil
-	}
-	if len(m) > maxMetadata {
-		return "", invalid(codeOptions, "the metadata has %d entries; the gateway keeps %d", len(m), maxMetadata)
-	}
-	for _, key := range slices.Sorted(maps.Keys(m)) {
-		switch m[key].(type) {
-		case string, bool, float64, int64, int:
-		default:
-			return "", invalid(codeOptions, "the metadata value %q must be a string, a number or a boolean", key)
-		}
-		if strings.HasPrefix(key, "cf.") {
-			return "", invalid(codeOptions, "the metadata key %q is reserved", key)
+// stepHeader is header for a provider's native path, where the step's headers and bounds are headers as well.
+func (c *Cloudflare) stepHeader(o *Options, s *Step) http.Header {
+	own := *o
+	own.Config = s.Config.over(o.Config)
+	h := c.header(&own)
+	for name, value := range c.providerHeaders(s) {
+		if name = http.CanonicalHeaderKey(name); !dropped[name] {
+			h.Set(name, value)
 		}
 	}
-	raw, err := encode(m)
-	if err != nil {
-		return "", invalid(codeOptions, "the metadata can't be encoded")
-	}
-	s := ascii(raw)
-	if len(s) > maxHeader {
-		return "", invalid(codeOptions, "the metadata takes %d bytes; it must take at most %d", len(s), maxHeader)
-	}
-	return s, nil
-}
-
-// ascii escapes what a header must not hold.
-func ascii(raw json.RawMessage) string {
-	var b strings.Builder
-	for _, r := range string(raw) {
-		switch {
-		case r < 0x7f:
-			b.WriteRune(r)
-		case r > 0xffff:
-			r -= 0x10000
-			fmt.Fprintf(&b, `\u%04x\u%04x`, 0xd800+r>>10, 0xdc00+r&0x3ff)
-		default:
-			fmt.Fprintf(&b, `\u%04x`, r)
-		}
-	}
-	return b.String()
+	return h
 }

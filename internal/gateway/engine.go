@@ -3,8 +3,6 @@ package gateway
 import (
 	"cmp"
 	"context"
-	"encoding/json"
-	"errors"
 	"fmt"
 	"log/slog"
 	"net/http"
@@ -18,17 +16,28 @@ type EngineOptions struct {
 	Endpoints      map[string]Endpoint // by provider slug
 	Transport      http.RoundTripper   // default: the Engine's own, tuned for many calls to few hosts
 	Proxy          func(*http.Request) (*url.URL, error)
+	ConnectTimeout time.Duration // of the Engine's own transport; default 10 s
 	Timeout        time.Duration // of one send to its first byte, where the step doesn't say; default 2 minutes
+	IdleTimeout    time.Duration // between two pieces of an answer; default 1 minute
 	Patience       time.Duration // the longest wait that a provider may ask for before its step is given up; default 30 s
 	MaxAnswerBytes int64         // default 64 MiB
-	Simulator      SimulatorOptions
-	Log            *slog.Logger // default: none
+
+	Limits      map[string]Limit // a minute's, by slug or "slug/model"; they need a Limiter
+	Limiter     Limiter
+	Cost        func(provider, model string, u Usage) (microUSD int64, ok bool) // settles the dollars of a limit; default: as reserved
+	Cache       *Cache                                                          // of whole answers; without one, a request's cache options have no effect
+	Breaker     BreakerOptions
+	Concurrency ConcurrencyOptions
+
+	Simulator SimulatorOptions
+	Log       *slog.Logger // default: none
 }
 
-// Endpoint is where a provider is reached and with what key. An empty BaseURL is the provider's public one.
+// Endpoint is where a provider is reached and with what keys. An empty BaseURL is the provider's public one.
 type Endpoint struct {
 	BaseURL string
-	Key     string
+	Key     string // the only one
+	Keys    []Key  // several, in the place of Key
 }
 
 // Engine walks chains in this process and talks to the providers directly. It is safe for concurrent use.
@@ -36,12 +45,14 @@ type Engine struct {
 	o         EngineOptions
 	endpoints map[string]endpoint
 	builtins  map[string]server
+	breakers  *breakers
+	crowds    *crowds
 	close     func()
 }
 
 type endpoint struct {
 	base *url.URL
-	key  string
+	keys *keyring // nil without a key
 }
 
 // inProcess is a provider that runs here. The Engine calls its server where it would send over HTTP.
@@ -67,22 +78,20 @@ type served struct {
 func NewEngine(o EngineOptions) (*Engine, error) {
 	e := &Engine{o: o, endpoints: map[string]endpoint{}, builtins: map[string]server{}, close: func() {}}
 	for name, ep := range o.Endpoints {
-		p, ok := Lookup(name)
-		if !ok {
-			return nil, fmt.Errorf("gateway: %w", unknownProvider(name))
-		}
-		if Builtin(name) {
-			return nil, fmt.Errorf("gateway: provider %q runs in this process and has no endpoint", name)
-		}
-		base := cmp.Or(ep.BaseURL, reachOf(p).base)
-		if base == "" {
-			return nil, fmt.Errorf("gateway: provider %q has no base URL configured", name)
-		}
-		u, err := parseBase(base)
+		made, err := newEndpoint(name, ep)
 		if err != nil {
-			return nil, fmt.Errorf("gateway: provider %q: %w", name, err)
+			return nil, fmt.Errorf("gateway: %w", err)
 		}
-		e.endpoints[name] = endpoint{u, strings.TrimSpace(ep.Key)}
+		e.endpoints[name] = made
+	}
+	for name := range o.Limits {
+		slug, _, _ := strings.Cut(name, "/")
+		if _, ok := Lookup(slug); !ok {
+			return nil, fmt.Errorf("gateway: limit %q: %w", name, unknownProvider(slug))
+		}
+		if o.Limiter == nil {
+			return nil, fmt.Errorf("gateway: limit %q: limits need something that shares them", name)
+		}
 	}
 	for name, p := range providers {
 		if b, ok := p.(inProcess); ok {
@@ -90,16 +99,49 @@ func NewEngine(o EngineOptions) (*Engine, error) {
 		}
 	}
 	if o.Transport == nil {
-		t := newTransport(o.Proxy)
+		t := newTransport(o.Proxy, cmp.Or(o.ConnectTimeout, defaultConnect))
 		e.o.Transport, e.close = t, t.CloseIdleConnections
 	}
 	if o.Log == nil {
 		e.o.Log = slog.New(slog.DiscardHandler)
 	}
 	e.o.Timeout = cmp.Or(o.Timeout, defaultByte)
+	e.o.IdleTimeout = cmp.Or(o.IdleTimeout, defaultIdle)
 	e.o.Patience = cmp.Or(o.Patience, defaultPatience)
 	e.o.MaxAnswerBytes = cmp.Or(o.MaxAnswerBytes, defaultAnswerBytes)
+	e.breakers, e.crowds = newBreakers(o.Breaker), newCrowds(o.Concurrency)
 	return e, nil
+}
+
+func newEndpoint(name string, ep Endpoint) (endpoint, error) {
+	p, ok := Lookup(name)
+	if !ok {
+		return endpoint{}, unknownProvider(name)
+	}
+	if Builtin(name) {
+		return endpoint{}, fmt.Errorf("provider %q runs in this process and has no endpoint", name)
+	}
+	base := cmp.Or(ep.BaseURL, reachOf(p).base)
+	if base == "" {
+		return endpoint{}, fmt.Errorf("provider %q has no base URL configured", name)
+	}
+	u, err := parseBase(base)
+	if err != nil {
+		return endpoint{}, fmt.Errorf("provider %q: %w", name, err)
+	}
+	made := endpoint{base: u}
+	keys := ep.Keys
+	if key := strings.TrimSpace(ep.Key); key != "" && len(keys) == 0 {
+		keys = []Key{{Value: key}}
+	}
+	if len(keys) > 0 {
+		ring, err := newKeyring(keys)
+		if err != nil {
+			return endpoint{}, fmt.Errorf("provider %q: %w", name, err)
+		}
+		made.keys = ring
+	}
+	return made, nil
 }
 
 // Close closes idle connections. Runs that are under way are not touched.
@@ -114,35 +156,34 @@ func (e *Engine) Check(provider string) error {
 	if _, ok := e.builtins[provider]; ok {
 		return nil
 	}
-	if _, err := e.endpoint(p, nil); err != nil {
+	if _, err := e.endpoint(p, &Step{}); err != nil {
 		return err
 	}
 	return nil
 }
 
 // endpoint returns where a provider is reached. A step that brings its own key needs none of ours.
-func (e *Engine) endpoint(p Provider, headers map[string]string) (endpoint, *Error) {
+func (e *Engine) endpoint(p Provider, step *Step) (endpoint, *Error) {
 	ep, ok := e.endpoints[p.Name()]
-	r := reachOf(p)
-	if !ok {
-		if r.base == "" {
-			return ep, notConfigured("provider %q has no base URL configured", p.Name())
-		}
+	r := reachOf(p).at(step.Endpoint)
+	if !ok && r.base != "" {
 		u, err := parseBase(r.base)
 		if err != nil {
 			return ep, notConfigured("provider %q: %v", p.Name(), err)
 		}
 		ep.base = u
 	}
-	if ep.key != "" || r.keyless {
+	if ep.base == nil {
+		return ep, notConfigured("provider %q has no base URL configured", p.Name())
+	}
+	if step.header(r.headerName()) != "" {
+		ep.keys = nil
 		return ep, nil
 	}
-	for name := range headers {
-		if http.CanonicalHeaderKey(name) == r.headerName() {
-			return ep, nil
-		}
+	if ep.keys == nil && !r.keyless {
+		return ep, notConfigured("provider %q has no API key configured", p.Name())
 	}
-	return ep, notConfigured("provider %q has no API key configured", p.Name())
+	return ep, nil
 }
 
 func notConfigured(format string, args ...any) *Error {
@@ -159,165 +200,48 @@ func (e *Engine) Run(ctx context.Context, req *Request, ledger Ledger) (*Respons
 	}
 	w := newWalk(req.Options.Timeout, e.o.Patience)
 	for i := range req.Steps {
-		step := &req.Steps[i]
-		attempts := step.Config.attempts()
-		for try := 1; ; try++ {
-			if err := w.over(ctx); err != nil {
-				return nil, err
-			}
-			resp, fail, err := e.try(ctx, w, i, step, ledger)
-			if fail == nil {
-				return resp, err
-			}
+		l, fail := e.leg(req, i)
+		if fail != nil {
+			l.blame(fail)
 			w.failed(fail)
-			e.o.Log.DebugContext(ctx, "step failed", "step", i, "provider", step.Provider, "model", step.Model, "try", try,
-				"class", fail.Class, "status", fail.Status, "code", fail.Code, "error", fail.Err)
-			if !fail.Class.NextStep() {
-				return nil, w.wrap(fail)
-			}
-			if !w.pause(ctx, step.Config, try, attempts, fail) {
-				break
-			}
+			continue
+		}
+		resp, done, err := e.walk(ctx, w, l, ledger)
+		if done {
+			return resp, err
 		}
 	}
 	return nil, w.err()
 }
 
-// try makes one send to one step. It returns the answer, or the step's failure, or what ends the Run: an error of the
-// ledger or the cause of the caller's giving up. A settle that fails returns its error beside the answer, which is paid.
-func (e *Engine) try(ctx context.Context, w *walk, i int, step *Step, ledger Ledger) (resp *Response, fail *Error, err error) {
-	p, ok := Lookup(step.Provider)
-	if !ok { // unreachable after Request.check
-		return nil, unknownProvider(step.Provider), nil
-	}
-	blame := func(f *Error) { f.Step, f.Provider, f.Model = i, step.Provider, step.Model }
-	local, isLocal := e.builtins[step.Provider]
-	var ep endpoint
-	var u *url.URL
-	var h http.Header
-	if !isLocal {
-		if ep, fail = e.endpoint(p, step.Headers); fail != nil {
-			blame(fail)
-			return nil, fail, nil
+// walk tries one step, from the cache first, until it answers or is given up. It reports whether the Run is over.
+func (e *Engine) walk(ctx context.Context, w *walk, l *leg, ledger Ledger) (resp *Response, done bool, err error) {
+	attempts := l.config.attempts()
+	for try := 1; ; {
+		if err := w.over(ctx); err != nil {
+			return nil, true, err
 		}
-		if u, fail = join(ep.base, step.Endpoint); fail != nil {
-			blame(fail)
-			return nil, fail, nil
+		resp, fail, err := e.answer(ctx, w, l, ledger)
+		if fail == nil {
+			return resp, true, err
 		}
-		h = e.header(p, ep, step)
-	}
-	settle, err := ledger(ctx, Send{Step: i, Steps: 1, Tries: 1, Number: w.sends + 1})
-	if err != nil {
-		return nil, nil, err
-	}
-	w.sends++
-	start := time.Now()
-	x := w.unsent(ctx) // the ledger may have taken its time
-	switch {
-	case x.err != nil:
-	case isLocal:
-		limit, why := within(e.firstByte(step), w.deadline)
-		var a served
-		if a, x.err = local.serve(ctx, step.Query, limit); errors.Is(x.err, errFirstByte) {
-			x.err = why
+		w.failed(fail)
+		e.o.Log.DebugContext(ctx, "step failed", "step", l.i, "provider", l.step.Provider, "model", l.step.Model, "try", try,
+			"class", fail.Class, "status", fail.Status, "code", fail.Code, "error", fail.Err)
+		if !fail.Class.NextStep() || l.gave {
+			return nil, true, w.wrap(fail)
 		}
-		x.status, x.header, x.body, x.resp = a.status, a.header, a.body, a.resp
-	default:
-		x = post(ctx, e.o.Transport, u, h, step.Query, e.firstByte(step), w.deadline, e.o.MaxAnswerBytes)
-	}
-	o := Outcome{Step: i, Provider: step.Provider, Model: step.Model, Latency: time.Since(start)}
-	resp, fail = judge(ctx, p, x, &o)
-	if fail != nil {
-		scrub(fail, ep.key, step.Headers)
-		o.Code = fail.Code
-		blame(fail)
-	} else if resp != nil {
-		resp.Step, resp.Provider, resp.Model, resp.Sends = i, step.Provider, o.Model, w.sends
-	} else {
-		err = x.err
-	}
-	if serr := settle(context.WithoutCancel(ctx), o); serr != nil {
-		return resp, nil, serr
-	}
-	return resp, fail, err
-}
-
-// judge reads an exchange: an answer, a step's failure, or neither when the caller gave up. It fills the outcome.
-func judge(ctx context.Context, p Provider, x exchange, o *Outcome) (*Response, *Error) {
-	o.Status = x.status
-	var resp *Response
-	var fail *Error
-	if x.err != nil && (x.status == 0 || x.status/100 == 2) {
-		if fail = x.failure(ctx); fail == nil {
-			o.Class, o.Uncertain = Cancelled, x.sent
-			return nil, nil
+		if fail.Code == codeCircuitOpen || fail.Code == codeLimit { // nothing was sent, and waiting here would help nobody
+			return nil, false, nil
 		}
-	} else {
-		resp, fail = decode(p, x)
-	}
-	if resp != nil {
-		o.Usage, o.Finish, o.Model = resp.Usage, resp.Finish, cmp.Or(resp.Model, o.Model)
-	}
-	if fail != nil {
-		o.Class, o.Code, o.Uncertain = fail.Class, fail.Code, fail.Uncertain
-		return nil, fail
-	}
-	return resp, nil
-}
-
-// decode calls the provider and holds it to its contract.
-func decode(p Provider, x exchange) (*Response, *Error) {
-	if x.resp != nil {
-		x.resp.Body = x.body
-		return x.resp, nil
-	}
-	resp, err := p.Decode(x.status, x.header, x.body)
-	if err != nil {
-		fail, ok := errors.AsType[*Error](err)
-		if !ok {
-			fail = &Error{Class: Unknown, Status: x.status, Message: message(verdict{class: Unknown}, x.status, ""), Err: err}
+		if l.otherKey(fail.Class) { // not this step's fault: a try of another key is no retry
+			continue
 		}
-		if fail.RetryAfter == 0 {
-			fail.RetryAfter = retryAfter(x.status, x.header, time.Now())
+		if !w.pause(ctx, l.config, try, attempts, fail) {
+			return nil, false, nil
 		}
-		return resp, fail
-	}
-	if resp == nil {
-		return nil, ours(codeInvalidAnswer, x.status)
-	}
-	resp.Body = json.RawMessage(trim(x.body))
-	return resp, nil
-}
-
-func (e *Engine) firstByte(step *Step) time.Duration {
-	if step.Config != nil && step.Config.RequestTimeoutMS > 0 {
-		return time.Duration(step.Config.RequestTimeoutMS) * time.Millisecond
-	}
-	return e.o.Timeout
-}
-
-// header builds what goes upstream; the step's own headers win over ours.
-func (e *Engine) header(p Provider, ep endpoint, step *Step) http.Header {
-	h := make(http.Header, 4+len(step.Headers))
-	h["Content-Type"] = []string{"application/json"}
-	h["User-Agent"] = []string{"batchwright"}
-	reachOf(p).authorize(func(name, value string) { h[http.CanonicalHeaderKey(name)] = []string{value} }, ep.key)
-	forwarded(h, step.Headers)
-	return h
-}
-
-// scrub drops a code that holds a secret of ours: a hostile or broken server may echo what it was sent.
-func scrub(e *Error, key string, headers map[string]string) {
-	leaks := func(s string) bool { return len(s) >= 4 && strings.Contains(e.Code, s) }
-	found := leaks(key)
-	for _, v := range headers {
-		for part := range strings.FieldsSeq(v) {
-			found = found || leaks(part)
-		}
-	}
-	if found {
-		e.Code = ""
-		e.Message = message(verdict{class: e.Class}, e.Status, "")
+		l.tried = nil // what refused for its rate may take it now
+		try++
 	}
 }
 
@@ -339,6 +263,9 @@ func (r *Request) check() error {
 			err.Step, err.Provider, err.Model = i, s.Provider, s.Model
 			return err
 		}
+	}
+	if err := r.Options.check(); err != nil {
+		return err
 	}
 	return nil
 }

@@ -30,6 +30,10 @@ const (
 	codeRefusal       = "refusal"          // the model's own refusal
 	codeDeadline      = "deadline"         // the request's total deadline
 	codeFirstByte     = "first_byte"       // the step's timeout to the first byte
+	codeIdle          = "idle"             // the step's timeout between two pieces of the answer
+	codeCircuitOpen   = "circuit_open"     // our breaker: the model failed too often just now
+	codeLimit         = "limit"            // our own limit: requests, tokens or dollars a minute
+	codeNoKey         = "no_live_key"      // all keys of the provider are set aside
 	codeNotConfigured = "not_configured"   // this process can't serve the provider
 	codeOptions       = "invalid_options"  // steps or options out of range
 	codeSpendPolicy   = "spend_policy"     // Cloudflare: the cap of a policy
@@ -58,6 +62,7 @@ var codes = map[string]verdict{
 	"quota_exceeded":                          {class: Quota},
 	"in_flight_budget_exhausted":              {class: RateLimited}, // OpenRouter: the money comes back when calls end
 	codeSpendPolicy:                           {class: Quota},
+	codeSpend:                                 {class: Quota},
 	"rate_limit_exceeded":                     {class: RateLimited},
 	"rate_limit_error":                        {class: RateLimited},
 	"slow_down":                               {class: RateLimited},
@@ -118,6 +123,10 @@ var codes = map[string]verdict{
 	codeLost:                                  {class: Network, says: "the connection broke before the whole answer came"},
 	"insufficient_system_resource":            {class: Overloaded}, // DeepSeek, as a finish reason
 	codeDeadline:                              {class: Timeout, says: "no answer came before the request's total deadline"},
+	codeIdle:                                  {class: Timeout, uncertain: true, says: "the answer began and then stood still"},
+	codeCircuitOpen:                           {class: RateLimited, says: "the model failed too often just now and is left alone for a while"},
+	codeLimit:                                 {class: RateLimited, says: "the limit that is set for the provider is used up"},
+	codeNoKey:                                 {class: Auth, says: "every key of the provider was refused and is set aside for a while"},
 	codeFirstByte:                             {class: Timeout, says: "no answer began within the step's timeout"},
 }
 
@@ -149,8 +158,12 @@ var numbers = map[int]verdict{
 	3042: {class: NotFound},
 	4006: {class: Quota}, // the day's free allocation
 	5004: {class: InvalidRequest},
-	5007: {class: NotFound}, // no such model, sent with status 400
-	5016: {class: Auth},     // model terms not agreed to
+	5005: {class: NotFound},       // wrong method or path, sent with status 405
+	5006: {class: InvalidRequest}, // the input doesn't match the model's schema
+	5019: {class: NotFound},       // as 5005
+	5021: {class: Unsupported},    // the prompt and the cap are over the context window
+	5007: {class: NotFound},       // no such model, sent with status 400
+	5016: {class: Auth},           // model terms not agreed to
 	5018: {class: Auth},
 	5035: {class: Auth},
 }

@@ -57,34 +57,6 @@ type Amount struct {
 	MicroUSD int64
 }
 
-// StepConfig bounds one step. Zero fields mean the gateway's default.
-type StepConfig struct {
-	RequestTimeoutMS int    `json:"requestTimeout,omitempty"` // to the first byte, in milliseconds
-	MaxAttempts      int    `json:"maxAttempts,omitempty"`    // 1 to 5
-	RetryDelayMS     int    `json:"retryDelay,omitempty"`     // base delay in milliseconds, at most 5000
-	Backoff          string `json:"backoff,omitempty"`        // constant, linear or exponential
-}
-
-// Options hold for a whole request.
-type Options struct {
-	Timeout   time.Duration // total deadline over all steps and retries; default 5 minutes
-	SkipCache bool          // don't read the gateway's response cache
-	CacheKey  string        // replaces the gateway's computed cache key
-	CacheTTL  time.Duration // 60 s to 1 month; 0 leaves the gateway's setting
-	EventID   string        // the caller's trace id, echoed in the gateway's log
-	Metadata  Metadata      // at most 5 flat entries
-	NoCollect bool          // keep the call out of the gateway's log
-	NoPayload bool          // keep its bodies out of the gateway's log
-
-	// OnText asks for a streamed answer and is called with each piece of text, in order, from Run's goroutine. After a
-	// piece was given there is no retry and no other step: an answer that breaks off is an error. The Response is
-	// the same as without.
-	OnText func(piece string)
-}
-
-// Metadata tags a request in the gateway's log. Values are strings, float64, int64 or bools.
-type Metadata map[string]any
-
 // Response is a good answer, in provider-neutral form.
 type Response struct {
 	Step        int    // index of the step that answered

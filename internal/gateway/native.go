@@ -65,7 +65,7 @@ func ParseBase(s string) (*url.URL, error) { return parseBase(s) }
 
 // NewTransport returns a transport for many calls to few hosts; see [EngineOptions]. The proxy may be nil.
 func NewTransport(proxy func(*http.Request) (*url.URL, error)) *http.Transport {
-	return newTransport(proxy)
+	return newTransport(proxy, defaultConnect)
 }
 
 // StaysHere reports whether a header is between the caller and this hop only: the transport's own, and a gateway's.

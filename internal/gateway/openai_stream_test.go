@@ -13,7 +13,7 @@ import (
 )
 
 // readStream feeds a stream in two parts, or byte by byte when at is negative.
-func readStream(t testing.TB, provider string, stream []byte, at int) (text string, resp *Response, err error) {
+func readChatStream(t testing.TB, provider string, stream []byte, at int) (text string, resp *Response, err error) {
 	var said strings.Builder
 	r := NewStreamReader(provider, func(piece string) { said.WriteString(piece) })
 	if r == nil {
@@ -51,7 +51,7 @@ func TestOpenAIStreams(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			text, resp, err := readStream(t, provider, stream, len(stream))
+			text, resp, err := readChatStream(t, provider, stream, len(stream))
 			got := fmt.Sprintf("pieces %q\n%s", text, describe(t, resp, err))
 			if resp != nil {
 				if !json.Valid(resp.Body) {
@@ -65,7 +65,7 @@ func TestOpenAIStreams(t *testing.T) {
 				step = 1
 			}
 			for at := -1; at < len(stream); at += step {
-				text2, resp2, err2 := readStream(t, provider, stream, at)
+				text2, resp2, err2 := readChatStream(t, provider, stream, at)
 				if text2 != text || describe(t, resp2, err2) != describe(t, resp, err) || resp != nil && string(resp2.Body) != string(resp.Body) {
 					t.Fatalf("cut at %d it reads %q, %s, %v", at, text2, describe(t, resp2, err2), err2)
 				}
@@ -111,7 +111,7 @@ func TestAStreamCutAnywhereIsNoWholeAnswer(t *testing.T) {
 			end = bytes.Index(stream, []byte(`response.completed`))
 		}
 		for n := range end {
-			_, _, err := readStream(t, "openai", stream[:n], 0)
+			_, _, err := readChatStream(t, "openai", stream[:n], 0)
 			if c := ClassOf(err); c != Network && c != Server {
 				t.Fatalf("%s: %d bytes read as %v", name, n, err)
 			}

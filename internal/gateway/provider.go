@@ -55,6 +55,16 @@ type reach struct {
 	base    string // default base URL; "" must be configured
 	keyless bool   // may be served without a key
 	header  string // that carries the key; default Authorization, with the prefix "Bearer "
+	// The provider's endpoint in the OpenAI chat form takes the key as OpenAI does, whatever the header is elsewhere.
+	chatBearer bool
+}
+
+// at returns how one endpoint is reached.
+func (r reach) at(endpoint string) reach {
+	if r.chatBearer && inChatForm(endpoint) {
+		r.header = ""
+	}
+	return r
 }
 
 type reacher interface{ reach() reach }

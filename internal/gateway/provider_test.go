@@ -75,6 +75,8 @@ func encodes(t *testing.T, p Provider, dir string) {
 		model = Extractive
 	case "azure-openai":
 		model = "my-resource/m-1"
+	case "replicate":
+		model = "owner/name"
 	}
 	for name, c := range chats {
 		var first string

@@ -10,43 +10,15 @@ import (
 )
 
 const (
-	defaultAttempts = 2 // per step
-	maxAttempts     = 5
-	maxDelayMS      = 5000
 	defaultBase     = 500 * time.Millisecond
 	defaultPatience = 30 * time.Second
 	maxBackoff      = 30 * time.Second
 	maxWait         = 24 * time.Hour // a longer hint is taken for a mistake
 	defaultTotal    = 5 * time.Minute
 	defaultByte     = 2 * time.Minute
+	defaultIdle     = time.Minute
+	defaultConnect  = 10 * time.Second
 )
-
-// attempts returns how often a step may be tried.
-func (c *StepConfig) attempts() int {
-	if c == nil || c.MaxAttempts == 0 {
-		return defaultAttempts
-	}
-	return min(c.MaxAttempts, maxAttempts)
-}
-
-// check reports what is out of range.
-func (c *StepConfig) check() *Error {
-	switch {
-	case c == nil:
-		return nil
-	case c.RequestTimeoutMS < 0:
-		return invalid(codeOptions, "requestTimeout is %d ms; it must not be negative", c.RequestTimeoutMS)
-	case c.MaxAttempts < 0 || c.MaxAttempts > maxAttempts:
-		return invalid(codeOptions, "maxAttempts is %d; it must be 1 to %d", c.MaxAttempts, maxAttempts)
-	case c.RetryDelayMS < 0 || c.RetryDelayMS > maxDelayMS:
-		return invalid(codeOptions, "retryDelay is %d ms; it must be 0 to %d", c.RetryDelayMS, maxDelayMS)
-	}
-	switch c.Backoff {
-	case "", "constant", "linear", "exponential":
-		return nil
-	}
-	return invalid(codeOptions, "backoff must be constant, linear or exponential")
-}
 
 // delay is the pause after the failed try number try (from 1). A wait that the provider asked for wins; it grows by
 // up to a tenth so that many callers don't return at once. A step that configures its delay gets it plus the same
@@ -94,6 +66,9 @@ type walk struct {
 	best     *Error // what to return when all fails
 	unsure   bool   // some send may have been billed
 	sends    int
+	attempts []Attempt
+	last     Outcome       // of the last send
+	dry      time.Duration // until a window of the provider's opens again that the last answer said is used up
 }
 
 func newWalk(total, patience time.Duration) *walk {
@@ -101,6 +76,12 @@ func newWalk(total, patience time.Duration) *walk {
 		total = defaultTotal
 	}
 	return &walk{deadline: time.Now().Add(total), patience: patience}
+}
+
+// sent notes one send.
+func (w *walk) sent(a Attempt, o *Outcome) {
+	a.Step, a.Provider, a.Class, a.Status, a.Code, a.Latency = o.Step, o.Provider, o.Class, o.Status, o.Code, o.Latency
+	w.attempts, w.last = append(w.attempts, a), *o
 }
 
 // failed notes e. The error that gives most hope is kept: one that time may heal before one that it won't, the
@@ -124,7 +105,7 @@ func better(old, e *Error) *Error {
 func (w *walk) err() *Error { return w.wrap(w.best) }
 
 func (w *walk) wrap(e *Error) *Error {
-	e.Uncertain = e.Uncertain || w.unsure
+	e.Uncertain, e.Attempts = e.Uncertain || w.unsure, w.attempts
 	return e
 }
 
@@ -164,7 +145,7 @@ func (w *walk) pause(ctx context.Context, c *StepConfig, try, attempts int, e *E
 }
 
 // retryAfter reads how long an answer asks us to wait; 0 when it doesn't say, or says something absurd. For a rate
-// limit without Retry-After it takes the reset of the limit that is used up.
+// limit without Retry-After it takes the reset of the window that is used up, whatever the provider's headers for that.
 func retryAfter(status int, h http.Header, now time.Time) time.Duration {
 	if !hasWait(status) {
 		return 0
@@ -182,16 +163,7 @@ func retryAfter(status int, h http.Header, now time.Time) time.Duration {
 	if status != http.StatusTooManyRequests {
 		return 0
 	}
-	var longest time.Duration
-	for _, what := range []string{"Requests", "Tokens"} {
-		if h.Get("X-Ratelimit-Remaining-"+what) != "0" {
-			continue
-		}
-		if d, ok := parseWait(h.Get("X-Ratelimit-Reset-"+what), now); ok {
-			longest = max(longest, d)
-		}
-	}
-	return longest
+	return exhausted(readQuotas(h, now))
 }
 
 // parseWait reads any form that providers use: seconds as an integer or a float, a Go duration such as "6m0s", RFC

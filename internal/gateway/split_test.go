@@ -14,14 +14,14 @@ import (
 // mixed returns a gateway whose remote part is a Universal Endpoint in this process.
 func mixed(t *testing.T, s *gatewaytest.Script) gateway.Gateway {
 	t.Helper()
-	return gateway.WithBuiltins(universal(t, s), gatewaytest.NewEngine(t, gatewaytest.NewScript(nil)))
+	return gateway.Mix(universal(t, s), gatewaytest.NewEngine(t, gatewaytest.NewScript(nil)), false)
 }
 
-func TestWithBuiltinsConforms(t *testing.T) {
+func TestMixConforms(t *testing.T) {
 	gatewaytest.Conform(t, func(t *testing.T, s *gatewaytest.Script) gateway.Gateway { return mixed(t, s) })
 }
 
-func TestWithBuiltins(t *testing.T) {
+func TestMix(t *testing.T) {
 	t.Parallel()
 	ok, down := gatewaytest.Text("x"), gatewaytest.Fail(503, "")
 	tests := []struct {
@@ -73,7 +73,7 @@ func TestWithBuiltins(t *testing.T) {
 	}
 }
 
-func TestWithBuiltinsHasOneDeadline(t *testing.T) {
+func TestMixHasOneDeadline(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		s := gatewaytest.NewScript(map[string][]gatewaytest.Answer{"openai": {{Hang: true}}})
@@ -85,12 +85,4 @@ func TestWithBuiltinsHasOneDeadline(t *testing.T) {
 			t.Errorf("%v after %v", err, d)
 		}
 	})
-}
-
-func TestWithBuiltinsOfAnEngineIsTheEngine(t *testing.T) {
-	t.Parallel()
-	e := gatewaytest.NewEngine(t, gatewaytest.NewScript(nil))
-	if gateway.WithBuiltins(e, e) != gateway.Gateway(e) {
-		t.Error("wrapped")
-	}
 }

@@ -110,9 +110,12 @@ func (s *StreamReader) Answer() (*Response, error) {
 	if resp != nil {
 		resp.Body = body
 	}
-	if err == nil && (!complete || s.e.ended) {
+	if (!complete || s.e.ended) && (err == nil || ClassOf(err) == InvalidOutput) { // no text yet is no answer without text
 		lost := ours(codeLost, http.StatusOK)
 		lost.Uncertain = true
+		if resp != nil {
+			resp.Usage.Known = false // its end was never told
+		}
 		err = lost
 	}
 	return resp, err

@@ -23,18 +23,20 @@ var (
 	errFirstByte = errors.New("gateway: no answer began in time")
 	errTotal     = errors.New("gateway: the request's total deadline passed")
 	errTooBig    = errors.New("gateway: the answer is over the size limit")
+	errIdle      = errors.New("gateway: the answer stood still for too long")
 )
 
 // newTransport is tuned for many calls to few hosts: no limit on connections, because the caller bounds its calls in
 // flight; idle connections kept for all of them; no compression, because answers are small and processors are not idle.
-func newTransport(proxy func(*http.Request) (*url.URL, error)) *http.Transport {
+// A connection must stand within connect, TLS included twice that.
+func newTransport(proxy func(*http.Request) (*url.URL, error), connect time.Duration) *http.Transport {
 	return &http.Transport{
 		Proxy:                  proxy,
-		DialContext:            (&net.Dialer{Timeout: 10 * time.Second, KeepAlive: 30 * time.Second}).DialContext,
+		DialContext:            (&net.Dialer{Timeout: connect, KeepAlive: 30 * time.Second}).DialContext,
 		ForceAttemptHTTP2:      true,
 		MaxIdleConnsPerHost:    4096,
 		IdleConnTimeout:        90 * time.Second,
-		TLSHandshakeTimeout:    10 * time.Second,
+		TLSHandshakeTimeout:    connect,
 		DisableCompression:     true,
 		ReadBufferSize:         16 << 10,
 		WriteBufferSize:        16 << 10,
@@ -46,51 +48,133 @@ func newTransport(proxy func(*http.Request) (*url.URL, error)) *http.Transport {
 type exchange struct {
 	status int
 	header http.Header
-	body   []byte    // as far as it came
+	body   []byte    // as far as it came; of a streamed answer what its events add up to
 	sent   bool      // bytes may have left
+	gave   bool      // text of a streamed answer was given to the caller
+	cut    bool      // a streamed answer ended without its end mark
 	err    error     // of the transport or of reading; nil when the whole answer came
 	resp   *Response // set by a built-in provider, which need not read its own answer
 }
 
-// post sends a body and reads the whole answer, until deadline; the answer must begin within firstByte, where 0 is no
-// limit. Redirects are answers like any other.
-func post(ctx context.Context, rt http.RoundTripper, u *url.URL, header http.Header, body []byte, firstByte time.Duration, deadline time.Time, limit int64) exchange {
+// call is what is sent, and within which bounds.
+type call struct {
+	rt        http.RoundTripper
+	method    string
+	url       *url.URL
+	header    http.Header
+	body      []byte        // nil for GET
+	firstByte time.Duration // until the answer's head; 0 is no limit
+	idle      time.Duration // between two pieces of the answer; 0 is no limit
+	deadline  time.Time
+	limit     int64                           // bytes of the answer
+	stream    func(http.Header) *StreamReader // what reads a streamed answer; nil when none was asked for
+}
+
+// do sends and reads the whole answer. Redirects are answers like any other.
+func (c *call) do(ctx context.Context) exchange {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
-	// Timers and one context are cheaper here than a context for each of the two limits.
-	first, why := within(firstByte, deadline)
+	// Timers and one context are cheaper here than a context for each limit.
+	first, why := within(c.firstByte, c.deadline)
 	timer := time.AfterFunc(first, func() { cancel(why) })
+	defer func() { timer.Stop() }()
 	// From the moment that the transport has a connection, bytes may leave, even after it returned. A transport that is
 	// not package http's may not tell; of such a one we watch when it reads the body. The plain reader is for speed:
 	// of any other kind of body package http sends the headers in a packet of their own.
 	var sent atomic.Bool
 	ctx = httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{GotConn: func(httptrace.GotConnInfo) { sent.Store(true) }})
-	content := func() io.ReadCloser { return &sending{bytes.NewReader(body), &sent} }
-	if _, ok := rt.(*http.Transport); ok {
-		content = func() io.ReadCloser { return io.NopCloser(bytes.NewReader(body)) }
-	}
-	req := (&http.Request{
-		Method: http.MethodPost, URL: u, Host: u.Host, Header: header,
-		Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1,
-		ContentLength: int64(len(body)), Body: content(),
-		// The transport asks for the body again only when it knows that the server has not seen the request.
-		GetBody: func() (io.ReadCloser, error) { return content(), nil },
-	}).WithContext(ctx)
-	res, err := rt.RoundTrip(req)
-	if errors.Is(why, errFirstByte) && timer.Stop() {
-		timer = time.AfterFunc(time.Until(deadline), func() { cancel(errTotal) })
-	}
-	defer timer.Stop()
+	res, err := c.rt.RoundTrip(c.request(ctx, &sent))
 	if err != nil {
 		return exchange{sent: sent.Load(), err: cause(ctx, err)}
 	}
+	if timer.Stop() {
+		still, _ := within(c.idle, c.deadline)
+		timer = time.AfterFunc(still, func() {
+			if time.Until(c.deadline) <= 0 {
+				cancel(errTotal)
+				return
+			}
+			cancel(errIdle)
+		})
+	}
 	x := exchange{status: res.StatusCode, header: res.Header, sent: true}
-	x.body, err = readAll(res.Body, res.ContentLength, limit)
+	body := &watched{Reader: res.Body, timer: timer, idle: c.idle, deadline: c.deadline}
+	if sr := c.reader(res); sr != nil {
+		x.err = c.readStream(sr, body, &x)
+	} else {
+		x.body, x.err = readAll(body, res.ContentLength, c.limit)
+	}
 	res.Body.Close()
-	if err != nil {
-		x.err = cause(ctx, err)
+	if x.err != nil {
+		x.err = cause(ctx, x.err)
 	}
 	return x
+}
+
+func (c *call) request(ctx context.Context, sent *atomic.Bool) *http.Request {
+	req := &http.Request{
+		Method: c.method, URL: c.url, Host: c.url.Host, Header: c.header,
+		Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1,
+	}
+	if c.body != nil {
+		content := func() io.ReadCloser { return &sending{bytes.NewReader(c.body), sent} }
+		if _, ok := c.rt.(*http.Transport); ok {
+			content = func() io.ReadCloser { return io.NopCloser(bytes.NewReader(c.body)) }
+		}
+		req.ContentLength, req.Body = int64(len(c.body)), content()
+		// The transport asks for the body again only when it knows that the server has not seen the request.
+		req.GetBody = func() (io.ReadCloser, error) { return content(), nil }
+	}
+	return req.WithContext(ctx)
+}
+
+func (c *call) reader(res *http.Response) *StreamReader {
+	if c.stream == nil || res.StatusCode/100 != 2 || !isEventStream(res.Header) {
+		return nil
+	}
+	return c.stream(res.Header)
+}
+
+// readStream reads a streamed answer and puts it together.
+func (c *call) readStream(sr *StreamReader, body io.Reader, x *exchange) error {
+	give := sr.onText
+	sr.onText = func(piece string) {
+		x.gave = true
+		if give != nil {
+			give(piece)
+		}
+	}
+	n, err := io.Copy(sr, io.LimitReader(body, c.limit+1))
+	if n > c.limit {
+		err = errTooBig
+	}
+	complete := false
+	x.body, complete = sr.a.answer()
+	if err != nil && complete { // all of it came; what broke after the end mark is of no interest
+		err = nil
+	}
+	x.cut = !complete || sr.e.ended
+	return err
+}
+
+// watched moves its timer ahead whenever something comes.
+type watched struct {
+	io.Reader
+	timer    *time.Timer
+	idle     time.Duration
+	deadline time.Time
+	again    bool
+}
+
+func (w *watched) Read(p []byte) (int, error) {
+	n, err := w.Reader.Read(p)
+	if n > 0 && err == nil && w.idle > 0 {
+		if w.again && w.timer.Stop() { // the first piece is usually the last as well
+			w.timer.Reset(max(min(w.idle, time.Until(w.deadline)), 0))
+		}
+		w.again = true
+	}
+	return n, err
 }
 
 // within returns the shorter of two limits, and what to say when it passes.
@@ -151,6 +235,8 @@ func (x exchange) failure(ctx context.Context) *Error {
 	switch {
 	case errors.Is(x.err, errFirstByte):
 		e = ours(codeFirstByte, 0)
+	case errors.Is(x.err, errIdle):
+		e = ours(codeIdle, x.status)
 	case errors.Is(x.err, errTotal):
 		e = ours(codeDeadline, 0)
 	case errors.Is(x.err, errTooBig):

@@ -109,11 +109,12 @@ func TestShareStaysInsideTheWindowAndTakesTurns(t *testing.T) {
 func TestParseRoute(t *testing.T) {
 	t.Parallel()
 	for in, want := range map[string][]RouteStep{
-		`"openai:gpt-5.2,local/extractive"`:                    {{Provider: "openai", Model: "gpt-5.2"}, {Provider: "local", Model: "extractive"}},
-		`"openai-compatible:meta/llama:8b"`:                    {{Provider: "openai-compatible", Model: "meta/llama:8b"}},
-		`{"steps":[{"provider":"simulator","model":"sim-1"}]}`: {{Provider: "simulator", Model: "sim-1"}},
-		`{"accept":"primary","steps":[{"provider":"openai"}]}`: {{Provider: "openai"}},
-		`" simulator/sim-1 , simulator/sim-2 "`:                {{Provider: "simulator", Model: "sim-1"}, {Provider: "simulator", Model: "sim-2"}},
+		`"openai:gpt-5.2,local/extractive"`:                      {{Provider: "openai", Model: "gpt-5.2"}, {Provider: "local", Model: "extractive"}},
+		`"openai-compatible:meta/llama:8b"`:                      {{Provider: "openai-compatible", Model: "meta/llama:8b"}},
+		`{"steps":[{"provider":"simulator","model":"sim-1"}]}`:   {{Provider: "simulator", Model: "sim-1"}},
+		`"cloudflare-gateway:openai:responses:gpt-5.2,Gemini:x"`: {{Provider: "openai", Model: "gpt-5.2", API: "responses", Via: "cloudflare-gateway"}, {Provider: "google-ai-studio", Model: "x"}},
+		`{"accept":"primary","steps":[{"provider":"openai"}]}`:   {{Provider: "openai"}},
+		`" simulator/sim-1 , simulator/sim-2 "`:                  {{Provider: "simulator", Model: "sim-1"}, {Provider: "simulator", Model: "sim-2"}},
 	} {
 		r, err := ParseRoute(json.RawMessage(in))
 		if err != nil || !slices.Equal(r.Steps, want) {
@@ -129,7 +130,7 @@ func TestParseRoute(t *testing.T) {
 
 func TestCheckRouteNamesTheField(t *testing.T) {
 	t.Parallel()
-	s := &Service{Prices: pricing.Default(), CheckProvider: func(p string) error {
+	s := &Service{Prices: pricing.Default(), CheckProvider: func(p, _ string) error {
 		if p == "acme" {
 			return errors.New("unknown provider")
 		}
@@ -142,6 +143,10 @@ func TestCheckRouteNamesTheField(t *testing.T) {
 		"route.steps[0].model":        {Steps: []RouteStep{{Provider: "openai", Model: "gpt-4.1-mnii"}}},
 		"route.steps[0].max_attempts": {Steps: []RouteStep{{Provider: "local", Model: "extractive", MaxAttempts: 9}}},
 		"route.accept":                {Steps: ten[:1], Accept: "some"},
+		"route.gateway_cache_ttl":     {Steps: ten[:1], GatewayCacheTTL: 59},
+		"route.steps[0].backoff":      {Steps: []RouteStep{{Provider: "local", Model: "extractive", Backoff: "fibonacci"}}},
+		"route.steps[0].via":          {Steps: []RouteStep{{Provider: "local", Model: "extractive", Via: "elsewhere"}}},
+		"route.steps[0]":              {Steps: []RouteStep{{Provider: "local", Model: "extractive", Branch: gateway.Branch{Percent: 50}}}},
 	} {
 		if err := s.checkRoute(&r, generate{}, time.Now()); err == nil || err.Field != want {
 			t.Errorf("%+v: %v, want an error at %s", r, err, want)
@@ -188,7 +193,7 @@ func TestWhatBecomesOfAJob(t *testing.T) {
 			t.Parallel()
 			w := &Worker{o: WorkerOptions{MaxAttempts: 4}}
 			b := &batch{Batch: store.Batch{Cache: "use"}, route: Route{Steps: []RouteStep{{Provider: "p", Model: "m"}}}}
-			task := &task{w: w, batch: b, lease: &lease{}, job: store.Claimed{Seq: 1, Attempts: tt.attempts}}
+			task := &task{w: w, batch: b, route: b.route, lease: &lease{}, job: store.Claimed{Seq: 1, Attempts: tt.attempts}}
 			s, ok := task.settle(result{output: "x", format: "text", model: "m"}, tt.err)
 			if !ok {
 				if tt.state != "" {

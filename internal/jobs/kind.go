@@ -52,6 +52,7 @@ type batch struct {
 	store.Batch
 	kind     kind
 	route    Route
+	metadata map[string]string
 	template *prompt.Template // nil for kinds without one
 	spec     prompt.Spec      // of the template
 	options  any              // the kind's decoded params
@@ -79,6 +80,11 @@ func compile(ctx context.Context, db store.Reader, b store.Batch) (*batch, error
 	out := &batch{Batch: b, kind: k}
 	if err := json.Unmarshal(b.Route, &out.route); err != nil {
 		return nil, fmt.Errorf("jobs: batch %s: stored route: %w", b.ID, err)
+	}
+	if len(b.Metadata) > 0 {
+		if err := json.Unmarshal(b.Metadata, &out.metadata); err != nil {
+			return nil, fmt.Errorf("jobs: batch %s: stored metadata: %w", b.ID, err)
+		}
 	}
 	if b.TemplateID != nil {
 		t, err := db.TemplateByID(ctx, *b.TemplateID)

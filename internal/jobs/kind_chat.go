@@ -78,7 +78,7 @@ func (chat) plan(b *batch, in store.Input) ([]prompt.Key, error) {
 		return nil, failf(gateway.InvalidRequest, "the body can't be read: %s", promptProblem(err))
 	}
 	var keys []prompt.Key
-	for _, name := range b.route.answerers(model) {
+	for _, name := range b.routeOf(in.Input, nil, func() int { return prompt.EstimateTokens(string(in.Input)) }).answerers(model) {
 		keys = append(keys, chatKey(key, name, model))
 	}
 	return keys, nil
@@ -102,17 +102,20 @@ func (chat) run(ctx context.Context, t *task) (result, error) {
 	if err != nil {
 		return result{}, failf(gateway.InvalidRequest, "the body can't be read: %s", promptProblem(err))
 	}
-	steps := make([]gateway.Step, len(t.batch.route.Steps))
-	for i, s := range t.batch.route.Steps {
+	tokens := prompt.EstimateTokens(string(raw))
+	t.route = t.batch.routeOf(raw, nil, func() int { return tokens })
+	steps := make([]gateway.Step, len(t.route.Steps))
+	for i, s := range t.route.Steps {
 		if steps[i], err = gateway.NewRawStep(s.Provider, body.Model, raw, s.config()); err != nil {
 			return result{}, err
 		}
+		steps[i].Via = s.Via
 	}
-	resp, err := t.call(ctx, steps, prompt.EstimateTokens(string(raw)), body.maxTokens())
+	resp, err := t.call(ctx, steps, tokens, body.maxTokens())
 	if err != nil {
 		return result{}, err
 	}
-	key = chatKey(key, t.batch.route.Steps[resp.Step].answerer(body.Model), body.Model)
+	key = chatKey(key, t.route.Steps[resp.Step].answerer(body.Model), body.Model)
 	wantJSON := body.ResponseFormat.Type == "json_object" || body.ResponseFormat.Type == "json_schema"
 	return checked(resp, body.Model, key, body.maxTokens(), wantJSON)
 }

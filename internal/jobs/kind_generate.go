@@ -60,7 +60,7 @@ func (g generate) plan(b *batch, in store.Input) ([]prompt.Key, error) {
 	if err != nil {
 		return nil, err
 	}
-	return r.Keys(b.route.answerers("")), nil
+	return r.Keys(b.routeOf(in.Input, nil, sizeOf(r)).answerers("")), nil
 }
 
 func (g generate) run(ctx context.Context, t *task) (result, error) {
@@ -68,6 +68,8 @@ func (g generate) run(ctx context.Context, t *task) (result, error) {
 	if err != nil {
 		return result{}, err
 	}
+	t.route = t.batch.routeOf(t.job.Input, nil, sizeOf(r))
+	t.stable.Messages, t.stable.Bytes = t.batch.template.Stable()
 	return t.complete(ctx, r)
 }
 

@@ -129,7 +129,7 @@ func documentProblem(err error) (code, message string) {
 
 func (summarize) plan(b *batch, in store.Input) ([]prompt.Key, error) {
 	var keys []prompt.Key
-	for _, name := range b.route.answerers("") {
+	for _, name := range b.routeOf(in.Input, in.DocumentSHA256, nil).answerers("") {
 		keys = append(keys, treeKey(b, name, in.Input, in.DocumentSHA256))
 	}
 	return keys, nil
@@ -157,6 +157,8 @@ func (summarize) run(ctx context.Context, t *task) (result, error) {
 		code, message := documentProblem(err)
 		return result{}, failf(gateway.InvalidRequest, "%s: %s", code, message)
 	}
+	t.route = t.batch.routeOf(t.job.Input, t.job.DocumentSHA256, nil)
+	t.stable.Messages = 1 // the instructions
 	limit := o.ChunkTokens
 	if limit == 0 {
 		limit = t.window(o)
@@ -169,7 +171,7 @@ func (summarize) run(ctx context.Context, t *task) (result, error) {
 	// The summary is as good as its weakest part: an answer of a fallback anywhere makes it the fallback's.
 	s.note(out)
 	out.hit = s.hit
-	out.resultKey = treeKey(t.batch, t.batch.route.Steps[s.step].answerer(""), t.job.Input, t.job.DocumentSHA256)
+	out.resultKey = treeKey(t.batch, t.route.Steps[s.step].answerer(""), t.job.Input, t.job.DocumentSHA256)
 	return out, nil
 }
 
@@ -184,7 +186,7 @@ const (
 // its own answer, with a quarter to spare because tokens are estimated.
 func (t *task) window(o summarizeOptions) int {
 	out := maxChunk
-	for _, s := range t.batch.route.Steps {
+	for _, s := range t.route.Steps {
 		window := unknownWindow
 		if p, ok := t.w.Prices.Lookup(s.Provider, s.Model, time.Now()); ok && p.ContextWindow > 0 {
 			window = p.ContextWindow
@@ -253,7 +255,7 @@ func (s *summary) tree(ctx context.Context, doc document.Document) (result, erro
 
 // each summarises texts side by side. What was answered before isn't asked again.
 func (s *summary) each(ctx context.Context, what, title string, texts []string) ([]string, error) {
-	names := s.t.batch.route.answerers("")
+	names := s.t.route.answerers("")
 	out := make([]string, len(texts))
 	requests, keys := make([]*prompt.Request, len(texts)), make([][]prompt.Key, len(texts))
 	for i, text := range texts {
@@ -316,7 +318,7 @@ func (t *task) keepPart(ctx context.Context, part result) error {
 	}
 	return t.flush(ctx, store.Completion{
 		ProjectID: t.batch.ProjectID, Key: part.resultKey, Refresh: t.batch.Cache == "refresh", Model: part.model,
-		Provider: t.batch.route.Steps[part.step].Provider, AnsweredBy: clean(part.by), Format: part.format, Output: clean(part.output),
+		Provider: t.route.Steps[part.step].Provider, AnsweredBy: clean(part.by), Format: part.format, Output: clean(part.output),
 	})
 }
 

@@ -24,16 +24,25 @@ type Route struct {
 	// Accept says which cached answers count: "any" (the default), by whatever model of the chain, or "primary", only those by the
 	// first step's, so that last night's fallback answers are made anew.
 	Accept string `json:"accept,omitempty"`
+	// GatewayCacheTTL asks the gateway to keep answers for so many seconds, 60 to 31 days; 0 asks for nothing.
+	GatewayCacheTTL int `json:"gateway_cache_ttl,omitempty"`
 }
 
 // RouteStep is one provider and model.
 type RouteStep struct {
 	Provider    string `json:"provider"`
 	Model       string `json:"model,omitempty"`        // may be left out for raw chat bodies, which name their own
+	API         string `json:"api,omitempty"`          // openai: chat or responses
+	Via         string `json:"via,omitempty"`          // cloudflare-gateway: through the remote gateway; default: as the worker is configured
 	MaxAttempts int    `json:"max_attempts,omitempty"` // sends to this step, 1 to 5; default: the gateway's
 	TimeoutMS   int    `json:"timeout_ms,omitempty"`   // to the first byte of an answer
+	RetryDelay  int    `json:"retry_delay_ms,omitempty"`
+	Backoff     string `json:"backoff,omitempty"` // constant, linear or exponential
+	gateway.Branch
 	// AllowUnpriced accepts a model that the price table doesn't know, although it knows the provider. Its costs are then unknown.
 	AllowUnpriced bool `json:"allow_unpriced,omitempty"`
+
+	index int // in the route as it was saved, once a job's steps were chosen
 }
 
 const (
@@ -43,10 +52,49 @@ const (
 )
 
 func (s RouteStep) config() *gateway.StepConfig {
-	if s.MaxAttempts == 0 && s.TimeoutMS == 0 {
+	c := gateway.StepConfig{MaxAttempts: s.MaxAttempts, RequestTimeoutMS: s.TimeoutMS, RetryDelayMS: s.RetryDelay, Backoff: s.Backoff}
+	if c == (gateway.StepConfig{}) {
 		return nil
 	}
-	return &gateway.StepConfig{MaxAttempts: s.MaxAttempts, RequestTimeoutMS: s.TimeoutMS}
+	return &c
+}
+
+// branching reports whether jobs take different steps of the route.
+func (r Route) branching() bool {
+	return slices.ContainsFunc(r.Steps, func(s RouteStep) bool { return s.Branch != gateway.Branch{} })
+}
+
+// sized reports whether the steps that a job takes depend on its size.
+func (r Route) sized() bool {
+	return slices.ContainsFunc(r.Steps, func(s RouteStep) bool { return s.When != nil && s.When.MinInputTokens+s.When.MaxInputTokens > 0 })
+}
+
+// choose returns the route that one job takes: the same job takes the same one in every run.
+func (r Route) choose(s gateway.Subject) Route {
+	branches := make([]gateway.Branch, len(r.Steps))
+	for i, step := range r.Steps {
+		branches[i] = step.Branch
+	}
+	out := Route{Accept: r.Accept, GatewayCacheTTL: r.GatewayCacheTTL}
+	for _, i := range gateway.Choose(branches, s) {
+		step := r.Steps[i]
+		step.index = i
+		out.Steps = append(out.Steps, step)
+	}
+	return out
+}
+
+// routeOf chooses the steps for a job by what goes in: its input and its document, not its batch. tokens is called
+// only when the route asks for a size.
+func (b *batch) routeOf(input json.RawMessage, document []byte, tokens func() int) Route {
+	if !b.route.branching() {
+		return b.route
+	}
+	s := gateway.Subject{Key: slices.Concat(input, document), Metadata: b.metadata}
+	if b.route.sized() {
+		s.InputTokens = tokens()
+	}
+	return b.route.choose(s)
 }
 
 // answerer names whose answer a step brings, for the cache: the model asked for, wherever it runs. The built-in providers are no other
@@ -91,22 +139,17 @@ func ParseRoute(raw json.RawMessage) (Route, error) {
 	if err := d.Decode(&r); err != nil {
 		return Route{}, invalidf("route", "not a route (%s): want a name, \"provider:model,...\" or {\"steps\": [...]}", jsonProblem(err))
 	}
+	for i := range r.Steps {
+		r.Steps[i].Provider = gateway.Slug(r.Steps[i].Provider)
+	}
 	return r, nil
 }
 
 func parseChain(text string) (Route, error) {
 	var r Route
 	for part := range strings.SplitSeq(text, ",") {
-		part = strings.TrimSpace(part)
-		cut := strings.IndexAny(part, ":/")
-		if cut < 0 {
-			cut = len(part)
-		}
-		s := RouteStep{Provider: part[:cut]}
-		if cut < len(part) {
-			s.Model = part[cut+1:]
-		}
-		r.Steps = append(r.Steps, s)
+		n := gateway.ParseName(part)
+		r.Steps = append(r.Steps, RouteStep{Provider: n.Provider, Model: n.Model, API: n.API, Via: n.Via})
 	}
 	return r, nil
 }
@@ -118,22 +161,23 @@ func (s *Service) checkRoute(r *Route, kind kind, at time.Time) *Error {
 		return invalidf("route.steps", "is empty: a route needs at least one step")
 	case len(r.Steps) > maxSteps:
 		return invalidf("route.steps", "has %d entries; at most %d are allowed", len(r.Steps), maxSteps)
+	case r.GatewayCacheTTL != 0 && (r.GatewayCacheTTL < 60 || r.GatewayCacheTTL > 31*86400):
+		return invalidf("route.gateway_cache_ttl", "is not between 60 and 2678400 seconds")
 	case r.Accept != "" && r.Accept != acceptAny && r.Accept != acceptPrimary:
 		return invalidf("route.accept", "%.40q is unknown: want any or primary", r.Accept)
 	}
+	branches := make([]gateway.Branch, len(r.Steps))
 	for i, step := range r.Steps {
 		field := fmt.Sprintf("route.steps[%d]", i)
-		if err := s.CheckProvider(step.Provider); err != nil {
-			return &Error{Code: Invalid, Field: field + ".provider", Message: strings.TrimPrefix(err.Error(), "gateway: "), Err: err}
+		branches[i] = step.Branch
+		if err := s.CheckProvider(step.Provider, step.Via); err != nil {
+			return &Error{Code: Invalid, Field: field + ".provider", Message: plain(err), Err: err}
 		}
 		if step.Model == "" && (kind == nil || kind.needsModel()) {
 			return invalidf(field+".model", "is missing: only raw chat bodies name their own model")
 		}
-		if step.MaxAttempts < 0 || step.MaxAttempts > 5 {
-			return invalidf(field+".max_attempts", "is not between 1 and 5")
-		}
-		if step.TimeoutMS < 0 || step.TimeoutMS > int(time.Hour/time.Millisecond) {
-			return invalidf(field+".timeout_ms", "is not between 1 and 3600000")
+		if err := step.check(field); err != nil {
+			return err
 		}
 		if step.Model != "" {
 			if reason := s.checkModel(step, step.Model, at); reason != "" {
@@ -141,8 +185,42 @@ func (s *Service) checkRoute(r *Route, kind kind, at time.Time) *Error {
 			}
 		}
 	}
+	if i, err := gateway.CheckBranches(branches); err != nil {
+		return invalidf(fmt.Sprintf("route.steps[%d]", i), "%s", plain(err))
+	}
+	if _, summing := kind.(summarize); summing && r.sized() {
+		return invalidf("route", "a step's condition on input tokens has no meaning for summaries, which split their documents to size")
+	}
 	return nil
 }
+
+// check finds what is out of range in one step, and what its provider can't do.
+func (s RouteStep) check(field string) *Error {
+	switch {
+	case s.MaxAttempts < 0 || s.MaxAttempts > 5:
+		return invalidf(field+".max_attempts", "is not between 1 and 5")
+	case s.TimeoutMS < 0 || s.TimeoutMS > int(time.Hour/time.Millisecond):
+		return invalidf(field+".timeout_ms", "is not between 1 and 3600000")
+	case s.RetryDelay < 0 || s.RetryDelay > 5000:
+		return invalidf(field+".retry_delay_ms", "is not between 1 and 5000")
+	case !slices.Contains([]string{"", "constant", "linear", "exponential"}, s.Backoff):
+		return invalidf(field+".backoff", "%.40q is unknown: want constant, linear or exponential", s.Backoff)
+	case s.Via != "" && s.Via != gateway.ViaCloudflare:
+		return invalidf(field+".via", "%.40q is unknown: want %s", s.Via, gateway.ViaCloudflare)
+	}
+	if s.Model == "" {
+		return nil
+	}
+	// The provider itself says whether it can serve such a step: its way of naming models, its APIs.
+	probe := &gateway.Chat{Messages: []gateway.Message{{Role: "user", Content: "probe"}}, MaxTokens: 1, API: s.API}
+	if _, err := gateway.NewStep(s.Provider, s.Model, probe, s.config()); err != nil {
+		return invalidf(field+".model", "%s", plain(err))
+	}
+	return nil
+}
+
+// plain is an error's words without its package.
+func plain(err error) string { return strings.TrimPrefix(err.Error(), "gateway: ") }
 
 // checkModel says why a step can't ask for a model, or nothing. A provider whose prices are listed must list the model: a typing error
 // would otherwise fail, or cost an unknown sum, a hundred thousand times over.
@@ -199,7 +277,7 @@ func (s *Service) resolveRoute(ctx context.Context, project uuid.UUID, raw json.
 			}
 		case !errors.Is(err, store.ErrNotFound):
 			return Route{}, nil, err
-		case kind == nil || kind.needsModel() || s.CheckProvider(text) != nil: // for raw chat, a bare provider is a chain
+		case kind == nil || kind.needsModel() || s.CheckProvider(gateway.Slug(text), "") != nil: // for raw chat, a bare provider is a chain
 			return Route{}, nil, invalidf("route", "unknown route %.80q: save it first, or give a chain such as \"openai:gpt-4.1-mini\"", text)
 		}
 	}

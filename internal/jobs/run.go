@@ -159,7 +159,7 @@ func (t *task) settle(out result, err error) (settlement, bool) {
 
 func (t *task) succeed(s *settlement, out result, total totals) {
 	job := s.job
-	step := t.batch.route.Steps[out.step]
+	step := t.route.Steps[out.step]
 	key := out.resultKey
 	if t.batch.Cache == "off" {
 		key = ownKey(t.batch.ID, t.job.Seq)

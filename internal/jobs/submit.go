@@ -25,7 +25,7 @@ import (
 type Service struct {
 	DB            *store.DB
 	Prices        *pricing.Table
-	CheckProvider func(provider string) error                       // why no call can go to a provider here, in words for people
+	CheckProvider func(provider, via string) error                  // why no call can go to a provider here, in words for people
 	Post          func(ctx context.Context, t []store.Ticket) error // enqueues tickets; may lose or double them
 	Log           *slog.Logger
 }

@@ -19,6 +19,9 @@ type task struct {
 	batch *batch
 	lease *lease
 	job   store.Claimed
+	// Set by the job's kind.
+	route  Route          // the steps that this job takes
+	stable gateway.Stable // what its requests share with those of the batch
 
 	mu       sync.Mutex
 	sends    int32
@@ -45,13 +48,13 @@ func (t *totals) microusd() *int64 {
 // errHandedBack ends a task that must not start another call: the worker is stopping, the batch is being cancelled or the lease is lost.
 var errHandedBack = errors.New("jobs: handed back")
 
-// complete asks for one answer to r along the batch's route and checks it.
+// complete asks for one answer to r along the job's route and checks it.
 func (t *task) complete(ctx context.Context, r *prompt.Request) (result, error) {
 	resp, model, err := t.ask(ctx, r)
 	if err != nil {
 		return result{}, err
 	}
-	key := r.Keys([]string{t.batch.route.Steps[resp.Step].answerer("")})[0] // under whoever answered, accepted in look-ups or not
+	key := r.Keys([]string{t.route.Steps[resp.Step].answerer("")})[0] // under whoever answered, accepted in look-ups or not
 	return checked(resp, model, key, r.MaxTokens, r.JSON)
 }
 
@@ -74,26 +77,38 @@ func checked(resp *gateway.Response, model string, key prompt.Key, maxTokens int
 	return out, nil
 }
 
-// ask sends r along the route and returns the answer with the model that was asked.
+// ask sends r along the job's route and returns the answer with the model that was asked.
 func (t *task) ask(ctx context.Context, r *prompt.Request) (*gateway.Response, string, error) {
-	c := gateway.Chat{MaxTokens: r.MaxTokens, Temperature: r.Temperature, TopP: r.TopP, Seed: r.Seed, Stop: r.Stop, JSON: r.JSON, Schema: r.Schema}
-	tokens := 0
+	c := gateway.Chat{Stable: t.stable, MaxTokens: r.MaxTokens, Temperature: r.Temperature, TopP: r.TopP, Seed: r.Seed, Stop: r.Stop, JSON: r.JSON, Schema: r.Schema}
 	for _, m := range r.Messages {
 		c.Messages = append(c.Messages, gateway.Message{Role: m.Role, Content: m.Content})
-		tokens += prompt.EstimateTokens(m.Content) + 4
 	}
-	steps := make([]gateway.Step, len(t.batch.route.Steps))
+	tokens := sizeOf(r)()
+	steps := make([]gateway.Step, len(t.route.Steps))
 	var err error
-	for i, s := range t.batch.route.Steps {
+	for i, s := range t.route.Steps {
+		c.API = s.API
 		if steps[i], err = gateway.NewStep(s.Provider, s.Model, &c, s.config()); err != nil {
 			return nil, "", err
 		}
+		steps[i].Via = s.Via
 	}
 	resp, err := t.call(ctx, steps, tokens, r.MaxTokens)
 	if err != nil {
 		return nil, "", err
 	}
 	return resp, steps[resp.Step].Model, nil
+}
+
+// sizeOf estimates a request's input in tokens, when it is asked to.
+func sizeOf(r *prompt.Request) func() int {
+	return func() int {
+		tokens := 0
+		for _, m := range r.Messages {
+			tokens += prompt.EstimateTokens(m.Content) + 4
+		}
+		return tokens
+	}
 }
 
 // call runs one Universal request under the worker's limit of calls in flight, with every send in the ledger.
@@ -111,28 +126,33 @@ func (t *task) call(ctx context.Context, steps []gateway.Step, inputTokens, maxT
 	case <-ctx.Done():
 		return nil, context.Cause(ctx)
 	}
-	req := &gateway.Request{Steps: steps, Options: gateway.Options{Timeout: callTimeout}}
+	for i := range steps {
+		steps[i].Estimate = gateway.Amount{Tokens: int64(inputTokens + maxTokens)}
+		if p, ok := t.w.Prices.Lookup(steps[i].Provider, steps[i].Model, time.Now()); ok {
+			steps[i].Estimate.MicroUSD = p.WorstCase(int64(inputTokens), int64(maxTokens))
+		}
+	}
+	req := &gateway.Request{Steps: steps, Options: gateway.Options{Timeout: callTimeout, CacheTTL: time.Duration(t.route.GatewayCacheTTL) * time.Second}}
+	// An answer that was no use must not come back from the gateway's cache, nor one to a batch that wants fresh ones.
+	req.Options.SkipCache = t.job.Attempts > 0 || t.batch.Cache != "use"
 	if t.w.o.Tag {
 		id := JobID(t.batch.ID, t.job.Seq)
 		req.Options.EventID = id
 		req.Options.Metadata = gateway.Metadata{"batch": t.batch.ID.String(), "job": id, "kind": t.batch.Kind}
 	}
-	return t.w.Gateway.Run(ctx, req, t.ledger(steps, inputTokens, maxTokens))
+	return t.w.Gateway.Run(ctx, req, t.ledger(steps))
 }
 
 // ledger writes each send before it is made and remembers how it ended.
-func (t *task) ledger(steps []gateway.Step, inputTokens, maxTokens int) gateway.Ledger {
+func (t *task) ledger(steps []gateway.Step) gateway.Ledger {
 	return func(ctx context.Context, s gateway.Send) (func(context.Context, gateway.Outcome) error, error) {
 		t.mu.Lock()
 		t.sends++
 		id := store.CallID{BatchID: t.batch.ID, Seq: t.job.Seq, TicketID: t.lease.ticket.ID, Number: t.sends}
 		t.mu.Unlock()
-		in := store.Intent{CallID: id, Step: int32(s.Step), Provider: steps[s.Step].Provider, Model: steps[s.Step].Model}
-		now := time.Now()
+		in := store.Intent{CallID: id, Step: t.step(s.Step), Provider: steps[s.Step].Provider, Model: steps[s.Step].Model}
 		for _, step := range steps[s.Step : s.Step+max(s.Steps, 1)] {
-			if p, ok := t.w.Prices.Lookup(step.Provider, step.Model, now); ok {
-				in.ReservedMicrousd += p.WorstCase(int64(inputTokens), int64(maxTokens)) * int64(max(s.Tries, 1))
-			}
+			in.ReservedMicrousd += step.Estimate.MicroUSD * int64(max(s.Tries, 1))
 		}
 		if err := t.w.intents.do(ctx, in); err != nil {
 			if !errors.Is(err, store.ErrLeaseLost) {
@@ -147,9 +167,17 @@ func (t *task) ledger(steps []gateway.Step, inputTokens, maxTokens int) gateway.
 	}
 }
 
+// step is a step's index in the route as it was saved.
+func (t *task) step(i int) int32 {
+	if !t.batch.route.branching() {
+		return int32(i)
+	}
+	return int32(t.route.Steps[i].index)
+}
+
 func (t *task) record(id store.CallID, steps []gateway.Step, o gateway.Outcome) {
 	out := store.Outcome{
-		CallID: id, Uncertain: o.Uncertain && o.Class != gateway.OK, Step: int32(o.Step), Provider: o.Provider, Model: steps[o.Step].Model, ErrorClass: string(o.Class),
+		CallID: id, Uncertain: o.Uncertain && o.Class != gateway.OK, Step: t.step(o.Step), Provider: o.Provider, Model: steps[o.Step].Model, ErrorClass: string(o.Class),
 		FinishReason: string(o.Finish), HTTPStatus: int32(o.Status), Latency: o.Latency,
 		GatewayCacheStatus: string(o.CacheStatus), GatewayLogID: clean(o.LogID),
 		UsageKnown:  o.Usage.Known && o.CacheStatus != gateway.CacheHit, // a hit replays the usage of the call that filled the cache

@@ -11,7 +11,6 @@ import (
 	"strings"
 	"time"
 
-	"batchwright/internal/gateway"
 	"batchwright/internal/jobs"
 )
 
@@ -30,19 +29,7 @@ type Config struct {
 	DBConns int32 // DB_MAX_CONNS; default 16
 	Worker  jobs.WorkerOptions
 	Gateway gatewayConfig
-}
-
-type gatewayConfig struct {
-	url        string // GATEWAY_URL
-	token      string // GATEWAY_TOKEN, CF_AIG_TOKEN
-	account    string // CLOUDFLARE_ACCOUNT_ID
-	gatewayID  string // CLOUDFLARE_GATEWAY_ID
-	unified    bool   // CLOUDFLARE_UNIFIED_BILLING
-	endpoints  map[string]gateway.Endpoint
-	simulator  gateway.SimulatorOptions
-	priceFile  string        // PRICES_FILE
-	timeout    time.Duration // PROVIDER_TIMEOUT, to the first byte
-	remoteKeys map[string]string
+	Server  serverConfig
 }
 
 // reader collects what is wrong, so that all of it is reported together.
@@ -136,6 +123,7 @@ func Configure(getenv func(string) string) (Config, error) {
 	}
 	r.log(&c)
 	c.Gateway = r.gateway()
+	c.Server = r.server()
 	c.Worker.Tag = c.Gateway.remote()
 	return c, errors.Join(r.problems...)
 }
@@ -159,59 +147,6 @@ func (c Config) logger(w io.Writer) *slog.Logger {
 		return slog.New(slog.NewTextHandler(w, o))
 	}
 	return slog.New(slog.NewJSONHandler(w, o))
-}
-
-func (g gatewayConfig) remote() bool { return g.url != "" || g.account != "" }
-
-func (r *reader) gateway() gatewayConfig {
-	g := gatewayConfig{
-		url: r.text("GATEWAY_URL", ""), account: r.text("CLOUDFLARE_ACCOUNT_ID", ""), gatewayID: r.text("CLOUDFLARE_GATEWAY_ID", ""),
-		token: r.text("GATEWAY_TOKEN", r.text("CF_AIG_TOKEN", "")), unified: r.flag("CLOUDFLARE_UNIFIED_BILLING"),
-		priceFile: r.text("PRICES_FILE", ""), timeout: r.duration("PROVIDER_TIMEOUT", 2*time.Minute, time.Second),
-		endpoints: map[string]gateway.Endpoint{}, remoteKeys: map[string]string{},
-		simulator: gateway.SimulatorOptions{
-			Latency: r.duration("SIMULATOR_LATENCY", 0, 0), LatencyJitter: r.duration("SIMULATOR_LATENCY_JITTER", 0, 0),
-			ErrorRate: r.rate("SIMULATOR_ERROR_RATE"), RateLimitRate: r.rate("SIMULATOR_RATE_LIMIT_RATE"),
-			OutputTokens: int(r.whole("SIMULATOR_OUTPUT_TOKENS", 0, 0, 1_000_000)),
-		},
-	}
-	if (g.account == "") != (g.gatewayID == "") {
-		r.fail("CLOUDFLARE_ACCOUNT_ID and CLOUDFLARE_GATEWAY_ID", "set both or neither")
-	}
-	if g.url != "" {
-		r.address("GATEWAY_URL", g.url)
-	}
-	if key, base := r.text("OPENAI_API_KEY", ""), r.text("OPENAI_BASE_URL", ""); key != "" || base != "" {
-		g.endpoints["openai"] = r.endpoint("OPENAI_BASE_URL", base, key)
-	}
-	if base := r.text("OPENAI_COMPATIBLE_BASE_URL", ""); base != "" {
-		g.endpoints["openai-compatible"] = r.endpoint("OPENAI_COMPATIBLE_BASE_URL", base, r.text("OPENAI_COMPATIBLE_API_KEY", ""))
-	}
-	for name := range strings.SplitSeq(r.text("CUSTOM_PROVIDERS", ""), ",") {
-		if name = strings.TrimSpace(name); name == "" {
-			continue
-		}
-		slug, env := "custom-"+name, strings.ToUpper(strings.NewReplacer("-", "_").Replace(name))
-		if _, ok := gateway.Lookup(slug); !ok {
-			r.fail("CUSTOM_PROVIDERS", "%.60q is not a name: use a-z, 0-9, - and _", name)
-			continue
-		}
-		base := r.need("CUSTOM_"+env+"_BASE_URL", "CUSTOM_PROVIDERS names "+name)
-		g.endpoints[slug] = r.endpoint("CUSTOM_"+env+"_BASE_URL", base, r.text("CUSTOM_"+env+"_API_KEY", ""))
-	}
-	for slug, e := range g.endpoints {
-		if e.Key != "" {
-			g.remoteKeys[slug] = e.Key
-		}
-	}
-	return g
-}
-
-func (r *reader) endpoint(name, base, key string) gateway.Endpoint {
-	if base != "" {
-		r.address(name, base)
-	}
-	return gateway.Endpoint{BaseURL: base, Key: key}
 }
 
 func (r *reader) address(name, value string) {

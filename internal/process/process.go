@@ -32,7 +32,7 @@ type system struct {
 	queue  *queue.Client
 	engine *gateway.Engine
 	gw     gateway.Gateway
-	check  func(provider string) error
+	check  func(provider, via string) error
 	prices *pricing.Table
 	close  []func()
 }
@@ -89,39 +89,6 @@ func prices(file string) (*pricing.Table, error) {
 		return nil, fmt.Errorf("PRICES_FILE: %w", err)
 	}
 	return pricing.Default().With(t), nil
-}
-
-// openGateway chooses who runs the calls: a remote gateway when one is configured, else this process. The built-in providers always run here.
-func (s *system) openGateway() (err error) {
-	g := s.c.Gateway
-	o := gateway.EngineOptions{Endpoints: g.endpoints, Timeout: g.timeout, Simulator: g.simulator, Log: s.log, Proxy: http.ProxyFromEnvironment}
-	if g.remote() {
-		o.Endpoints = nil
-	}
-	if s.engine, err = gateway.NewEngine(o); err != nil {
-		return err
-	}
-	s.close = append(s.close, s.engine.Close)
-	if !g.remote() {
-		s.gw, s.check = s.engine, s.engine.Check
-		s.log.Info("gateway", "runs", "in this process", "providers", len(g.endpoints))
-		return nil
-	}
-	cf, err := gateway.NewCloudflare(gateway.CloudflareOptions{URL: g.url, AccountID: g.account, GatewayID: g.gatewayID, Token: g.token,
-		ProviderKeys: g.remoteKeys, UnifiedBilling: g.unified, Timeout: g.timeout, Log: s.log, Proxy: http.ProxyFromEnvironment})
-	if err != nil {
-		return err
-	}
-	s.close = append(s.close, cf.Close)
-	s.gw = gateway.WithBuiltins(cf, s.engine)
-	s.check = func(provider string) error {
-		if _, ok := gateway.Lookup(provider); ok {
-			return nil
-		}
-		return s.engine.Check(provider) // words the unknown name
-	}
-	s.log.Info("gateway", "runs", "remote")
-	return nil
 }
 
 func (s *system) post(ctx context.Context, tickets []store.Ticket) error {

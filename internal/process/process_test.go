@@ -2,7 +2,9 @@ package process_test
 
 import (
 	"bytes"
+	"fmt"
 	"io"
+	"maps"
 	"mime/multipart"
 	"net/http"
 	"net/textproto"
@@ -149,8 +151,8 @@ func TestFallbackIsRecordedAndCachedUnderTheModelAsked(t *testing.T) {
 	if hit := submit("any"); hit.Stats.Cache.ResultHit != 1 {
 		t.Errorf("a fallback's answer was not accepted: %+v", hit)
 	}
-	if again := submit("primary"); again.Stats.Cache.ResultHit != 0 || again.Stats.Calls != 2 {
-		t.Errorf("accept primary took a fallback's answer: %+v", again)
+	if again := submit("primary"); again.Stats.Cache.ResultHit != 0 || again.Stats.Calls != 1 {
+		t.Errorf("accept primary took a fallback's answer, or asked with a key that was refused: %+v", again)
 	}
 }
 
@@ -290,12 +292,61 @@ func TestStoppingInOrderLosesAndDoublesNothing(t *testing.T) {
 func TestConfigurationProblemsAreReportedTogether(t *testing.T) {
 	t.Parallel()
 	_, err := process.Configure(func(name string) string {
-		return map[string]string{"WORKER_CONCURRENCY": "many", "LOG_LEVEL": "loud", "CLOUDFLARE_ACCOUNT_ID": "a", "OPENAI_BASE_URL": "nope"}[name]
+		return map[string]string{"WORKER_CONCURRENCY": "many", "LOG_LEVEL": "loud", "CLOUDFLARE_GATEWAY_ID": "a", "OPENAI_BASE_URL": "nope",
+			"PROVIDER_LIMITS": "openai=many", "ANTHROPIC_API_KEYS": "sk-secret*0"}[name]
 	})
-	for _, want := range []string{"DATABASE_URL", "REDIS_URL", "WORKER_CONCURRENCY", "LOG_LEVEL", "CLOUDFLARE_GATEWAY_ID", "OPENAI_BASE_URL"} {
+	for _, want := range []string{"DATABASE_URL", "REDIS_URL", "WORKER_CONCURRENCY", "LOG_LEVEL", "CLOUDFLARE_GATEWAY_ID", "OPENAI_BASE_URL", "PROVIDER_LIMITS", "ANTHROPIC_API_KEYS"} {
 		if err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%s is missing from: %v", want, err)
 		}
+	}
+}
+
+func TestBranchesOfARouteAreStableAcrossRuns(t *testing.T) {
+	t.Parallel()
+	s := start(t, nil)
+	s.saveTemplate(t, blurb)
+	const route = `{"steps":[{"provider":"simulator","model":"canary","percent":25},{"provider":"simulator","model":"short","when":{"max_input_tokens":5}},
+		{"provider":"simulator","model":"paid","when":{"metadata":{"plan":"paid"}}},{"provider":"simulator","model":"left","weight":1},{"provider":"simulator","model":"right","weight":1}]}`
+	submit := func(cache, plan string) map[string]string {
+		var jobs []string
+		for i := range 200 {
+			jobs = append(jobs, fmt.Sprintf(`{"custom_id":"p-%d","variables":{"name":"product %d"}}`, i, i))
+		}
+		b := s.finish(t, accepted(t, s.post(t, "/v1/batches", `{"kind":"generate","template":"blurb","cache":"`+cache+`","metadata":{"plan":"`+plan+`"},"route":`+route+`,
+			"jobs":[`+strings.Join(jobs, ",")+`]}`)).ID)
+		models := map[string]string{}
+		for _, r := range s.results(t, b.ID) {
+			models[r.CustomID] = r.Model
+		}
+		if cache == "use" && b.Stats.Cache.ResultHit != 200 {
+			t.Errorf("a rerun took another branch: %+v", b.Stats.Cache)
+		}
+		return models
+	}
+	first := submit("refresh", "free")
+	count := map[string]int{}
+	for _, m := range first {
+		count[m]++
+	}
+	if count["canary"] < 25 || count["canary"] > 80 || count["left"] < 40 || count["right"] < 40 || count["short"]+count["paid"] != 0 {
+		t.Errorf("shares %v", count)
+	}
+	for _, cache := range []string{"off", "use"} {
+		if again := submit(cache, "free"); !maps.Equal(first, again) {
+			t.Errorf("with cache %s: %v, before %v", cache, again, first)
+		}
+	}
+	steps := storetest.Scalar[int64](t, s.env["DATABASE_URL"], `select count(*) from calls where (model = 'canary') <> (step = 0) or (model = 'right') <> (step = 4)`)
+	if steps != 0 {
+		t.Errorf("%d calls name a step that isn't the route's", steps)
+	}
+	paid := map[string]int{}
+	for _, m := range submit("refresh", "paid") {
+		paid[m]++
+	}
+	if paid["paid"]+paid["canary"] != 200 {
+		t.Errorf("with the metadata that a step wants: %v", paid)
 	}
 }
 

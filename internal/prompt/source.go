@@ -20,6 +20,9 @@ type source struct {
 	// twenty times slower, isn't needed.
 	segments []segment
 
+	literal int  // bytes at the start that are the same for all jobs
+	whole   bool // and nothing comes behind them
+
 	tree      *parse.Tree
 	executors sync.Pool // of *executor
 }
@@ -42,9 +45,10 @@ func (t *Template) parse(field, text string, used *seen) (*source, *Error) {
 		return nil, errorf(field, "define and block are not available: a template is one text")
 	}
 	if tree.Root == nil {
-		return &source{field: field, lines: several, segments: []segment{}}, nil
+		return &source{field: field, lines: several, segments: []segment{}, whole: true}, nil
 	}
 	s := &source{field: field, lines: several, segments: t.segments(tree.Root)}
+	s.literal, s.whole = literal(tree.Root)
 	c := checker{template: t, field: field, lines: several, used: used}
 	if err := c.check(tree.Root); err != nil {
 		return nil, err
@@ -80,6 +84,18 @@ func (t *Template) segments(root *parse.ListNode) []segment {
 		}
 	}
 	return segments
+}
+
+// literal returns how many bytes stand before the first action, and whether there is none.
+func literal(root *parse.ListNode) (n int, whole bool) {
+	for _, node := range root.Nodes {
+		text, ok := node.(*parse.TextNode)
+		if !ok {
+			return n, false
+		}
+		n += len(text.Text)
+	}
+	return n, true
 }
 
 // render returns the text for these inputs, of at most room bytes.

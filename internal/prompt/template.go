@@ -240,6 +240,22 @@ func (t *Template) Render(vars json.RawMessage) (Messages, error) {
 	return append(messages, Message{RoleUser, text}), nil
 }
 
+// Stable returns what the messages of all jobs share from their start: whole messages, then bytes of the next one.
+func (t *Template) Stable() (messages, bytes int) {
+	if t.system != nil {
+		if !t.system.whole {
+			return 0, t.system.literal
+		}
+		if t.system.literal > 0 { // an empty one is left out
+			messages = 1
+		}
+	}
+	if t.user.whole {
+		return messages + 1, 0
+	}
+	return messages, t.user.literal
+}
+
 // Request is what a model is asked with these messages, under the template's sampling and output.
 func (t *Template) Request(model string, messages Messages) *Request {
 	s := &t.spec.Sampling

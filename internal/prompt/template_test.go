@@ -347,3 +347,30 @@ func TestOneTemplateServesManyGoroutines(t *testing.T) {
 	}
 	wg.Wait()
 }
+
+func TestStableIsWhatAllJobsShare(t *testing.T) {
+	t.Parallel()
+	for _, tt := range []struct {
+		system, user    string
+		messages, bytes int
+	}{
+		{"Be brief.", "Translate: {{.text}}", 1, len("Translate: ")},
+		{"Be brief.", "{{.text}}", 1, 0},
+		{"Be brief.", "Hello.", 2, 0},
+		{"", "Say {{.text}} now", 0, len("Say ")},
+		{"As {{.text}} says", "Hello {{.text}}", 0, len("As ")},
+		{"", "Say {{if .text}}it{{end}}", 0, len("Say ")},
+	} {
+		s := Spec{System: tt.system, User: tt.user, Variables: map[string]Variable{}}
+		if strings.Contains(tt.system+tt.user, ".text") {
+			s.Variables["text"] = Variable{Type: TypeString}
+		}
+		c, err := Compile(s)
+		if err != nil {
+			t.Fatalf("%q %q: %v", tt.system, tt.user, err)
+		}
+		if messages, bytes := c.Stable(); messages != tt.messages || bytes != tt.bytes {
+			t.Errorf("%q %q: %d messages and %d bytes, want %d and %d", tt.system, tt.user, messages, bytes, tt.messages, tt.bytes)
+		}
+	}
+}
