@@ -140,7 +140,7 @@ func totalDeadline(t *testing.T, p *Play) {
 	p.open(t, Setup{})
 	p.Backend.Play(First, Fail(404, ""))
 	p.Backend.Play(Second, Hang())
-	req := chain(t, First, Second)
+	req := chainOf(t, once(), First, Second)
 	req.Options.Timeout = 2 * time.Second
 	start := time.Now()
 	r := p.ask(t, req)
