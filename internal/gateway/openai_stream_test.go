@@ -32,7 +32,7 @@ func readChatStream(t testing.TB, provider string, stream []byte, at int) (text 
 	return said.String(), resp, err
 }
 
-// TestOpenAIStreams puts recorded streams together, cut at every byte, and decodes what comes out as if it had come in
+// TestOpenAIStreams puts recorded streams together, cut anywhere and byte by byte, and decodes what comes out as if it had come in
 // one piece.
 func TestOpenAIStreams(t *testing.T) {
 	t.Parallel()
@@ -60,7 +60,11 @@ func TestOpenAIStreams(t *testing.T) {
 				got += fmt.Sprintf("body %s\n", resp.Body)
 			}
 			golden(t, strings.TrimSuffix(file, ".sse")+".golden", got)
-			for at := -1; at < len(stream); at++ {
+			step := 1
+			if provider != "openai" { // the cutting is the same for all, and the race detector slow
+				step = 7
+			}
+			for at := -1; at < len(stream); at += step {
 				text2, resp2, err2 := readChatStream(t, provider, stream, at)
 				if text2 != text || describe(t, resp2, err2) != describe(t, resp, err) || resp != nil && string(resp2.Body) != string(resp.Body) {
 					t.Fatalf("cut at %d it reads %q, %s, %v", at, text2, describe(t, resp2, err2), err2)
@@ -187,7 +191,7 @@ func FuzzOpenAIStream(f *testing.F) {
 	f.Fuzz(func(t *testing.T, stream []byte) {
 		var said strings.Builder
 		r := NewStreamReader("openai-compatible", func(piece string) { said.WriteString(piece) })
-		r.Write(stream)
+		_, _ = r.Write(stream)
 		body, _ := r.a.answer()
 		// A byte of the stream is at most six of the answer, \u0000; a choice or a call brings a frame of its own.
 		if !json.Valid(body) || len(body) > 200+40*len(stream) {
@@ -211,14 +215,15 @@ func FuzzOpenAIStream(f *testing.F) {
 func BenchmarkOpenAIStream(b *testing.B) {
 	var stream bytes.Buffer
 	for range 1000 {
-		stream.WriteString(`data: {"id":"chatcmpl-1","object":"chat.completion.chunk","created":1790000000,"model":"gpt-4.1-mini","choices":[{"index":0,"delta":{"content":" word"},"logprobs":null,"finish_reason":null}],"usage":null}` + "\n\n")
+		stream.WriteString(`data: {"id":"chatcmpl-1","object":"chat.completion.chunk","created":1790000000,"model":"gpt-4.1-mini",` +
+			`"choices":[{"index":0,"delta":{"content":" word"},"logprobs":null,"finish_reason":null}],"usage":null}` + "\n\n")
 	}
 	stream.WriteString("data: {\"choices\":[{\"index\":0,\"delta\":{},\"finish_reason\":\"stop\"}]}\n\ndata: [DONE]\n\n")
 	b.SetBytes(int64(stream.Len()))
 	b.ReportAllocs()
 	for b.Loop() {
 		r := NewStreamReader("openai", nil)
-		r.Write(stream.Bytes())
+		_, _ = r.Write(stream.Bytes())
 		if resp, err := r.Answer(); err != nil || len(resp.Text) != 5000 {
 			b.Fatal(err)
 		}
@@ -231,7 +236,8 @@ func TestStreamsOfAllSizes(t *testing.T) {
 	const chunks = 200_000
 	r := NewStreamReader("openai", nil)
 	for i := range chunks {
-		fmt.Fprintf(r, "data: {\"choices\":[{\"index\":%d,\"delta\":{\"content\":\"x\",\"tool_calls\":[{\"index\":%d,\"function\":{\"arguments\":\"y\"}}]}}],\"k%d\":1}\n\n", i%3*i, i, i)
+		fmt.Fprintf(r, `data: {"choices":[{"index":%d,"delta":{"content":"x","tool_calls":[{"index":%d,"function":{"arguments":"y"}}]}}],"k%d":1}`+"\n\n",
+			i%3*i, i, i)
 	}
 	resp, err := r.Answer()
 	if resp == nil || !strings.HasPrefix(resp.Text, "xx") || len(resp.Body) > 40*chunks {

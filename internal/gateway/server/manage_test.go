@@ -191,8 +191,7 @@ func TestTokensAndPermissions(t *testing.T) {
 	d := newDesk(t)
 	d.do(200, "POST", "/gateways", plainGateway)
 	token := func(permissions string) string {
-		var r struct{ Token string }
-		r = into[struct{ Token string }](t, d.do(200, "POST", "/tokens", `{"name":"n","permissions":[`+permissions+`]}`).Result)
+		r := into[struct{ Token string }](t, d.do(200, "POST", "/tokens", `{"name":"n","permissions":[`+permissions+`]}`).Result)
 		if !isToken(r.Token) {
 			t.Fatalf("token %q", r.Token)
 		}
