@@ -54,6 +54,9 @@ func TestCompatUsesTheBearerOfStoredKeys(t *testing.T) {
 	if got.status != 200 || l.last().header.Get("Authorization") != "Bearer sk-ant-stored" || l.last().header.Get("X-Api-Key") != "" {
 		t.Errorf("%d, provider got %v", got.status, l.last().header)
 	}
+	if got := l.do(http.MethodPost, l.url+"/anthropic/v1/messages", `{"model":"claude-x"}`); got.status != 200 || l.last().header.Get("X-Api-Key") != "sk-ant-stored" {
+		t.Errorf("native: %d, provider got %v", got.status, l.last().header)
+	}
 	if row := l.logged(got); row.TokensIn != 100 || row.Model != "claude-x" || row.RequestType != "compat" {
 		t.Errorf("log %+v", row)
 	}
