@@ -278,3 +278,13 @@ func (p *Play) gaps() []time.Duration {
 
 // repeat is n times the same name.
 func repeat(name string, n int) []string { return slices.Repeat([]string{name}, n) }
+
+// hit is the first request that reached a provider.
+func (p *Play) hit(t *testing.T) Hit {
+	t.Helper()
+	hits := p.Backend.Hits()
+	if len(hits) == 0 {
+		t.Fatal("nobody was asked")
+	}
+	return hits[0]
+}

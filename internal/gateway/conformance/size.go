@@ -89,7 +89,7 @@ func largeRequest(t *testing.T, p *Play) {
 	p.Backend.Play(First, Text("fine"))
 	body := `{"model":"m-1","messages":[{"role":"user","content":"` + strings.Repeat("x", 10<<20) + `"}]}`
 	p.ask(t, &gateway.Request{Steps: []gateway.Step{rawStep(t, First, body, once())}}).answered(t, 0, "fine")
-	if got := p.Backend.Hits()[0].Body; got != body {
+	if got := p.hit(t).Body; got != body {
 		t.Errorf("%d bytes came, want %d", len(got), len(body))
 	}
 }

@@ -165,7 +165,7 @@ func streamFailsFirst(t *testing.T, p *Play) {
 func streamLate(t *testing.T, p *Play) {
 	p.open(t, Setup{})
 	p.Backend.Play(First, Hang(), Events(nil, Deltas("fine")...))
-	r := p.listen(t.Context(), t, &gateway.StepConfig{RequestTimeoutMS: 2000, MaxAttempts: 2, RetryDelayMS: 1}, func(string) {}, First)
+	r := p.listen(t.Context(), t, &gateway.StepConfig{RequestTimeoutMS: 3000, MaxAttempts: 2, RetryDelayMS: 1}, func(string) {}, First)
 	r.answered(t, 0, "fine")
 	p.Backend.AwaitGone(t, 1)
 }
@@ -213,10 +213,10 @@ func streamPauses(t *testing.T, p *Play) {
 	p.Backend.Play(First, Events(gate, Deltas("fine")...))
 	go func() {
 		p.Backend.Await(t, 1)
-		<-time.After(1500 * time.Millisecond)
+		<-time.After(3 * time.Second)
 		close(gate)
 	}()
-	r := p.listen(t.Context(), t, &gateway.StepConfig{RequestTimeoutMS: 1000, MaxAttempts: 1}, func(string) {}, First)
+	r := p.listen(t.Context(), t, &gateway.StepConfig{RequestTimeoutMS: 2000, MaxAttempts: 1}, func(string) {}, First)
 	r.answered(t, 0, "fine")
 }
 
