@@ -56,8 +56,8 @@ var logKeys = map[string]logKey{
 	"metadata.key":          {"metadata", "keys"},
 	"metadata.value":        {"metadata", "values"},
 	"authentication":        {"authenticated", "bool"},
-	"wholesale":             {"false", "bool"}, // nothing is billed through this gateway
-	"compatibilityMode":     {"starts_with(path, 'compat/')", "bool"},
+	"wholesale":             {"false", "bool"},                     // nothing is billed through this gateway
+	"compatibilityMode":     {"(request_type = 'compat')", "bool"}, // as the server names its unified endpoint
 	"dlp_action":            {"dlp_action", "text"},
 	"user_agent":            {"user_agent", "text"},
 }

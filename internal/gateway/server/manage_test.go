@@ -410,7 +410,7 @@ func (d *desk) seed() []store.GatewayLog {
 			RequestContentType: "application/json", ResponseContentType: "application/json", Request: []byte(`{"q":1}`), Response: []byte(`{"a":1}`), RequestSize: 7, ResponseSize: 7},
 		{Provider: "anthropic", Model: "claude", ModelType: "chat", Path: "v1/messages", StatusCode: 200, Success: true, Cached: true, TokensIn: 50, TokensOut: 5, EventID: "row-2",
 			CostNanoUSD: cost(0), Duration: 20 * time.Millisecond, Metadata: json.RawMessage(`{"team":"red"}`), DLPAction: "FLAG"},
-		{Provider: "openai", Model: "gpt-4.1", ModelType: "chat", Path: "compat/chat/completions", StatusCode: 429, EventID: "row-3", Duration: 300 * time.Millisecond},
+		{Provider: "openai", Model: "gpt-4.1", ModelType: "chat", Path: "chat/completions", RequestType: "compat", StatusCode: 429, EventID: "row-3", Duration: 300 * time.Millisecond},
 		{Provider: "openai", Model: "embed", ModelType: "embeddings", Path: "embeddings", StatusCode: 200, Success: true, TokensIn: 1000, EventID: "row-4",
 			CostNanoUSD: cost(500), Duration: 90 * time.Millisecond, Request: []byte(strings.Repeat("é", 5000)), Response: []byte{0xff, 0xfe}},
 	}
