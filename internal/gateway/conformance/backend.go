@@ -63,7 +63,7 @@ func NewBackend(t testing.TB) *Backend {
 	t.Helper()
 	b := &Backend{answers: map[string][]Answer{}, closing: make(chan struct{}), changed: make(chan struct{})}
 	// A port that was just given back is nobody's for a while.
-	l, err := net.Listen("tcp", "127.0.0.1:0") //nolint:noctx // loopback
+	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}

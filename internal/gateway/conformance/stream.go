@@ -80,7 +80,7 @@ func (p *Play) hear(ctx context.Context, t *testing.T, req *gateway.Request, eac
 		if err == nil {
 			continue
 		}
-		if err == io.EOF { //nolint:errorlint // package bufio gives the reader's own error
+		if err == io.EOF {
 			err = nil
 		}
 		r := p.reply(res, []byte(all.String()), err)
