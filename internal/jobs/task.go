@@ -224,6 +224,9 @@ func (w *Worker) cost(step gateway.Step, o gateway.Outcome) *int64 {
 			return &zero
 		}
 		return nil
+	case o.Usage.Cost > 0: // what the provider says that it charged: fees and routing included
+		c := min(o.Usage.Cost, 1_000_000*maxUsage)
+		return &c
 	}
 	p, ok := w.Prices.Lookup(step.Provider, step.Model, time.Now())
 	if !ok {

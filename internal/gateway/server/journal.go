@@ -53,6 +53,8 @@ type journal struct {
 	spent   *spending
 	log     *slog.Logger
 	queue   chan *record
+	end     chan struct{}
+	ending  sync.Once
 	bytes   atomic.Int64
 	dropped atomic.Int64
 	done    sync.WaitGroup
@@ -60,14 +62,14 @@ type journal struct {
 }
 
 func newJournal(db *store.DB, prices *pricing.Table, spent *spending, log *slog.Logger) *journal {
-	j := &journal{db: db, prices: prices, spent: spent, log: log, queue: make(chan *record, queueEntries), full: map[[2]string]bool{}}
+	j := &journal{db: db, prices: prices, spent: spent, log: log, queue: make(chan *record, queueEntries), end: make(chan struct{}), full: map[[2]string]bool{}}
 	j.done.Go(j.run)
 	return j
 }
 
-// close writes what is queued.
+// close writes what is queued. What is put later is forgotten.
 func (j *journal) close() {
-	close(j.queue)
+	j.ending.Do(func() { close(j.end) })
 	j.done.Wait()
 }
 
@@ -90,15 +92,22 @@ func (j *journal) put(r *record) {
 // the sets get.
 func (j *journal) run() {
 	measured := time.Now()
-	for r := range j.queue {
+	for {
+		var r *record
+		select {
+		case r = <-j.queue:
+		case <-j.end:
+			select {
+			case r = <-j.queue:
+			default:
+				return
+			}
+		}
 		group, size := []*record{r}, r.size
 	collect:
 		for len(group) < groupEntries && size < groupBytes {
 			select {
-			case r, ok := <-j.queue:
-				if !ok {
-					break collect
-				}
+			case r := <-j.queue:
 				group, size = append(group, r), size+r.size
 			default:
 				break collect
