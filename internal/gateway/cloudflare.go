@@ -123,6 +123,8 @@ func (c *Cloudflare) check(provider string) *Error {
 		return unknownProvider(provider)
 	case Builtin(provider):
 		return invalid(codeOptions, "provider %q runs in this process and can't be reached through a remote gateway", provider)
+	case c.o.URL == "" && provider == "huggingface":
+		return invalid(codeOptions, "Cloudflare's huggingface leads to an API that was shut down; define a custom provider there and use custom-NAME")
 	case c.o.URL == "" && provider == "openai-compatible":
 		return invalid(codeOptions, "Cloudflare has no provider %q; define a custom provider there and use custom-NAME", provider)
 	}

@@ -3,7 +3,10 @@ package conformance_test
 import (
 	"context"
 	"flag"
+	"fmt"
+	"os"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -33,10 +36,6 @@ var known = map[conformance.Kind]map[string]string{
 func TestEveryCaseIsRunOrAccountedFor(t *testing.T) {
 	t.Parallel()
 	cases := conformance.Cases()
-	const documented = 211
-	if len(cases) != documented {
-		t.Errorf("%d cases; the documentation says %d", len(cases), documented)
-	}
 	names := map[string]bool{}
 	for _, c := range cases {
 		if c.Name == "" || names[c.Name] {
@@ -59,9 +58,16 @@ func TestEveryCaseIsRunOrAccountedFor(t *testing.T) {
 			}
 		}
 	}
+	counts := []any{len(cases)}
 	for _, kind := range conformance.Kinds {
-		n := len(slices.DeleteFunc(slices.Clone(cases), func(c conformance.Case) bool { return c.Not[kind] != "" }))
-		t.Logf("%s: %d cases", kind, n)
+		counts = append(counts, len(slices.DeleteFunc(slices.Clone(cases), func(c conformance.Case) bool { return c.Not[kind] != "" })))
+	}
+	doc, err := os.ReadFile("conformance.go")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if want := fmt.Sprintf("There are %d cases: %d for the engine, %d for the wire, %d for the client.", counts...); !strings.Contains(string(doc), want) {
+		t.Errorf("the package's comment doesn't say: %s", want)
 	}
 }
 

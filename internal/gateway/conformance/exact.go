@@ -170,6 +170,9 @@ func logIDs(t *testing.T, p *Play) {
 	p.open(t, Setup{})
 	p.Backend.Play(First, Text("fine"))
 	a, b := p.ask(t, chain(t, First)), p.ask(t, chain(t, First))
+	if p.Kind == Wire && a.Header.Get("Cf-Aig-Request-Id") != a.LogID {
+		t.Errorf("request id %q of log id %q", a.Header.Get("Cf-Aig-Request-Id"), a.LogID)
+	}
 	if a.LogID == "" || a.LogID == b.LogID {
 		t.Errorf("log ids %q and %q", a.LogID, b.LogID)
 	}

@@ -198,7 +198,7 @@ func timeoutByHeader(t *testing.T, p *Play) {
 	req := chainOf(t, once(), First, Second)
 	req.Steps[1].Headers = map[string]string{"cf-aig-request-timeout": "30000"}
 	h, body := p.array(t, req)
-	h.Set("Cf-Aig-Request-Timeout", "100")
+	h.Set("Cf-Aig-Request-Timeout", "1500")
 	p.post(t.Context(), t, h, body).answered(t, 1, "fine")
 	p.Backend.AwaitGone(t, 1)
 	p.asked(t, First, Second)

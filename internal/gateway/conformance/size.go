@@ -67,7 +67,7 @@ func stalledFailure(t *testing.T, p *Play) {
 	p.Backend.Play(First, StalledFailure(401))
 	p.Backend.Play(Second, Text("fine"))
 	req := chainOf(t, once(), First, Second)
-	req.Steps[0].Config = &gateway.StepConfig{MaxAttempts: 1, RequestTimeoutMS: 300}
+	req.Steps[0].Config = &gateway.StepConfig{MaxAttempts: 1, RequestTimeoutMS: 1500}
 	p.ask(t, req).answered(t, 1, "fine")
 }
 

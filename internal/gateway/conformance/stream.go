@@ -43,17 +43,25 @@ func streamed(providers ...string) *gateway.Request {
 	return req
 }
 
-// listen asks for a stream and gives its text to each as it comes: pieces of text, and bytes on the wire.
+// listen asks for a stream and gives its text to each as it comes: pieces of text, and lines on the wire.
 func (p *Play) listen(ctx context.Context, t *testing.T, c *gateway.StepConfig, each func(piece string), providers ...string) Reply {
 	t.Helper()
 	if p.Kind != Wire {
-		req := chainOf(t, c, providers...)
-		req.Options.OnText = each
-		return p.askUnder(ctx, t, req)
+		return p.hear(ctx, t, chainOf(t, c, providers...), each)
 	}
 	req := streamed(providers...)
 	for i := range req.Steps {
 		req.Steps[i].Config = c
+	}
+	return p.hear(ctx, t, req, each)
+}
+
+// hear is listen with a request of the case's own. On the wire it must ask for a stream by itself.
+func (p *Play) hear(ctx context.Context, t *testing.T, req *gateway.Request, each func(piece string)) Reply {
+	t.Helper()
+	if p.Kind != Wire {
+		req.Options.OnText = each
+		return p.askUnder(ctx, t, req)
 	}
 	h, body := p.array(t, req)
 	res := p.begin(ctx, t, "POST", p.Subject.URL, h, body)
@@ -72,15 +80,14 @@ func (p *Play) listen(ctx context.Context, t *testing.T, c *gateway.StepConfig, 
 		if err == nil {
 			continue
 		}
-		if err == io.EOF { //nolint:errorlint // package bufio gives the reader's own error
+		if err == io.EOF {
 			err = nil
 		}
 		r := p.reply(res, []byte(all.String()), err)
-		if res.Header.Get("Content-Type") == "text/event-stream" {
-			s := gateway.NewStreamReader(First, func(piece string) { r.Text += piece })
-			if s != nil {
-				_, _ = s.Write([]byte(all.String()))
-			}
+		if r.Good && r.Step >= 0 && res.Header.Get("Content-Type") == "text/event-stream" {
+			r.Text = ""
+			s := gateway.NewStreamReader(req.Steps[r.Step].Provider, func(piece string) { r.Text += piece })
+			_, _ = s.Write([]byte(all.String())) // never fails
 		}
 		return r
 	}
