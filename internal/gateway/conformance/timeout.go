@@ -127,7 +127,7 @@ func bodyStalls(t *testing.T, p *Play) {
 }
 
 func bodyIdle(t *testing.T, p *Play) {
-	p.open(t, Setup{Idle: 300 * time.Millisecond})
+	p.open(t, Setup{Idle: time.Second})
 	p.Backend.Play(First, Stall())
 	r := p.ask(t, chainOf(t, once(), First))
 	r.failed(t, p, gateway.Timeout, "idle", 0)
