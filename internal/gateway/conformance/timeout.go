@@ -105,8 +105,8 @@ func bodyStalls(t *testing.T, p *Play) {
 	defer cancel()
 	if p.Kind == Wire {
 		go func() {
+			defer cancel()
 			p.Backend.Await(t, 1)
-			cancel()
 		}()
 	} else {
 		req.Options.Timeout = 2 * time.Second
