@@ -63,7 +63,7 @@ func endlessFailure(t *testing.T, p *Play) {
 }
 
 func stalledFailure(t *testing.T, p *Play) {
-	p.open(t, Setup{Idle: 300 * time.Millisecond})
+	p.open(t, Setup{Idle: time.Second})
 	p.Backend.Play(First, StalledFailure(401))
 	p.Backend.Play(Second, Text("fine"))
 	req := chainOf(t, once(), First, Second)

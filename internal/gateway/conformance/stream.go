@@ -59,6 +59,8 @@ func (p *Play) listen(ctx context.Context, t *testing.T, c *gateway.StepConfig, 
 // hear is listen with a request of the case's own. On the wire it must ask for a stream by itself.
 func (p *Play) hear(ctx context.Context, t *testing.T, req *gateway.Request, each func(piece string)) Reply {
 	t.Helper()
+	ctx, cancel := context.WithTimeout(ctx, 2*patience) // as in ask
+	defer cancel()
 	if p.Kind != Wire {
 		req.Options.OnText = each
 		return p.askUnder(ctx, t, req)
@@ -120,10 +122,8 @@ func streamUnbuffered(t *testing.T, p *Play) {
 	gate := make(Gate)
 	p.Backend.Play(First, Events(gate, Deltas("first", "second")...))
 	// The gate opens only when the first piece has arrived: a gateway that holds it back never sees the second.
-	ctx, cancel := context.WithTimeout(t.Context(), patience)
-	defer cancel()
 	opened := false
-	r := p.listen(ctx, t, once(), func(piece string) {
+	r := p.listen(t.Context(), t, once(), func(piece string) {
 		if !opened && strings.Contains(piece, "first") {
 			opened = true
 			close(gate)
@@ -219,9 +219,9 @@ func streamPauses(t *testing.T, p *Play) {
 	gate := make(Gate)
 	p.Backend.Play(First, Events(gate, Deltas("fine")...))
 	go func() {
+		defer close(gate)
 		p.Backend.Await(t, 1)
 		<-time.After(3 * time.Second)
-		close(gate)
 	}()
 	r := p.listen(t.Context(), t, &gateway.StepConfig{RequestTimeoutMS: 2000, MaxAttempts: 1}, func(string) {}, First)
 	r.answered(t, 0, "fine")

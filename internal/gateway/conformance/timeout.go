@@ -105,8 +105,8 @@ func bodyStalls(t *testing.T, p *Play) {
 	defer cancel()
 	if p.Kind == Wire {
 		go func() {
+			defer cancel()
 			p.Backend.Await(t, 1)
-			cancel()
 		}()
 	} else {
 		req.Options.Timeout = 2 * time.Second
@@ -127,7 +127,7 @@ func bodyStalls(t *testing.T, p *Play) {
 }
 
 func bodyIdle(t *testing.T, p *Play) {
-	p.open(t, Setup{Idle: 300 * time.Millisecond})
+	p.open(t, Setup{Idle: time.Second})
 	p.Backend.Play(First, Stall())
 	r := p.ask(t, chainOf(t, once(), First))
 	r.failed(t, p, gateway.Timeout, "idle", 0)
