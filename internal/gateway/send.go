@@ -96,6 +96,20 @@ func (l *leg) otherKey(c Class) bool {
 	return ok
 }
 
+// noKey is the failure of a step all of whose keys are set aside. Its class is the keys': a rate limit passes in seconds,
+// and must not look like a credential that is dead.
+func (l *leg) noKey() *Error {
+	fail, now := ours(codeNoKey, 0), time.Now()
+	fail.RetryAfter = l.keys.until(now)
+	switch why := l.keys.reason(now); why {
+	case RateLimited, Quota:
+		fail.Class = why
+		fail.Message = message(verdict{class: why}, 0, codeNoKey)
+	}
+	l.blame(fail)
+	return fail
+}
+
 func (l *leg) wasTried(name string) bool { return l.tried[name] }
 
 // answer takes the step's answer from the cache, or asks for it; of identical requests at the same time one is sent.
@@ -167,9 +181,7 @@ func (e *Engine) try(ctx context.Context, w *walk, l *leg, ledger Ledger) (resp 
 	if l.keys != nil {
 		ok := false
 		if key, ok = l.keys.pick(time.Now(), l.wasTried); !ok {
-			fail = ours(codeNoKey, 0)
-			fail.RetryAfter = l.keys.until(time.Now())
-			l.blame(fail)
+			fail = l.noKey()
 			return nil, fail, nil
 		}
 	}
