@@ -294,7 +294,9 @@ func (e *Engine) used(l *leg, o *Outcome, reserved Amount) Amount {
 	case o.Usage.Known:
 		u := o.Usage
 		a := Amount{Tokens: u.Input + u.CacheRead + u.CacheWrite + u.Output, MicroUSD: reserved.MicroUSD}
-		if e.o.Cost != nil {
+		if u.Cost > 0 {
+			a.MicroUSD = u.Cost
+		} else if e.o.Cost != nil {
 			if cost, ok := e.o.Cost(l.step.Provider, l.step.Model, u); ok {
 				a.MicroUSD = cost
 			}
