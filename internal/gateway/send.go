@@ -64,8 +64,9 @@ func (e *Engine) leg(req *Request, i int) (*leg, *Error) {
 		if req.Options.CacheKey != "" {
 			l.cacheKey = CustomCacheKey(cacheScope, req.Options.CacheKey)
 		} else {
-			// The operator's keys are all one; a key that the step brings tells accounts apart.
-			l.cacheKey = CacheKey(cacheScope, step.Provider, step.Endpoint, step.Model, step.header(reachOf(l.p).at(step.Endpoint).headerName()), step.Query)
+			// The whole address, because processes that share answers may have different hosts behind a slug. The operator's keys
+			// are all one; a key that the step brings tells accounts apart.
+			l.cacheKey = CacheKey(cacheScope, step.Provider, l.url.String(), step.Model, step.header(reachOf(l.p).at(step.Endpoint).headerName()), step.Query)
 		}
 	}
 	return l, nil
@@ -191,11 +192,16 @@ func (e *Engine) try(ctx context.Context, w *walk, l *leg, ledger Ledger) (resp 
 	}
 	used := Amount{} // what was not sent is given back
 	defer func() { e.giveBack(ctx, l, room, used) }()
-	pass, err := l.crowd.enter(ctx, w.deadline)
-	if err != nil {
-		if over := w.over(ctx); over != nil {
-			err = over
-		}
+	// A place that comes when there is no time left for an answer is worse than none: the call would be cut, and paid.
+	left := time.Until(w.deadline)
+	pass, err := l.crowd.enter(ctx, w.deadline.Add(-min(e.firstByte(l.config), left/2)))
+	switch {
+	case errors.Is(err, errTotal):
+		fail = ours(codeCrowded, 0)
+		fail.RetryAfter = l.crowd.held()
+		l.blame(fail)
+		return nil, fail, nil
+	case err != nil:
 		return nil, nil, err
 	}
 	class, latency := Cancelled, time.Duration(0) // until something was sent, nothing is known of the provider
@@ -406,10 +412,11 @@ func (c *call) follow(ctx context.Context, f follower, x exchange, at func(endpo
 				why = errTotal
 			}
 			if why != nil {
-				return exchange{sent: true, err: why}
+				return exchange{sent: true, promised: true, err: why}
 			}
 			pause = min(pause*3/2, lastPoll)
 			next := get.do(ctx)
+			next.promised = true
 			if next.err == nil && (next.status/100 == 2 || !hasWait(next.status)) {
 				x = next
 				break
@@ -440,6 +447,7 @@ func judge(ctx context.Context, p Provider, x exchange, o *Outcome) (*Response, 
 		o.Usage, o.Finish, o.Model = resp.Usage, resp.Finish, cmp.Or(resp.Model, o.Model)
 	}
 	if fail != nil {
+		fail.Uncertain = fail.Uncertain || x.promised && x.status/100 != 2 // only the asking failed: the work goes on, and is billed
 		o.Class, o.Code, o.Uncertain = fail.Class, fail.Code, fail.Uncertain
 		return nil, fail
 	}
