@@ -252,7 +252,9 @@ func (c *Cloudflare) exchange(ctx context.Context, w *walk, req *Request, p *par
 	step := &req.Steps[p.from+stepOf(x, p.steps)]
 	provider, _ := Lookup(step.Provider)
 	if f, ok := provider.(follower); ok {
-		send.header, send.stream = c.stepHeader(&req.Options, step), nil
+		asking := req.Options // the gateway must not keep "not yet" as the answer, nor give the promise back for it
+		asking.SkipCache, asking.CacheTTL, asking.CacheKey = true, 0, ""
+		send.header, send.stream = c.stepHeader(&asking, step), nil
 		x = send.follow(ctx, f, x, func(endpoint string) (*url.URL, *Error) { return join(c.url, step.Provider+"/"+endpoint) })
 	}
 	return x
