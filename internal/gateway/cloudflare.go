@@ -133,8 +133,9 @@ func (c *Cloudflare) check(provider string) *Error {
 
 // parcel is what one send carries: the whole chain, or one step of it.
 type parcel struct {
-	from, steps int // which steps of the request
-	tries       int // how often the gateway may try each of them
+	from, steps int           // which steps of the request
+	tries       int           // how often the gateway may try each of them
+	firstByte   time.Duration // of all tries, since the gateway's last one waits without end; 0: only the total deadline holds
 	url         *url.URL
 	header      http.Header
 	body        []byte
@@ -241,7 +242,7 @@ func (o *Outcome) readGateway(h http.Header) {
 // is the client's own: the gateway's last attempt waits without one.
 func (c *Cloudflare) exchange(ctx context.Context, w *walk, req *Request, p *parcel) exchange {
 	send := call{rt: c.o.Transport, method: http.MethodPost, url: p.url, header: p.header.Clone(), body: p.body,
-		idle: c.o.IdleTimeout, deadline: w.deadline, limit: c.o.MaxAnswerBytes}
+		firstByte: p.firstByte, idle: c.o.IdleTimeout, deadline: w.deadline, limit: c.o.MaxAnswerBytes}
 	if req.Options.OnText != nil {
 		send.stream = func(h http.Header) *StreamReader {
 			i := p.from + stepOf(exchange{status: http.StatusOK, header: h}, p.steps)
@@ -315,7 +316,12 @@ func (c *Cloudflare) parts(req *Request) ([]parcel, error) {
 			fail.Step, fail.Provider, fail.Model = i, s.Provider, s.Model
 			return nil, fail
 		}
-		parts = append(parts, parcel{from: i, steps: 1, tries: c.stepAttempts(s, &req.Options), url: u, header: c.stepHeader(&req.Options, s), body: body})
+		limit := c.o.Timeout
+		if config := s.Config.over(req.Options.Config); config != nil && config.RequestTimeoutMS > 0 {
+			limit = time.Duration(config.RequestTimeoutMS) * time.Millisecond
+		}
+		tries := time.Duration(c.stepAttempts(s, &req.Options))
+		parts = append(parts, parcel{from: i, firstByte: tries*limit + (tries-1)*maxDelayMS*time.Millisecond, steps: 1, tries: c.stepAttempts(s, &req.Options), url: u, header: c.stepHeader(&req.Options, s), body: body})
 	}
 	return parts, nil
 }
