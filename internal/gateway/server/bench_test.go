@@ -116,3 +116,9 @@ func BenchmarkHit(b *testing.B) {
 	s.CacheTTL = new(int64(3600))
 	drive(b, benchGateway(b, s), "Cf-Aig-Authorization", "Bearer "+admin)
 }
+
+func BenchmarkHitWithoutLog(b *testing.B) {
+	s := DefaultSettings()
+	s.CacheTTL, s.CollectLogs = new(int64(3600)), false
+	drive(b, benchGateway(b, s), "Cf-Aig-Authorization", "Bearer "+admin)
+}

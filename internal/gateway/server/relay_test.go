@@ -217,3 +217,12 @@ func (p *piecewise) Read(to []byte) (int, error) {
 	p.body = p.body[n:]
 	return n, nil
 }
+
+func TestWebSocketIsRefusedClearly(t *testing.T) {
+	t.Parallel()
+	l := newLab(t, nil)
+	got := l.do(http.MethodGet, l.url+"/openai?model=gpt-realtime", "", "Connection", "Upgrade", "Upgrade", "websocket", "Authorization", "Bearer k-provider")
+	if got.status != 501 || !strings.Contains(got.body, "WebSocket") || len(l.requests()) != 0 {
+		t.Errorf("%d %s", got.status, got.body)
+	}
+}

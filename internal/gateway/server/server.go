@@ -156,6 +156,10 @@ func (s *Server) serveGateway(w http.ResponseWriter, r *http.Request, rest strin
 		c.refuseEarly(f)
 		return
 	}
+	if strings.EqualFold(r.Header.Get("Upgrade"), "websocket") {
+		c.refuseEarly(&refusal{status: http.StatusNotImplemented, code: aigInvalid, message: "WebSockets are not served by this gateway"})
+		return
+	}
 	if r.URL.RawQuery != "" {
 		endpoint += "?" + r.URL.RawQuery
 	}
