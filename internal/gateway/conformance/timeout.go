@@ -109,7 +109,7 @@ func bodyStalls(t *testing.T, p *Play) {
 			p.Backend.Await(t, 1)
 		}()
 	} else {
-		req.Options.Timeout = 2 * time.Second
+		req.Options.Timeout = 6 * time.Second
 	}
 	r := p.askUnder(ctx, t, req)
 	if p.Kind == Wire {
@@ -140,10 +140,10 @@ func totalDeadline(t *testing.T, p *Play) {
 	p.Backend.Play(First, Fail(404, ""))
 	p.Backend.Play(Second, Hang())
 	req := chainOf(t, once(), First, Second)
-	req.Options.Timeout = 2 * time.Second
+	req.Options.Timeout = 6 * time.Second
 	start := time.Now()
 	r := p.ask(t, req)
-	if d := time.Since(start); d < 2*time.Second {
+	if d := time.Since(start); d < 6*time.Second {
 		t.Errorf("ended after %v", d)
 	}
 	r.failed(t, p, gateway.Timeout, "deadline", 0)
