@@ -202,7 +202,7 @@ comment on column gateway_logs.provider is 'Slug of the provider asked.';
 comment on column gateway_logs.model is 'Model, as the provider reported it, else as asked for.';
 comment on column gateway_logs.model_type is 'What the model does, such as chat.';
 comment on column gateway_logs.path is 'Path below the provider''s base URL.';
-comment on column gateway_logs.request_type is 'The surface that the request used.';
+comment on column gateway_logs.request_type is 'The surface that the request used: native, universal or compat.';
 comment on column gateway_logs.request_content_type is 'Media type of the request.';
 comment on column gateway_logs.response_content_type is 'Media type of the answer.';
 comment on column gateway_logs.user_agent is 'The caller''s User-Agent.';

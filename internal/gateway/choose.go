@@ -37,9 +37,12 @@ type Subject struct {
 
 // CheckBranches finds what is out of range. The error is an *[Error] of class invalid_request; index is the branch's.
 func CheckBranches(branches []Branch) (index int, err error) {
-	total := 0.0
+	total, sure := 0.0, 0.0 // sure: of the steps that hang on nothing but the draw
 	for i, b := range branches {
 		total += b.Percent
+		if b.When == nil {
+			sure += b.Percent
+		}
 		switch {
 		case !(b.Weight >= 0) || b.Weight > 1e6:
 			return i, invalid(codeOptions, "weight must be 0 to 1000000")
@@ -59,7 +62,7 @@ func CheckBranches(branches []Branch) (index int, err error) {
 			}
 		}
 	}
-	if !slices.ContainsFunc(branches, func(b Branch) bool { return b.When == nil && b.Percent == 0 }) && total < 100-1e-9 {
+	if !slices.ContainsFunc(branches, func(b Branch) bool { return b.When == nil && b.Percent == 0 }) && sure < 100-1e-9 {
 		return len(branches) - 1, invalid(codeOptions, "some requests would have no step: the last one must take part without a condition or a percentage")
 	}
 	return 0, nil
@@ -73,7 +76,7 @@ func Choose(branches []Branch, s Subject) []int {
 	from := 0.0
 	for i, b := range branches {
 		if b.Percent > 0 {
-			mine := share >= from && share < from+b.Percent
+			mine := share >= from && (share < from+b.Percent || from+b.Percent >= 100-1e-9) // the last share has no gap behind it
 			from += b.Percent
 			if !mine {
 				continue

@@ -96,6 +96,8 @@ func TestCheckBranches(t *testing.T) {
 		{"over a hundred", []Branch{{Percent: 60}, {Percent: 60}, {}}, 1},
 		{"both", []Branch{{Percent: 6, Weight: 1}, {}}, 0},
 		{"some without a step", []Branch{{Percent: 60}, {Percent: 20}}, 1},
+		{"a full hundred, some of it on a condition", []Branch{{Percent: 60}, {Percent: 40, When: &Condition{MinInputTokens: 5}}}, 1},
+		{"a full hundred beside a condition", []Branch{{When: &Condition{MinInputTokens: 5}}, {Percent: 60}, {Percent: 40}}, -1},
 		{"only conditions", []Branch{{When: &Condition{MinInputTokens: 5}}}, 0},
 		{"an empty condition", []Branch{{When: &Condition{}}, {}}, 0},
 		{"an empty range", []Branch{{When: &Condition{MinInputTokens: 5, MaxInputTokens: 4}}, {}}, 0},

@@ -123,6 +123,8 @@ func (c *Cloudflare) check(provider string) *Error {
 		return unknownProvider(provider)
 	case Builtin(provider):
 		return invalid(codeOptions, "provider %q runs in this process and can't be reached through a remote gateway", provider)
+	case c.o.URL == "" && provider == "huggingface":
+		return invalid(codeOptions, "Cloudflare's huggingface leads to an API that was shut down; define a custom provider there and use custom-NAME")
 	case c.o.URL == "" && provider == "openai-compatible":
 		return invalid(codeOptions, "Cloudflare has no provider %q; define a custom provider there and use custom-NAME", provider)
 	}
@@ -131,8 +133,9 @@ func (c *Cloudflare) check(provider string) *Error {
 
 // parcel is what one send carries: the whole chain, or one step of it.
 type parcel struct {
-	from, steps int // which steps of the request
-	tries       int // how often the gateway may try each of them
+	from, steps int           // which steps of the request
+	tries       int           // how often the gateway may try each of them
+	firstByte   time.Duration // of all tries, since the gateway's last one waits without end; 0: only the total deadline holds
 	url         *url.URL
 	header      http.Header
 	body        []byte
@@ -239,7 +242,7 @@ func (o *Outcome) readGateway(h http.Header) {
 // is the client's own: the gateway's last attempt waits without one.
 func (c *Cloudflare) exchange(ctx context.Context, w *walk, req *Request, p *parcel) exchange {
 	send := call{rt: c.o.Transport, method: http.MethodPost, url: p.url, header: p.header.Clone(), body: p.body,
-		idle: c.o.IdleTimeout, deadline: w.deadline, limit: c.o.MaxAnswerBytes}
+		firstByte: p.firstByte, idle: c.o.IdleTimeout, deadline: w.deadline, limit: c.o.MaxAnswerBytes}
 	if req.Options.OnText != nil {
 		send.stream = func(h http.Header) *StreamReader {
 			i := p.from + stepOf(exchange{status: http.StatusOK, header: h}, p.steps)
@@ -250,7 +253,9 @@ func (c *Cloudflare) exchange(ctx context.Context, w *walk, req *Request, p *par
 	step := &req.Steps[p.from+stepOf(x, p.steps)]
 	provider, _ := Lookup(step.Provider)
 	if f, ok := provider.(follower); ok {
-		send.header, send.stream = c.stepHeader(&req.Options, step), nil
+		asking := req.Options // the gateway must not keep "not yet" as the answer, nor give the promise back for it
+		asking.SkipCache, asking.CacheTTL, asking.CacheKey = true, 0, ""
+		send.header, send.stream = c.stepHeader(&asking, step), nil
 		x = send.follow(ctx, f, x, func(endpoint string) (*url.URL, *Error) { return join(c.url, step.Provider+"/"+endpoint) })
 	}
 	return x
@@ -311,7 +316,12 @@ func (c *Cloudflare) parts(req *Request) ([]parcel, error) {
 			fail.Step, fail.Provider, fail.Model = i, s.Provider, s.Model
 			return nil, fail
 		}
-		parts = append(parts, parcel{from: i, steps: 1, tries: c.stepAttempts(s, &req.Options), url: u, header: c.stepHeader(&req.Options, s), body: body})
+		limit := c.o.Timeout
+		if config := s.Config.over(req.Options.Config); config != nil && config.RequestTimeoutMS > 0 {
+			limit = time.Duration(config.RequestTimeoutMS) * time.Millisecond
+		}
+		tries := time.Duration(c.stepAttempts(s, &req.Options))
+		parts = append(parts, parcel{from: i, firstByte: tries*limit + (tries-1)*maxDelayMS*time.Millisecond, steps: 1, tries: c.stepAttempts(s, &req.Options), url: u, header: c.stepHeader(&req.Options, s), body: body})
 	}
 	return parts, nil
 }

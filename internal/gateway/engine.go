@@ -211,6 +211,9 @@ func (e *Engine) Run(ctx context.Context, req *Request, ledger Ledger) (*Respons
 			return resp, err
 		}
 	}
+	if ctx.Err() != nil { // in the pause after the last failure
+		return nil, context.Cause(ctx)
+	}
 	return nil, w.err()
 }
 
@@ -231,7 +234,7 @@ func (e *Engine) walk(ctx context.Context, w *walk, l *leg, ledger Ledger) (resp
 		if !fail.Class.NextStep() || l.gave {
 			return nil, true, w.wrap(fail)
 		}
-		if fail.Code == codeCircuitOpen || fail.Code == codeLimit { // nothing was sent, and waiting here would help nobody
+		if fail.Code == codeCircuitOpen || fail.Code == codeLimit || fail.Code == codeCrowded { // nothing was sent, and waiting here would help nobody
 			return nil, false, nil
 		}
 		if l.otherKey(fail.Class) { // not this step's fault: a try of another key is no retry

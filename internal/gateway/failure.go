@@ -33,6 +33,7 @@ const (
 	codeIdle          = "idle"             // the step's timeout between two pieces of the answer
 	codeCircuitOpen   = "circuit_open"     // our breaker: the model failed too often just now
 	codeLimit         = "limit"            // our own limit: requests, tokens or dollars a minute
+	codeCrowded       = "crowded"          // no place among the calls in flight in time
 	codeNoKey         = "no_live_key"      // all keys of the provider are set aside
 	codeNotConfigured = "not_configured"   // this process can't serve the provider
 	codeOptions       = "invalid_options"  // steps or options out of range
@@ -126,6 +127,7 @@ var codes = map[string]verdict{
 	codeIdle:                                  {class: Timeout, uncertain: true, says: "the answer began and then stood still"},
 	codeCircuitOpen:                           {class: RateLimited, says: "the model failed too often just now and is left alone for a while"},
 	codeLimit:                                 {class: RateLimited, says: "the limit that is set for the provider is used up"},
+	codeCrowded:                               {class: RateLimited, says: "the model takes no more calls at once, and no place came free in time"},
 	codeNoKey:                                 {class: Auth, says: "every key of the provider was refused and is set aside for a while"},
 	codeFirstByte:                             {class: Timeout, says: "no answer began within the step's timeout"},
 }

@@ -2,6 +2,7 @@ package gateway_test
 
 import (
 	"context"
+	"errors"
 	"net/http"
 	"slices"
 	"strings"
@@ -299,6 +300,32 @@ func TestAnAnswerThatWasCutOffIsNotCached(t *testing.T) {
 			if resp, err := e.Run(t.Context(), req, nil); err != nil || resp.Text != want {
 				t.Fatalf("answer %+v, err %v, want %s", resp, err, want)
 			}
+		}
+	})
+}
+
+func TestKeysThatAreAllOverTheirRateAreWaitedForAndNotTakenForDead(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		rt := &byKey{bad: map[string]int{"a": 429, "b": 429}}
+		e := engineOf(t, gateway.EngineOptions{Transport: rt, Endpoints: map[string]gateway.Endpoint{
+			"openai": {BaseURL: "https://openai.test/v1", Keys: keys("a", "b")}}})
+		one := &gateway.StepConfig{MaxAttempts: 1}
+		_, err := e.Run(t.Context(), chain(t, one, "openai"), nil)
+		if gateway.ClassOf(err) != gateway.RateLimited {
+			t.Errorf("err %v", err)
+		}
+		_, err = e.Run(t.Context(), chain(t, one, "openai"), nil) // another request, while both are set aside
+		fail, ok := errors.AsType[*gateway.Error](err)
+		if !ok || fail.Class != gateway.RateLimited || fail.Code != "no_live_key" || fail.RetryAfter <= 0 || len(rt.seen) != 2 {
+			t.Errorf("err %v after %v", err, rt.seen)
+		}
+		rt.mu.Lock()
+		rt.bad = nil
+		rt.mu.Unlock()
+		resp, err := e.Run(t.Context(), chain(t, nil, "openai"), nil)
+		if err != nil || resp.Text != "fine" {
+			t.Errorf("answer %+v, err %v", resp, err)
 		}
 	})
 }

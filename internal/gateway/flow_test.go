@@ -237,3 +237,15 @@ func TestNativeSurfaceConforms(t *testing.T) {
 		}
 	})
 }
+
+func TestANativeStepThatHangsIsLeftForTheNext(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		s := gatewaytest.NewScript(map[string][]gatewaytest.Answer{"openai": {{Hang: true}}, "custom-b": {gatewaytest.Text("fine")}})
+		start := time.Now()
+		resp, err := native(t, s).Run(t.Context(), chain(t, &gateway.StepConfig{MaxAttempts: 1, RequestTimeoutMS: 3000}, "openai", "custom-b"), nil)
+		if err != nil || resp.Step != 1 || time.Since(start) > 10*time.Second {
+			t.Errorf("answer %+v, err %v after %v", resp, err, time.Since(start))
+		}
+	})
+}

@@ -171,13 +171,31 @@ func (r *keyring) report(name string, class Class, retryAfter time.Duration, now
 func (r *keyring) until(now time.Time) time.Duration {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	first := r.keys[0].until
+	return max(r.first().until.Sub(now), 0)
+}
+
+// reason says why no key is in use: for the rate, if that is so of any of them, since time alone brings that one back;
+// else what the first to come back was refused for.
+func (r *keyring) reason(now time.Time) Class {
+	r.mu.Lock()
+	defer r.mu.Unlock()
 	for i := range r.keys {
-		if u := r.keys[i].until; u.Before(first) {
-			first = u
+		if k := &r.keys[i]; k.why == RateLimited && now.Before(k.until) {
+			return RateLimited
 		}
 	}
-	return max(first.Sub(now), 0)
+	return r.first().why
+}
+
+// first is the key that comes back first.
+func (r *keyring) first() *ringKey {
+	first := &r.keys[0]
+	for i := range r.keys {
+		if k := &r.keys[i]; k.until.Before(first.until) {
+			first = k
+		}
+	}
+	return first
 }
 
 // doubled is base after n doublings, at most limit.

@@ -64,8 +64,9 @@ func (e *Engine) leg(req *Request, i int) (*leg, *Error) {
 		if req.Options.CacheKey != "" {
 			l.cacheKey = CustomCacheKey(cacheScope, req.Options.CacheKey)
 		} else {
-			// The operator's keys are all one; a key that the step brings tells accounts apart.
-			l.cacheKey = CacheKey(cacheScope, step.Provider, step.Endpoint, step.Model, step.header(reachOf(l.p).at(step.Endpoint).headerName()), step.Query)
+			// The whole address, because processes that share answers may have different hosts behind a slug. The operator's keys
+			// are all one; a key that the step brings tells accounts apart.
+			l.cacheKey = CacheKey(cacheScope, step.Provider, l.url.String(), step.Model, step.header(reachOf(l.p).at(step.Endpoint).headerName()), step.Query)
 		}
 	}
 	return l, nil
@@ -94,6 +95,20 @@ func (l *leg) otherKey(c Class) bool {
 	}
 	_, ok := l.keys.pick(time.Now(), l.wasTried)
 	return ok
+}
+
+// noKey is the failure of a step all of whose keys are set aside. Its class is the keys': a rate limit passes in seconds,
+// and must not look like a credential that is dead.
+func (l *leg) noKey() *Error {
+	fail, now := ours(codeNoKey, 0), time.Now()
+	fail.RetryAfter = l.keys.until(now)
+	switch why := l.keys.reason(now); why {
+	case RateLimited, Quota:
+		fail.Class = why
+		fail.Message = message(verdict{class: why}, 0, codeNoKey)
+	}
+	l.blame(fail)
+	return fail
 }
 
 func (l *leg) wasTried(name string) bool { return l.tried[name] }
@@ -167,9 +182,7 @@ func (e *Engine) try(ctx context.Context, w *walk, l *leg, ledger Ledger) (resp 
 	if l.keys != nil {
 		ok := false
 		if key, ok = l.keys.pick(time.Now(), l.wasTried); !ok {
-			fail = ours(codeNoKey, 0)
-			fail.RetryAfter = l.keys.until(time.Now())
-			l.blame(fail)
+			fail = l.noKey()
 			return nil, fail, nil
 		}
 	}
@@ -179,11 +192,16 @@ func (e *Engine) try(ctx context.Context, w *walk, l *leg, ledger Ledger) (resp 
 	}
 	used := Amount{} // what was not sent is given back
 	defer func() { e.giveBack(ctx, l, room, used) }()
-	pass, err := l.crowd.enter(ctx, w.deadline)
-	if err != nil {
-		if over := w.over(ctx); over != nil {
-			err = over
-		}
+	// A place that comes when there is no time left for an answer is worse than none: the call would be cut, and paid.
+	left := time.Until(w.deadline)
+	pass, err := l.crowd.enter(ctx, w.deadline.Add(-min(e.firstByte(l.config), left/2)))
+	switch {
+	case errors.Is(err, errTotal):
+		fail = ours(codeCrowded, 0)
+		fail.RetryAfter = l.crowd.held()
+		l.blame(fail)
+		return nil, fail, nil
+	case err != nil:
 		return nil, nil, err
 	}
 	class, latency := Cancelled, time.Duration(0) // until something was sent, nothing is known of the provider
@@ -282,7 +300,9 @@ func (e *Engine) used(l *leg, o *Outcome, reserved Amount) Amount {
 	case o.Usage.Known:
 		u := o.Usage
 		a := Amount{Tokens: u.Input + u.CacheRead + u.CacheWrite + u.Output, MicroUSD: reserved.MicroUSD}
-		if e.o.Cost != nil {
+		if u.Cost > 0 {
+			a.MicroUSD = u.Cost
+		} else if e.o.Cost != nil {
 			if cost, ok := e.o.Cost(l.step.Provider, l.step.Model, u); ok {
 				a.MicroUSD = cost
 			}
@@ -392,10 +412,11 @@ func (c *call) follow(ctx context.Context, f follower, x exchange, at func(endpo
 				why = errTotal
 			}
 			if why != nil {
-				return exchange{sent: true, err: why}
+				return exchange{sent: true, promised: true, err: why}
 			}
 			pause = min(pause*3/2, lastPoll)
 			next := get.do(ctx)
+			next.promised = true
 			if next.err == nil && (next.status/100 == 2 || !hasWait(next.status)) {
 				x = next
 				break
@@ -426,6 +447,7 @@ func judge(ctx context.Context, p Provider, x exchange, o *Outcome) (*Response, 
 		o.Usage, o.Finish, o.Model = resp.Usage, resp.Finish, cmp.Or(resp.Model, o.Model)
 	}
 	if fail != nil {
+		fail.Uncertain = fail.Uncertain || x.promised && x.status/100 != 2 // only the asking failed: the work goes on, and is billed
 		o.Class, o.Code, o.Uncertain = fail.Class, fail.Code, fail.Uncertain
 		return nil, fail
 	}

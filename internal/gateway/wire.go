@@ -48,12 +48,14 @@ func newTransport(proxy func(*http.Request) (*url.URL, error), connect time.Dura
 type exchange struct {
 	status int
 	header http.Header
-	body   []byte    // as far as it came; of a streamed answer what its events add up to
-	sent   bool      // bytes may have left
-	gave   bool      // text of a streamed answer was given to the caller
-	cut    bool      // a streamed answer ended without its end mark
-	err    error     // of the transport or of reading; nil when the whole answer came
-	resp   *Response // set by a built-in provider, which need not read its own answer
+	body   []byte // as far as it came; of a streamed answer what its events add up to
+	sent   bool   // bytes may have left
+	gave   bool   // text of a streamed answer was given to the caller
+	cut    bool   // a streamed answer ended without its end mark
+	err    error  // of the transport or of reading; nil when the whole answer came
+	// The provider promised an answer before, and this is what came of asking for it.
+	promised bool
+	resp     *Response // set by a built-in provider, which need not read its own answer
 }
 
 // call is what is sent, and within which bounds.
@@ -163,16 +165,14 @@ type watched struct {
 	timer    *time.Timer
 	idle     time.Duration
 	deadline time.Time
-	again    bool
 }
 
 func (w *watched) Read(p []byte) (int, error) {
 	n, err := w.Reader.Read(p)
 	if n > 0 && err == nil && w.idle > 0 {
-		if w.again && w.timer.Stop() { // the first piece is usually the last as well
+		if w.timer.Stop() {
 			w.timer.Reset(max(min(w.idle, time.Until(w.deadline)), 0))
 		}
-		w.again = true
 	}
 	return n, err
 }

@@ -211,6 +211,48 @@ func TestWhatBecomesOfAJob(t *testing.T) {
 	}
 }
 
+func TestARateLimitIsNotWaitedForWhileAnotherStepIsPaidInVain(t *testing.T) {
+	t.Parallel()
+	limited := &gateway.Error{Class: gateway.RateLimited, RetryAfter: time.Second}
+	usage := gateway.Usage{Input: 1000, Output: 1000, Known: true}
+	for _, tt := range []struct {
+		name    string
+		cache   string
+		sent    gateway.Outcome
+		counted bool
+	}{
+		{"nothing but the limit", "use", gateway.Outcome{Class: gateway.RateLimited}, false},
+		{"a filter's verdict that was billed", "use", gateway.Outcome{Class: gateway.ContentFiltered, Usage: usage}, true},
+		{"a call whose end is unknown", "use", gateway.Outcome{Class: gateway.Timeout, Uncertain: true}, true},
+		{"a part that is kept", "use", gateway.Outcome{Usage: usage}, false},
+		{"a part that is not looked up again", "refresh", gateway.Outcome{Usage: usage}, true},
+	} {
+		w := &Worker{o: WorkerOptions{MaxAttempts: 4}, Prices: pricing.Default()}
+		steps := []gateway.Step{{Provider: "openai", Model: "gpt-4.1-mini"}}
+		b := &batch{Batch: store.Batch{Cache: tt.cache}, route: Route{Steps: []RouteStep{{Provider: "openai", Model: "gpt-4.1-mini"}}}}
+		task := &task{w: w, batch: b, route: b.route, lease: &lease{}, job: store.Claimed{Seq: 1, Attempts: 3}}
+		task.record(store.CallID{}, steps, tt.sent)
+		s, ok := task.settle(result{}, limited)
+		if !ok || s.job.Counted != tt.counted || (s.job.State == "failed") != tt.counted {
+			t.Errorf("%s: %+v", tt.name, *s.job)
+		}
+	}
+}
+
+func TestWhatTheProviderSaysItChargedIsTheCost(t *testing.T) {
+	t.Parallel()
+	w := &Worker{Prices: pricing.Default()}
+	usage := gateway.Usage{Input: 1000, Output: 1000, Cost: 7777, Known: true}
+	for _, provider := range []string{"perplexity-ai", "openrouter"} { // one has a price without its fees, the other none
+		if c := w.cost(gateway.Step{Provider: provider, Model: "sonar"}, gateway.Outcome{Usage: usage}); c == nil || *c != 7777 {
+			t.Errorf("%s: %v", provider, c)
+		}
+	}
+	if c := w.cost(gateway.Step{Provider: "openrouter"}, gateway.Outcome{Usage: usage, CacheStatus: gateway.CacheHit}); c == nil || *c != 0 {
+		t.Errorf("a hit costs %v", c)
+	}
+}
+
 func TestJobID(t *testing.T) {
 	t.Parallel()
 	b := uuid.New()

@@ -274,13 +274,16 @@ func (s *summary) each(ctx context.Context, what, title string, texts []string) 
 			continue
 		}
 		g.Go(guarded(func() error {
-			part, err := s.t.complete(gctx, requests[i])
+			if gctx.Err() != nil {
+				return context.Cause(gctx)
+			}
+			part, err := s.t.complete(ctx, requests[i]) // not gctx: what is in flight when another part fails is paid for, and kept
 			if err != nil {
 				return err
 			}
 			out[i] = part.output
 			s.note(part)
-			return s.t.keepPart(context.WithoutCancel(gctx), part) // paid for, whatever becomes of the others
+			return s.t.keepPart(context.WithoutCancel(ctx), part) // paid for, whatever becomes of the others
 		}))
 	}
 	return out, g.Wait()

@@ -141,7 +141,8 @@ func (t *task) settle(out result, err error) (settlement, bool) {
 		return s, false
 	}
 	job.ErrorClass, job.ErrorMessage = string(class), clean(message)
-	job.Counted = class != gateway.RateLimited
+	// Waiting for a rate costs nothing and may take as long as it takes, but not when each time another step of the chain is paid in vain.
+	job.Counted = class != gateway.RateLimited || total.wasted
 	attempts := t.job.Attempts
 	if job.Counted {
 		attempts++

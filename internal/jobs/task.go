@@ -35,6 +35,7 @@ type totals struct {
 	input, cached, output int64
 	cost                  int64
 	unpriced              bool
+	wasted                bool // something was or may have been paid whose answer is not kept: the next attempt pays for it again
 }
 
 func (t *totals) microusd() *int64 {
@@ -200,6 +201,9 @@ func (t *task) record(id store.CallID, steps []gateway.Step, o gateway.Outcome) 
 		t.totals.cached += out.CachedInputTokens
 		t.totals.output += out.OutputTokens
 	}
+	if free := out.CostMicrousd != nil && *out.CostMicrousd == 0; !free && (o.Class != gateway.OK || t.batch.Cache != "use") {
+		t.totals.wasted = true
+	}
 	if out.CostMicrousd != nil {
 		t.totals.cost += *out.CostMicrousd
 	} else {
@@ -224,12 +228,20 @@ func (w *Worker) cost(step gateway.Step, o gateway.Outcome) *int64 {
 			return &zero
 		}
 		return nil
+	case o.Usage.Cost > 0: // what the provider says that it charged: fees and routing included
+		c := min(o.Usage.Cost, 1_000_000*maxUsage)
+		return &c
+	}
+	const most = 1_000_000 * maxUsage
+	if o.Usage.Cost > 0 { // what the provider says it charged, fees included: no table knows better
+		c := min(o.Usage.Cost, most)
+		return &c
 	}
 	p, ok := w.Prices.Lookup(step.Provider, step.Model, time.Now())
 	if !ok {
 		return nil
 	}
-	c := min(p.Cost(pricing.Usage{Input: o.Usage.Input, CacheRead: o.Usage.CacheRead, CacheWrite: o.Usage.CacheWrite, Output: o.Usage.Output}), 1_000_000*maxUsage)
+	c := min(p.Cost(pricing.Usage{Input: o.Usage.Input, CacheRead: o.Usage.CacheRead, CacheWrite: o.Usage.CacheWrite, Output: o.Usage.Output}), most)
 	return &c
 }
 

@@ -146,7 +146,8 @@ func (r Reader) GatewayRouteVersion(ctx context.Context, account, gateway string
 }
 
 // DeployGatewayRoute makes a version the live one. It returns ErrNotFound when the route has no such version.
-func (db *DB) DeployGatewayRoute(ctx context.Context, account, gateway string, route, version uuid.UUID, comment string) (GatewayRouteDeployment, error) {
+func (db *DB) DeployGatewayRoute(ctx context.Context, account, gateway string, route, version uuid.UUID,
+	comment string) (GatewayRouteDeployment, error) {
 	id, err := uuid.NewV7()
 	if err != nil {
 		return GatewayRouteDeployment{}, err

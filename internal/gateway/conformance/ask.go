@@ -1,7 +1,6 @@
 package conformance
 
 import (
-	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -91,7 +90,11 @@ func (p *Play) askUnder(ctx context.Context, t *testing.T, req *gateway.Request)
 	t.Helper()
 	if p.Kind == Wire {
 		h, body := p.array(t, req)
-		return p.post(ctx, t, h, body)
+		r := p.post(ctx, t, h, body)
+		if r.Good && r.Step >= 0 && r.Step < len(req.Steps) {
+			r.read(req.Steps[r.Step].Provider)
+		}
+		return r
 	}
 	var book gatewaytest.Book
 	resp, err := p.Subject.Gateway.Run(ctx, req, book.Ledger)
@@ -120,8 +123,8 @@ func (p *Play) array(t testing.TB, req *gateway.Request) (http.Header, string) {
 	var b strings.Builder
 	for i, s := range req.Steps {
 		headers := map[string]string{"Content-Type": "application/json"}
-		if s.Provider != p.setup.NoKey {
-			headers["Authorization"] = "Bearer " + Key(s.Provider)
+		if n, _ := gateway.NativeOf(s.Provider); s.Provider != p.setup.NoKey {
+			headers[n.Header] = n.Prefix + Key(s.Provider)
 		}
 		maps.Copy(headers, s.Headers)
 		head, err := json.Marshal(headers)
@@ -224,12 +227,20 @@ func (p *Play) reply(res *http.Response, body []byte, err error) Reply {
 		p.said.add(string(body)) // the gateway's own words; a provider's pass as they are
 	}
 	if r.Good {
-		openAI, _ := gateway.Lookup(First)
-		if answer, _ := openAI.Decode(res.StatusCode, res.Header, bytes.Clone(body)); answer != nil {
-			r.Text, r.Usage = answer.Text, answer.Usage
-		}
+		r.read(First)
 	}
 	return r
+}
+
+// read takes text and usage from a body in the form of a provider.
+func (r *Reply) read(provider string) {
+	known, ok := gateway.Lookup(provider)
+	if !ok {
+		return
+	}
+	if answer, _ := known.Decode(r.Status, r.Header, []byte(r.Body)); answer != nil {
+		r.Text, r.Usage = answer.Text, answer.Usage
+	}
 }
 
 // answered fails the test unless a step answered so.
@@ -278,3 +289,13 @@ func (p *Play) gaps() []time.Duration {
 
 // repeat is n times the same name.
 func repeat(name string, n int) []string { return slices.Repeat([]string{name}, n) }
+
+// hit is the first request that reached a provider.
+func (p *Play) hit(t *testing.T) Hit {
+	t.Helper()
+	hits := p.Backend.Hits()
+	if len(hits) == 0 {
+		t.Fatal("nobody was asked")
+	}
+	return hits[0]
+}

@@ -43,7 +43,7 @@ func tokenInSlot(t *testing.T, p *Play) {
 	p.Backend.Play(First, Text("fine"))
 	h := http.Header{"Cf-Aig-Authorization": nil, "Authorization": {"Bearer " + p.Subject.Token}}
 	p.do(t.Context(), t, http.MethodPost, p.Subject.URL+"/"+First+"/chat/completions", h, `{"model":"m-1","messages":[]}`).answered(t, 0, "fine")
-	if got := p.Backend.Hits()[0].Header.Get("Authorization"); got != "Bearer "+Key(First) {
+	if got := p.hit(t).Header.Get("Authorization"); got != "Bearer "+Key(First) {
 		t.Errorf("sent %q", got)
 	}
 }
@@ -101,7 +101,7 @@ func storedKey(t *testing.T, p *Play) {
 		body := `[{"provider":"` + First + `","endpoint":"chat/completions","headers":{},"query":{"model":"m-1","messages":[]}}]`
 		p.post(t.Context(), t, nil, body).answered(t, 0, "fine")
 	}
-	if got := p.Backend.Hits()[0].Header.Get("Authorization"); got != "Bearer "+Key(First) {
+	if got := p.hit(t).Header.Get("Authorization"); got != "Bearer "+Key(First) {
 		t.Errorf("sent %q", got)
 	}
 }

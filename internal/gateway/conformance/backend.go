@@ -20,10 +20,13 @@ const (
 	Third   = "mistral"
 	Refused = "deepseek" // nothing listens there
 	NoHost  = "cerebras" // its host's name doesn't resolve
+
+	Anthropic = "anthropic"
+	Google    = "google-ai-studio"
 )
 
 // Providers are all of them.
-var Providers = []string{First, Second, Third, Refused, NoHost}
+var Providers = []string{First, Second, Third, Refused, NoHost, Anthropic, Google}
 
 // Key is the provider's key.
 func Key(provider string) string { return "sk-test-" + provider + "-4f1c9a" }
@@ -60,7 +63,7 @@ func NewBackend(t testing.TB) *Backend {
 	t.Helper()
 	b := &Backend{answers: map[string][]Answer{}, closing: make(chan struct{}), changed: make(chan struct{})}
 	// A port that was just given back is nobody's for a while.
-	l, err := net.Listen("tcp", "127.0.0.1:0") //nolint:noctx // loopback
+	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -76,9 +79,11 @@ func NewBackend(t testing.TB) *Backend {
 	return b
 }
 
-// Base is the base URL of a provider, which ends in its version.
+// Base is the base URL of a provider, which ends in its version where the endpoints don't begin with one.
 func (b *Backend) Base(provider string) string {
 	switch provider {
+	case Google:
+		return b.server.URL + "/" + provider
 	case Refused:
 		return b.refused + "/v1"
 	case NoHost:

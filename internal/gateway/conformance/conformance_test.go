@@ -2,7 +2,11 @@ package conformance_test
 
 import (
 	"context"
+	"flag"
+	"fmt"
+	"os"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -13,7 +17,13 @@ import (
 	"batchwright/internal/gateway/conformance"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) {
+	flag.Parse()
+	if f := flag.Lookup("test.parallel"); f.Value.String() == f.DefValue {
+		_ = f.Value.Set("16") // the cases wait more than they work
+	}
+	goleak.VerifyTestMain(m)
+}
 
 // known lists what a target doesn't pass yet, by the case's name, and why. It is here to become empty.
 var known = map[conformance.Kind]map[string]string{
@@ -26,10 +36,6 @@ var known = map[conformance.Kind]map[string]string{
 func TestEveryCaseIsRunOrAccountedFor(t *testing.T) {
 	t.Parallel()
 	cases := conformance.Cases()
-	const documented = 188
-	if len(cases) != documented {
-		t.Errorf("%d cases; the documentation says %d", len(cases), documented)
-	}
 	names := map[string]bool{}
 	for _, c := range cases {
 		if c.Name == "" || names[c.Name] {
@@ -52,9 +58,16 @@ func TestEveryCaseIsRunOrAccountedFor(t *testing.T) {
 			}
 		}
 	}
+	counts := []any{len(cases)}
 	for _, kind := range conformance.Kinds {
-		n := len(slices.DeleteFunc(slices.Clone(cases), func(c conformance.Case) bool { return c.Not[kind] != "" }))
-		t.Logf("%s: %d cases", kind, n)
+		counts = append(counts, len(slices.DeleteFunc(slices.Clone(cases), func(c conformance.Case) bool { return c.Not[kind] != "" })))
+	}
+	doc, err := os.ReadFile("conformance.go")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if want := fmt.Sprintf("There are %d cases: %d for the engine, %d for the wire, %d for the client.", counts...); !strings.Contains(string(doc), want) {
+		t.Errorf("the package's comment doesn't say: %s", want)
 	}
 }
 

@@ -42,7 +42,7 @@ func nativePasses(t *testing.T, p *Play) {
 	p.Backend.Play(First, Text("fine"))
 	body := "{ \"model\":\"m-1\",\n \"messages\":[], \"x\":1.50 }"
 	p.native(t, http.MethodPost, First+"/chat/completions?x=a%2Fb", http.Header{"X-Trace": {"7"}}, body).answered(t, 0, "fine")
-	hit := p.Backend.Hits()[0]
+	hit := p.hit(t)
 	if hit.Method != http.MethodPost || hit.URI != "/v1/chat/completions?x=a%2Fb" || hit.Body != body || hit.Header.Get("X-Trace") != "7" {
 		t.Errorf("sent %+v", hit)
 	}
@@ -52,7 +52,7 @@ func nativeGet(t *testing.T, p *Play) {
 	p.open(t, Setup{})
 	p.Backend.Play(First, Body(200, `{"data":[]}`))
 	r := p.native(t, http.MethodGet, First+"/v1/models", nil, "")
-	if hit := p.Backend.Hits()[0]; r.Body != `{"data":[]}` || hit.Method != http.MethodGet || hit.URI != "/v1/models" {
+	if hit := p.hit(t); r.Body != `{"data":[]}` || hit.Method != http.MethodGet || hit.URI != "/v1/models" {
 		t.Errorf("got %v of %+v", r, hit)
 	}
 }

@@ -134,7 +134,7 @@ func legacyAuthorization(t *testing.T, p *Play) {
 	p.open(t, Setup{})
 	p.Backend.Play(First, Text("fine"))
 	p.post(t.Context(), t, nil, `[{"provider":"`+First+`","endpoint":"chat/completions","authorization":"Bearer `+Key(First)+`","query":{"model":"m-1","messages":[]}}]`).answered(t, 0, "fine")
-	if got := p.Backend.Hits()[0].Header.Get("Authorization"); got != "Bearer "+Key(First) {
+	if got := p.hit(t).Header.Get("Authorization"); got != "Bearer "+Key(First) {
 		t.Errorf("sent %q", got)
 	}
 }
@@ -156,7 +156,7 @@ func typedHeaders(t *testing.T, p *Play) {
 	p.Backend.Play(First, Text("fine"))
 	p.post(t.Context(), t, nil, `[{"provider":"`+First+`","endpoint":"chat/completions","headers":{"Authorization":"Bearer `+Key(First)+
 		`","X-Number":7,"X-Bool":true,"cf-aig-max-attempts":2},"query":{"model":"m-1","messages":[]}}]`).answered(t, 0, "fine")
-	h := p.Backend.Hits()[0].Header
+	h := p.hit(t).Header
 	if h.Get("X-Number") != "7" || h.Get("X-Bool") != "true" {
 		t.Errorf("sent %v", h)
 	}
@@ -182,7 +182,7 @@ func unknownHeader(t *testing.T, p *Play) {
 	p.open(t, Setup{})
 	p.Backend.Play(First, Text("fine"))
 	p.post(t.Context(), t, http.Header{"Cf-Aig-Tomorrow": {"yes"}}, "["+oneStep("")+"]").answered(t, 0, "fine")
-	if got := p.Backend.Hits()[0].Header.Get("Cf-Aig-Tomorrow"); got != "" {
+	if got := p.hit(t).Header.Get("Cf-Aig-Tomorrow"); got != "" {
 		t.Errorf("sent on %q", got)
 	}
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/rand"
 	"crypto/sha256"
+	"encoding/base64"
 	"encoding/json"
 	"fmt"
 	"net/http/httptest"
@@ -88,7 +89,7 @@ func (h *house) open(t *testing.T, s conformance.Setup) opened {
 		}
 		cache.Close()
 	})
-	id, token := h.gateway(t, s), rand.Text()
+	id, token := h.gateway(t, s), newToken()
 	hash := sha256.Sum256([]byte(token))
 	if _, err := h.db.CreateGatewayToken(t.Context(), store.GatewayToken{Account: account, Name: id, Run: true}, hash[:]); err != nil {
 		t.Fatal(err)
@@ -99,6 +100,13 @@ func (h *house) open(t *testing.T, s conformance.Setup) opened {
 		Rows:  func(t testing.TB, n int) []conformance.Row { return h.rows(t, id, n) },
 		Other: func(t testing.TB) string { return address(h.gateway(t, s)) },
 	}}
+}
+
+// newToken returns a token in the server's form.
+func newToken() string {
+	var b [32]byte
+	_, _ = rand.Read(b[:]) // never fails
+	return "bwg_" + base64.RawURLEncoding.EncodeToString(b[:])
 }
 
 // gateway makes one with the settings of a case.

@@ -63,11 +63,11 @@ func endlessFailure(t *testing.T, p *Play) {
 }
 
 func stalledFailure(t *testing.T, p *Play) {
-	p.open(t, Setup{Idle: 300 * time.Millisecond})
+	p.open(t, Setup{Idle: time.Second})
 	p.Backend.Play(First, StalledFailure(401))
 	p.Backend.Play(Second, Text("fine"))
 	req := chainOf(t, once(), First, Second)
-	req.Steps[0].Config = &gateway.StepConfig{MaxAttempts: 1, RequestTimeoutMS: 300}
+	req.Steps[0].Config = &gateway.StepConfig{MaxAttempts: 1, RequestTimeoutMS: 1500}
 	p.ask(t, req).answered(t, 1, "fine")
 }
 
@@ -89,7 +89,7 @@ func largeRequest(t *testing.T, p *Play) {
 	p.Backend.Play(First, Text("fine"))
 	body := `{"model":"m-1","messages":[{"role":"user","content":"` + strings.Repeat("x", 10<<20) + `"}]}`
 	p.ask(t, &gateway.Request{Steps: []gateway.Step{rawStep(t, First, body, once())}}).answered(t, 0, "fine")
-	if got := p.Backend.Hits()[0].Body; got != body {
+	if got := p.hit(t).Body; got != body {
 		t.Errorf("%d bytes came, want %d", len(got), len(body))
 	}
 }

@@ -43,17 +43,27 @@ func streamed(providers ...string) *gateway.Request {
 	return req
 }
 
-// listen asks for a stream and gives its text to each as it comes: pieces of text, and bytes on the wire.
+// listen asks for a stream and gives its text to each as it comes: pieces of text, and lines on the wire.
 func (p *Play) listen(ctx context.Context, t *testing.T, c *gateway.StepConfig, each func(piece string), providers ...string) Reply {
 	t.Helper()
 	if p.Kind != Wire {
-		req := chainOf(t, c, providers...)
-		req.Options.OnText = each
-		return p.askUnder(ctx, t, req)
+		return p.hear(ctx, t, chainOf(t, c, providers...), each)
 	}
 	req := streamed(providers...)
 	for i := range req.Steps {
 		req.Steps[i].Config = c
+	}
+	return p.hear(ctx, t, req, each)
+}
+
+// hear is listen with a request of the case's own. On the wire it must ask for a stream by itself.
+func (p *Play) hear(ctx context.Context, t *testing.T, req *gateway.Request, each func(piece string)) Reply {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(ctx, 2*patience) // as in ask
+	defer cancel()
+	if p.Kind != Wire {
+		req.Options.OnText = each
+		return p.askUnder(ctx, t, req)
 	}
 	h, body := p.array(t, req)
 	res := p.begin(ctx, t, "POST", p.Subject.URL, h, body)
@@ -72,15 +82,14 @@ func (p *Play) listen(ctx context.Context, t *testing.T, c *gateway.StepConfig, 
 		if err == nil {
 			continue
 		}
-		if err == io.EOF { //nolint:errorlint // package bufio gives the reader's own error
+		if err == io.EOF {
 			err = nil
 		}
 		r := p.reply(res, []byte(all.String()), err)
-		if res.Header.Get("Content-Type") == "text/event-stream" {
-			s := gateway.NewStreamReader(First, func(piece string) { r.Text += piece })
-			if s != nil {
-				_, _ = s.Write([]byte(all.String()))
-			}
+		if r.Good && r.Step >= 0 && res.Header.Get("Content-Type") == "text/event-stream" {
+			r.Text = ""
+			s := gateway.NewStreamReader(req.Steps[r.Step].Provider, func(piece string) { r.Text += piece })
+			_, _ = s.Write([]byte(all.String())) // never fails
 		}
 		return r
 	}
@@ -113,10 +122,8 @@ func streamUnbuffered(t *testing.T, p *Play) {
 	gate := make(Gate)
 	p.Backend.Play(First, Events(gate, Deltas("first", "second")...))
 	// The gate opens only when the first piece has arrived: a gateway that holds it back never sees the second.
-	ctx, cancel := context.WithTimeout(t.Context(), patience)
-	defer cancel()
 	opened := false
-	r := p.listen(ctx, t, once(), func(piece string) {
+	r := p.listen(t.Context(), t, once(), func(piece string) {
 		if !opened && strings.Contains(piece, "first") {
 			opened = true
 			close(gate)
@@ -165,7 +172,7 @@ func streamFailsFirst(t *testing.T, p *Play) {
 func streamLate(t *testing.T, p *Play) {
 	p.open(t, Setup{})
 	p.Backend.Play(First, Hang(), Events(nil, Deltas("fine")...))
-	r := p.listen(t.Context(), t, &gateway.StepConfig{RequestTimeoutMS: 2000, MaxAttempts: 2, RetryDelayMS: 1}, func(string) {}, First)
+	r := p.listen(t.Context(), t, &gateway.StepConfig{RequestTimeoutMS: 3000, MaxAttempts: 2, RetryDelayMS: 1}, func(string) {}, First)
 	r.answered(t, 0, "fine")
 	p.Backend.AwaitGone(t, 1)
 }
@@ -212,11 +219,11 @@ func streamPauses(t *testing.T, p *Play) {
 	gate := make(Gate)
 	p.Backend.Play(First, Events(gate, Deltas("fine")...))
 	go func() {
+		defer close(gate)
 		p.Backend.Await(t, 1)
-		<-time.After(1500 * time.Millisecond)
-		close(gate)
+		<-time.After(3 * time.Second)
 	}()
-	r := p.listen(t.Context(), t, &gateway.StepConfig{RequestTimeoutMS: 1000, MaxAttempts: 1}, func(string) {}, First)
+	r := p.listen(t.Context(), t, &gateway.StepConfig{RequestTimeoutMS: 2000, MaxAttempts: 1}, func(string) {}, First)
 	r.answered(t, 0, "fine")
 }
 

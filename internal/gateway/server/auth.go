@@ -138,7 +138,7 @@ func (c *passage) prepare(st *step) (f *refusal) {
 	if st.target, f = c.s.target(c.view, st.provider, st.endpoint, st.caller); f != nil {
 		return f
 	}
-	if st.chat { // OpenAI's form comes with OpenAI's header
+	if st.chat || st.openAIForm() { // OpenAI's form comes with OpenAI's header
 		st.target.header, st.target.prefix = "Authorization", bearer
 	}
 	h := outbound(st.caller)
@@ -282,7 +282,9 @@ func modelOf(st *step) string {
 			return clip(strings.TrimPrefix(path, "run/"))
 		}
 	case "huggingface":
-		return clip(path)
+		if !strings.HasSuffix(path, "completions") {
+			return clip(path)
+		}
 	}
 	if len(st.body) > 0 && st.body[0] == '{' || isJSON(st.caller) {
 		return clip(memberText(st.body, "model"))

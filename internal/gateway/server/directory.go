@@ -11,8 +11,6 @@ import (
 	"sync"
 	"time"
 
-	"golang.org/x/sync/singleflight"
-
 	"batchwright/internal/gateway"
 	"batchwright/internal/store"
 )
@@ -21,7 +19,8 @@ const (
 	freshFor   = 2 * time.Second  // another process's change is seen after this at the latest
 	staleFor   = 5 * time.Minute  // how long a view serves on when Postgres can't be asked
 	loadWithin = 10 * time.Second // of one reload
-	maxEntries = 10_000           // of either map; beyond, they start anew
+	slowAfter  = 500 * time.Millisecond
+	maxEntries = 10_000 // of either map; beyond, they start anew
 )
 
 // view is everything about a gateway that requests need, as it was at one moment. It is not changed once made.
@@ -54,17 +53,18 @@ type storedKey struct {
 	period     time.Duration
 }
 
-// directory holds views and tokens in memory, so that a request asks Postgres for nothing. A view is at most two seconds
-// old, and when this process changes something it is loaded anew at once. While Postgres can't be asked, views serve on
-// for some minutes; tokens don't, but for the two seconds.
+// directory holds views and tokens in memory, so that a request asks Postgres for nothing. What it holds is at most two
+// seconds old, is read again before that while it is asked for, and when this process changes something, at once. While
+// Postgres can't be asked, or is slow, what is known serves on for some minutes: nothing can be changed there then.
 type directory struct {
-	s      *Server
-	flight singleflight.Group
-	loads  sync.WaitGroup
-	mu     sync.RWMutex
-	epoch  int64 // grows with every change that this process makes
-	views  map[[2]string]*view
-	tokens map[[sha256.Size]byte]tokenEntry
+	s     *Server
+	loads sync.WaitGroup
+
+	mu      sync.RWMutex
+	epoch   int64 // grows with every change that this process makes
+	views   map[[2]string]*view
+	tokens  map[[sha256.Size]byte]tokenEntry
+	flights map[string]*reload
 }
 
 type tokenEntry struct {
@@ -74,7 +74,7 @@ type tokenEntry struct {
 }
 
 func newDirectory(s *Server) *directory {
-	return &directory{s: s, views: map[[2]string]*view{}, tokens: map[[sha256.Size]byte]tokenEntry{}}
+	return &directory{s: s, views: map[[2]string]*view{}, tokens: map[[sha256.Size]byte]tokenEntry{}, flights: map[string]*reload{}}
 }
 
 // close waits for reloads under way.
@@ -86,43 +86,79 @@ func (d *directory) view(ctx context.Context, account, id string) (*view, error)
 	d.mu.RLock()
 	v := d.views[k]
 	d.mu.RUnlock()
-	if v != nil && time.Since(v.loaded) < freshFor {
+	age := freshFor
+	if v != nil {
+		age = time.Since(v.loaded)
+	}
+	if age < freshFor/2 {
 		return v, nil
 	}
-	loaded, err := shared(ctx, d, account+"/"+id, func(ctx context.Context) (*view, error) {
-		return d.load(ctx, account, id)
-	})
+	l := d.start(account+"/"+id, func(ctx context.Context) (any, error) { return d.load(ctx, account, id) })
+	if age < freshFor {
+		return v, nil
+	}
+	got, err := l.wait(ctx, v != nil)
 	switch {
 	case err == nil:
-		return loaded, nil
-	case v != nil && !errors.Is(err, store.ErrNotFound) && ctx.Err() == nil && time.Since(v.loaded) < staleFor:
-		d.s.o.Log.WarnContext(ctx, "gateway served from an old view", "account", account, "gateway", id, "error", err)
+		v, _ = got.(*view)
+		return v, nil
+	case v != nil && !errors.Is(err, store.ErrNotFound) && ctx.Err() == nil && age < staleFor:
 		return v, nil
 	}
 	return nil, err
 }
 
-// shared runs load once for all who ask at the same time, under a deadline of its own: the first to ask may go away.
-func shared[T any](ctx context.Context, d *directory, key string, load func(context.Context) (T, error)) (T, error) {
-	var none T
-	d.loads.Add(1)
-	defer d.loads.Done()
-	ch := d.flight.DoChan(key, func() (any, error) {
-		d.loads.Add(1) // it may go on after all who asked have gone
-		defer d.loads.Done()
-		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), loadWithin)
+// reload is one reading of something for all who ask for it.
+type reload struct {
+	began time.Time
+	done  chan struct{}
+	got   any // set before done is closed, as is err
+	err   error
+}
+
+// start begins a reload unless it is under way. It has a deadline of its own: who asked may go away.
+func (d *directory) start(key string, load func(context.Context) (any, error)) *reload {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if l := d.flights[key]; l != nil {
+		return l
+	}
+	l := &reload{began: time.Now(), done: make(chan struct{})}
+	d.flights[key] = l
+	d.loads.Go(func() {
+		ctx, cancel := context.WithTimeout(context.Background(), loadWithin)
 		defer cancel()
-		return load(ctx)
-	})
-	select {
-	case <-ctx.Done():
-		return none, context.Cause(ctx)
-	case r := <-ch:
-		if r.Err != nil {
-			return none, r.Err
+		l.got, l.err = load(ctx)
+		if l.err != nil && !errors.Is(l.err, store.ErrNotFound) {
+			d.s.o.Log.WarnContext(ctx, "gateway's configuration can't be read again", "error", l.err)
 		}
-		v, _ := r.Val.(T)
-		return v, nil
+		d.mu.Lock()
+		if d.flights[key] == l {
+			delete(d.flights, key)
+		}
+		d.mu.Unlock()
+		close(l.done)
+	})
+	return l
+}
+
+var errSlow = errors.New("gateway server: the configuration takes long to read")
+
+// wait returns what was read. Whoever has something older to serve waits for little.
+func (l *reload) wait(ctx context.Context, older bool) (any, error) {
+	patience := loadWithin
+	if older {
+		patience = max(slowAfter-time.Since(l.began), 0)
+	}
+	timer := time.NewTimer(patience)
+	defer timer.Stop()
+	select {
+	case <-l.done:
+		return l.got, l.err
+	case <-ctx.Done():
+		return nil, context.Cause(ctx)
+	case <-timer.C:
+		return nil, errSlow
 	}
 }
 
@@ -278,10 +314,10 @@ func (d *directory) changed(account, id string) {
 	defer d.mu.Unlock()
 	d.epoch++
 	clear(d.tokens)
+	clear(d.flights) // who asks from now on must not get what is being read
 	for k := range d.views {
 		if k[0] == account && (id == "" || k[1] == id) {
 			delete(d.views, k)
-			d.flight.Forget(k[0] + "/" + k[1])
 		}
 	}
 }
@@ -304,19 +340,44 @@ func (d *directory) token(ctx context.Context, hash [sha256.Size]byte) (store.Ga
 	d.mu.RLock()
 	e, ok := d.tokens[hash]
 	d.mu.RUnlock()
-	if ok && time.Since(e.loaded) < freshFor {
+	age := freshFor
+	if ok {
+		age = time.Since(e.loaded)
+	}
+	if age < freshFor/2 {
 		return e.token, e.err
 	}
-	return shared(ctx, d, "token:"+string(hash[:]), func(ctx context.Context) (store.GatewayToken, error) {
-		t, err := d.s.o.DB.GatewayTokenByHash(ctx, hash[:])
-		if err == nil || errors.Is(err, store.ErrNotFound) {
-			d.mu.Lock()
-			if len(d.tokens) >= maxEntries {
-				clear(d.tokens)
-			}
-			d.tokens[hash] = tokenEntry{t, err, time.Now()}
-			d.mu.Unlock()
-		}
+	l := d.start("token:"+string(hash[:]), func(ctx context.Context) (any, error) { return d.loadToken(ctx, hash) })
+	if age < freshFor {
+		return e.token, e.err
+	}
+	known := ok && e.err == nil
+	got, err := l.wait(ctx, known)
+	switch {
+	case err == nil:
+		t, _ := got.(store.GatewayToken)
+		return t, nil
+	case known && !errors.Is(err, store.ErrNotFound) && ctx.Err() == nil && age < staleFor:
+		return e.token, nil
+	}
+	return store.GatewayToken{}, err
+}
+
+func (d *directory) loadToken(ctx context.Context, hash [sha256.Size]byte) (store.GatewayToken, error) {
+	d.mu.RLock()
+	epoch := d.epoch
+	d.mu.RUnlock()
+	t, err := d.s.o.DB.GatewayTokenByHash(ctx, hash[:])
+	if err != nil && !errors.Is(err, store.ErrNotFound) {
 		return t, err
-	})
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.epoch == epoch {
+		if len(d.tokens) >= maxEntries {
+			clear(d.tokens)
+		}
+		d.tokens[hash] = tokenEntry{t, err, time.Now()}
+	}
+	return t, err
 }

@@ -92,12 +92,12 @@ func TestPrecedenceOfOptions(t *testing.T) {
 
 func TestPauseGrows(t *testing.T) {
 	t.Parallel()
-	for backoff, want := range map[string][3]time.Duration{
+	for backoff, want := range map[string][3]int{
 		"": {100, 100, 100}, "constant": {100, 100, 100}, "linear": {100, 200, 300}, "exponential": {100, 200, 400},
 	} {
 		o := options{delay: 100 * time.Millisecond, backoff: backoff}
 		for n := range 3 {
-			if got := o.pause(n + 1); got != want[n]*time.Millisecond {
+			if got := o.pause(n + 1); got != time.Duration(want[n])*time.Millisecond {
 				t.Errorf("%s after attempt %d: %v", backoff, n+1, got)
 			}
 		}

@@ -159,7 +159,7 @@ func TestGatewayProblemsAreAllNamed(t *testing.T) {
 	d := newDesk(t)
 	a := d.do(400, "POST", "/gateways", `{"id":"no spaces","cache_ttl":-1,"collect_logs":null,"rate_limiting_interval":"x","retry_max_attempts":6,"retry_delay":5001,
 		"retry_backoff":"never","log_management":5,"log_management_strategy":"x","logpush":true,"otel":[{"url":"https://x"}],"colect_logs":true,
-		"dlp":{"enabled":true,"policies":[{"action":"BURN"}]},"guardrails":{"prompt":{"S14":"FLAG"}},
+		"dlp":{"enabled":true,"policies":[{"action":"BURN"},{"action":"BLOCK","check":["REQUEST"],"profiles":["a","pii","nothing"]}]},"guardrails":{"prompt":{"S14":"FLAG"}},
 		"spend_limits":{"enabled":true,"rules":[{"limitType":"cost","limit":0,"window":0,"technique":"fixed"}]},
 		"rules":[{"name":"a","pattern":"("},{"name":"b","pattern":"x*"}],"rate_limiting_technique":"fixed","stripe":{"authorization":"sk_live_secret"}}`)
 	var fields []string
@@ -171,7 +171,7 @@ func TestGatewayProblemsAreAllNamed(t *testing.T) {
 	}
 	for _, want := range []string{"id", "cache_ttl", "collect_logs", "rate_limiting_interval", "rate_limiting_limit", "cache_invalidate_on_update", "retry_max_attempts",
 		"retry_delay", "retry_backoff", "log_management", "log_management_strategy", "logpush", "otel", "stripe", "colect_logs", "dlp.policies[0].action",
-		"dlp.policies[0].check", "dlp.policies[0].profiles", "guardrails.prompt", "spend_limits.rules[0].limit", "spend_limits.rules[0].window", "rules[0].pattern",
+		"dlp.policies[0].check", "dlp.policies[0].profiles", "dlp.policies[1].profiles", "guardrails.prompt", "spend_limits.rules[0].limit", "spend_limits.rules[0].window", "rules[0].pattern",
 		"rules[1].pattern"} {
 		if !strings.Contains(" "+strings.Join(fields, " ")+" ", " "+want+" ") {
 			t.Errorf("%s is missing in %v", want, fields)
@@ -410,7 +410,7 @@ func (d *desk) seed() []store.GatewayLog {
 			RequestContentType: "application/json", ResponseContentType: "application/json", Request: []byte(`{"q":1}`), Response: []byte(`{"a":1}`), RequestSize: 7, ResponseSize: 7},
 		{Provider: "anthropic", Model: "claude", ModelType: "chat", Path: "v1/messages", StatusCode: 200, Success: true, Cached: true, TokensIn: 50, TokensOut: 5, EventID: "row-2",
 			CostNanoUSD: cost(0), Duration: 20 * time.Millisecond, Metadata: json.RawMessage(`{"team":"red"}`), DLPAction: "FLAG"},
-		{Provider: "openai", Model: "gpt-4.1", ModelType: "chat", Path: "compat/chat/completions", StatusCode: 429, EventID: "row-3", Duration: 300 * time.Millisecond},
+		{Provider: "openai", Model: "gpt-4.1", ModelType: "chat", Path: "chat/completions", RequestType: "compat", StatusCode: 429, EventID: "row-3", Duration: 300 * time.Millisecond},
 		{Provider: "openai", Model: "embed", ModelType: "embeddings", Path: "embeddings", StatusCode: 200, Success: true, TokensIn: 1000, EventID: "row-4",
 			CostNanoUSD: cost(500), Duration: 90 * time.Millisecond, Request: []byte(strings.Repeat("é", 5000)), Response: []byte{0xff, 0xfe}},
 	}

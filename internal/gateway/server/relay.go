@@ -29,10 +29,14 @@ type capture struct {
 	stream *gateway.StreamReader
 	speaks string
 	events bool
+	idle   bool // nobody wants to know more than the size
 }
 
 func (k *capture) add(p []byte) {
 	k.size += int64(len(p))
+	if k.idle {
+		return
+	}
 	if !k.over && len(k.body)+len(p) <= maxCapture {
 		k.body = append(k.body, p...)
 		return
@@ -65,6 +69,7 @@ func (c *passage) relay(st *step, at int, a *upstreamAnswer) {
 		h["Content-Type"] = nil // package http must not guess
 	}
 	k := &capture{events: isEventStream(a.Header), speaks: st.speaks()}
+	k.idle = !st.opts.collect && c.caching.key == "" && len(st.bookings)+len(st.booked) == 0
 	if c.view.guard.checksAnswers() && a.ok() {
 		c.relayChecked(st, at, a, k)
 		return
@@ -174,9 +179,24 @@ func (c *passage) giveWhole(status int, body []byte) {
 // speaks is the slug of the provider whose form the step's answers have.
 func (st *step) speaks() string {
 	path, _, _ := strings.Cut(st.endpoint, "?")
-	if _, known := gateway.Lookup(st.provider); st.chat || !known || strings.HasSuffix(path, "openai/chat/completions") ||
-		strings.HasSuffix(path, "compatibility/v1/chat/completions") || st.provider != "openai" && strings.HasSuffix(path, "v1/chat/completions") {
+	_, known := gateway.Lookup(st.provider)
+	switch {
+	case st.provider == "google-vertex-ai" && !strings.Contains(path, "/anthropic/"):
+		return "google-ai-studio"
+	case strings.Contains(path, "anthropic") && !known:
+		return "anthropic"
+	case st.chat, !known, st.openAIForm():
 		return "openai"
 	}
 	return st.provider
+}
+
+// openAIForm reports whether a native path is that of OpenAI's form at a provider with a form of its own.
+func (st *step) openAIForm() bool {
+	switch st.provider {
+	case "anthropic", "google-ai-studio", "cohere", "workers-ai":
+		path, _, _ := strings.Cut(st.endpoint, "?")
+		return strings.HasSuffix(path, "chat/completions")
+	}
+	return false
 }

@@ -156,6 +156,10 @@ func (s *Server) serveGateway(w http.ResponseWriter, r *http.Request, rest strin
 		c.refuseEarly(f)
 		return
 	}
+	if strings.EqualFold(r.Header.Get("Upgrade"), "websocket") {
+		c.refuseEarly(&refusal{status: http.StatusNotImplemented, code: aigInvalid, message: "WebSockets are not served by this gateway"})
+		return
+	}
 	if r.URL.RawQuery != "" {
 		endpoint += "?" + r.URL.RawQuery
 	}
@@ -179,7 +183,7 @@ func (s *Server) serveGateway(w http.ResponseWriter, r *http.Request, rest strin
 		c.kind, f = "universal", c.universal(c.body)
 	case slug == compatSlug:
 		c.kind, f = "compat", c.compat(endpoint, c.body)
-		if f == nil && c.steps == nil {
+		if f == nil && c.steps == nil && c.route == nil { // GET models
 			c.decorate(w.Header(), nil, 0)
 			w.Header()["Content-Type"] = contentJSON
 			c.giveWhole(http.StatusOK, c.models())

@@ -39,7 +39,7 @@ var upstreams = map[string]upstream{
 	"perplexity-ai": {root: "https://api.perplexity.ai", prefix: bearer, chat: "chat/completions"},
 	"deepseek":      {root: "https://api.deepseek.com", prefix: bearer, chat: "chat/completions"},
 	"grok":          {root: "https://api.x.ai/v1", prefix: bearer, chat: "v1/chat/completions"},
-	"huggingface":   {root: "https://api-inference.huggingface.co/models", prefix: bearer},
+	"huggingface":   {root: "https://api-inference.huggingface.co/models", prefix: bearer, chat: "v1/chat/completions"},
 	"replicate":     {root: "https://api.replicate.com/v1", prefix: bearer},
 	"workers-ai":    {root: "https://api.cloudflare.com/client/v4/accounts/{account}/ai/run", prefix: bearer, chat: "v1/chat/completions"},
 	"openrouter":    {root: "https://openrouter.ai/api/v1", prefix: bearer, chat: "v1/chat/completions"},
@@ -137,6 +137,8 @@ func (s *Server) target(v *view, slug, endpoint string, header http.Header) (tar
 		return u.bedrock(t, endpoint)
 	case "baseten":
 		return u.baseten(t, endpoint)
+	case "huggingface":
+		return u.huggingface(t, endpoint)
 	}
 	if u.args == nil {
 		if u.base == nil {
@@ -242,6 +244,16 @@ func (u *reachable) baseten(t target, endpoint string) (target, *refusal) {
 		return target{}, badRequest("the path must name the model after model/")
 	}
 	return u.at(t, "https://model-{id}.api.baseten.co", "", rest, "{id}", id)
+}
+
+// huggingface has its inference by model at the documented host, and OpenAI's form at its router, which Cloudflare's
+// documentation doesn't mention.
+func (u *reachable) huggingface(t target, endpoint string) (target, *refusal) {
+	path, _, _ := strings.Cut(strings.TrimLeft(endpoint, "/"), "?")
+	if u.replaced || path != "chat/completions" && !strings.HasPrefix(path, "v1/") {
+		return joined(t, u.base, endpoint)
+	}
+	return u.at(t, "https://router.huggingface.co/v1", "", endpoint)
 }
 
 // falTarget holds a whole address; only Fal's own hosts are let through, so that the key and this server's network

@@ -39,6 +39,7 @@ func TestEverySlugLeadsToItsHost(t *testing.T) {
 		{"grok", "v1/chat/completions", "https://api.x.ai/v1/chat/completions"},
 		{"grok", "chat/completions", "https://api.x.ai/v1/chat/completions"},
 		{"huggingface", "org/model", "https://api-inference.huggingface.co/models/org/model"},
+		{"huggingface", "v1/chat/completions", "https://router.huggingface.co/v1/chat/completions"},
 		{"replicate", "predictions", "https://api.replicate.com/v1/predictions"},
 		{"workers-ai", "@cf/meta/llama-3.1-8b-instruct", "https://api.cloudflare.com/client/v4/accounts/0123abc/ai/run/@cf/meta/llama-3.1-8b-instruct"},
 		{"workers-ai", "v1/embeddings", "https://api.cloudflare.com/client/v4/accounts/0123abc/ai/v1/embeddings"},

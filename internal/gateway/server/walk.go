@@ -35,6 +35,7 @@ var errFirstByte = errors.New("gateway server: no answer began in time")
 
 // kept is a failed answer that is given to the caller when no step has a better one.
 type kept struct {
+	st     *step
 	step   int
 	status int
 	header http.Header
@@ -263,14 +264,14 @@ func (c *passage) keep(st *step, at int, a *upstreamAnswer) {
 	defer timer.Stop()
 	body, err := io.ReadAll(io.LimitReader(a.Body, maxKept+1))
 	if err == nil && len(body) <= maxKept {
-		c.kept = &kept{step: at, status: a.StatusCode, header: a.Header, body: body}
+		c.kept = &kept{st: st, step: at, status: a.StatusCode, header: a.Header, body: body}
 	}
 }
 
 // giveKept answers with the last failed answer.
 func (c *passage) giveKept() {
 	k := c.kept
-	c.relay(c.failed, k.step, &upstreamAnswer{Response: &http.Response{
+	c.relay(k.st, k.step, &upstreamAnswer{Response: &http.Response{
 		StatusCode: k.status, Header: k.header, ContentLength: int64(len(k.body)), Body: io.NopCloser(bytes.NewReader(k.body)),
 	}})
 }
