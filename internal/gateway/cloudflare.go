@@ -268,6 +268,9 @@ func (t throughGateway) Decode(status int, h http.Header, body []byte) (*Respons
 	if status/100 != 2 && (isHTML(body) || readFailure(body).gateway()) {
 		return nil, failure(status, body)
 	}
+	if status == http.StatusTooManyRequests && h.Get("Request-Id") == "" {
+		h = nil // not the provider's own headers: what they leave out, such as a wait, says nothing of a spend cap
+	}
 	return t.Provider.Decode(status, h, body)
 }
 
