@@ -149,7 +149,7 @@ func (e *Engine) keep(ctx context.Context, l *leg, resp *Response) *Cached {
 	if resp == nil {
 		return nil
 	}
-	if resp.Finish != FinishStop {
+	if resp.Finish != FinishStop || blank(resp.Text) {
 		return nil
 	}
 	c := &Cached{Status: http.StatusOK, ContentType: "application/json", Body: resp.Body, Provider: l.step.Provider, Model: resp.Model, Step: l.i}
