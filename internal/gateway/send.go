@@ -206,6 +206,12 @@ func (e *Engine) try(ctx context.Context, w *walk, l *leg, ledger Ledger) (resp 
 	}
 	class, latency := Cancelled, time.Duration(0) // until something was sent, nothing is known of the provider
 	defer func() { l.crowd.leave(pass, class, latency) }()
+	if l.keys != nil && !l.keys.inUse(key.Name, time.Now()) { // refused while this call waited: all that wait would be refused, too
+		ok := false
+		if key, ok = l.keys.pick(time.Now(), l.wasTried); !ok {
+			return nil, l.noKey(), nil
+		}
+	}
 	trial, ok, wait := l.breaker.allow()
 	if !ok {
 		fail = ours(codeCircuitOpen, 0)
