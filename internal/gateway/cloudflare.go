@@ -205,8 +205,10 @@ func (c *Cloudflare) try(ctx context.Context, w *walk, req *Request, p *parcel, 
 	provider, _ := Lookup(step.Provider) // known: parts checked it
 	resp, fail = judge(ctx, throughGateway{provider}, x, &o)
 	if fail != nil {
-		scrub(fail, c.o.Token, step.Headers)
-		scrub(fail, c.o.ProviderKeys[step.Provider], nil)
+		scrub(fail, c.o.Token, nil)
+		for _, s := range req.Steps { // all of them travelled
+			scrub(fail, c.o.ProviderKeys[s.Provider], s.Headers)
+		}
 		o.Code = fail.Code
 		fail.Step, fail.Provider, fail.Model = i, step.Provider, step.Model
 	} else if resp == nil {
@@ -267,6 +269,9 @@ type throughGateway struct{ Provider }
 func (t throughGateway) Decode(status int, h http.Header, body []byte) (*Response, error) {
 	if status/100 != 2 && (isHTML(body) || readFailure(body).gateway()) {
 		return nil, failure(status, body)
+	}
+	if status == http.StatusTooManyRequests && h.Get("Request-Id") == "" {
+		h = nil // not the provider's own headers: what they leave out, such as a wait, says nothing of a spend cap
 	}
 	return t.Provider.Decode(status, h, body)
 }

@@ -226,3 +226,23 @@ func TestNewCloudflareRefuses(t *testing.T) {
 		}
 	}
 }
+
+// Anthropic's 429 without a wait is a cap on spending, which fails a job for good; but a gateway may have dropped the wait.
+func TestALimitBehindAGatewayThatDropsHeadersIsNoSpendCap(t *testing.T) {
+	t.Parallel()
+	for want, h := range map[gateway.Class]http.Header{
+		gateway.RateLimited: {"Content-Type": {"application/json"}},
+		gateway.Quota:       {"Content-Type": {"application/json"}, "Request-Id": {"req_1"}},
+	} {
+		s := gatewaytest.NewScript(map[string][]gatewaytest.Answer{"anthropic": {{Status: 429, Header: h,
+			Body: `{"type":"error","error":{"type":"rate_limit_error","message":"x"}}`}}})
+		step, err := gateway.NewStep("anthropic", "claude-opus-5", &gateway.Chat{Messages: []gateway.Message{{Role: "user", Content: "hi"}}}, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, err = native(t, s).Run(t.Context(), &gateway.Request{Steps: []gateway.Step{step}, Options: gateway.Options{Timeout: time.Second}}, nil)
+		if gateway.ClassOf(err) != want {
+			t.Errorf("headers %v: %v, want %s", h, err, want)
+		}
+	}
+}

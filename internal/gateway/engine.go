@@ -234,8 +234,11 @@ func (e *Engine) walk(ctx context.Context, w *walk, l *leg, ledger Ledger) (resp
 		if !fail.Class.NextStep() || l.gave {
 			return nil, true, w.wrap(fail)
 		}
-		if fail.Code == codeCircuitOpen || fail.Code == codeLimit || fail.Code == codeCrowded { // nothing was sent, and waiting here would help nobody
-			return nil, false, nil
+		if fail.Status == 0 { // else the code is a provider's, which may have the same
+			switch fail.Code {
+			case codeCircuitOpen, codeLimit, codeCrowded: // nothing was sent, and waiting here would help nobody
+				return nil, false, nil
+			}
 		}
 		if l.otherKey(fail.Class) { // not this step's fault: a try of another key is no retry
 			continue

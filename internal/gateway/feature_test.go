@@ -288,13 +288,13 @@ func TestIdenticalRequestsAtOnceAreSentOnce(t *testing.T) {
 	})
 }
 
-func TestAnAnswerThatWasCutOffIsNotCached(t *testing.T) {
+func TestAnAnswerThatWasCutOffOrSaysNothingIsNotCached(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		cut := gatewaytest.Answer{Body: `{"model":"m","choices":[{"message":{"content":"half"},"finish_reason":"length"}]}`}
-		s := gatewaytest.NewScript(map[string][]gatewaytest.Answer{"openai": {cut, gatewaytest.Text("whole")}})
+		s := gatewaytest.NewScript(map[string][]gatewaytest.Answer{"openai": {cut, gatewaytest.Text(" "), gatewaytest.Text("whole")}})
 		e := cachingEngine(t, s)
-		for _, want := range []string{"half", "whole", "whole"} {
+		for _, want := range []string{"half", " ", "whole", "whole"} {
 			req := chain(t, nil, "openai")
 			req.Options.CacheTTL = time.Hour
 			if resp, err := e.Run(t.Context(), req, nil); err != nil || resp.Text != want {

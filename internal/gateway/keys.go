@@ -108,6 +108,18 @@ func (r *keyring) pick(now time.Time, tried func(name string) bool) (k Key, ok b
 	return best.Key, true
 }
 
+// inUse reports whether a key is not set aside.
+func (r *keyring) inUse(name string, now time.Time) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for i := range r.keys {
+		if k := &r.keys[i]; k.Name == name {
+			return !now.Before(k.until)
+		}
+	}
+	return false
+}
+
 // report notes how a send with a key ended. RateLimited matters only where there is another key: with one, waiting is
 // the caller's. While a key is set aside, what comes in is of sends that began before, so it is not set aside anew and
 // a good answer doesn't bring it back, except from Auth: a dead key gives no good answers.

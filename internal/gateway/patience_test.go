@@ -146,3 +146,35 @@ func TestAPromiseIsNotAskedOfTheGatewaysCache(t *testing.T) {
 		}
 	})
 }
+
+// Calls that wait for a place with a key that is refused meanwhile must not be refused one after the other.
+func TestAKeyThatIsRefusedWhileCallsWaitIsNotTriedByAllOfThem(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		rt := &byKey{bad: map[string]int{"dead": 401}}
+		slow := roundTrip(func(r *http.Request) (*http.Response, error) {
+			<-time.After(time.Second)
+			return rt.RoundTrip(r)
+		})
+		e := engineOf(t, gateway.EngineOptions{Transport: slow, Concurrency: gateway.ConcurrencyOptions{Initial: 1, Max: 1},
+			Endpoints: map[string]gateway.Endpoint{"openai": {BaseURL: "https://openai.test/v1", Keys: keys("dead", "good")}}})
+		var wg sync.WaitGroup
+		for range 10 {
+			wg.Go(func() {
+				if resp, err := e.Run(t.Context(), chain(t, nil, "openai"), nil); err != nil || resp.Text != "fine" {
+					t.Errorf("answer %+v, err %v", resp, err)
+				}
+			})
+		}
+		wg.Wait()
+		dead := 0
+		for _, key := range rt.seen {
+			if key == "dead" {
+				dead++
+			}
+		}
+		if dead != 1 || len(rt.seen) != 11 {
+			t.Errorf("the dead key was tried %d times of %d", dead, len(rt.seen))
+		}
+	})
+}

@@ -149,7 +149,7 @@ func (e *Engine) keep(ctx context.Context, l *leg, resp *Response) *Cached {
 	if resp == nil {
 		return nil
 	}
-	if resp.Finish != FinishStop {
+	if resp.Finish != FinishStop || blank(resp.Text) {
 		return nil
 	}
 	c := &Cached{Status: http.StatusOK, ContentType: "application/json", Body: resp.Body, Provider: l.step.Provider, Model: resp.Model, Step: l.i}
@@ -206,6 +206,12 @@ func (e *Engine) try(ctx context.Context, w *walk, l *leg, ledger Ledger) (resp 
 	}
 	class, latency := Cancelled, time.Duration(0) // until something was sent, nothing is known of the provider
 	defer func() { l.crowd.leave(pass, class, latency) }()
+	if l.keys != nil && !l.keys.inUse(key.Name, time.Now()) { // refused while this call waited: all that wait would be refused, too
+		ok := false
+		if key, ok = l.keys.pick(time.Now(), l.wasTried); !ok {
+			return nil, l.noKey(), nil
+		}
+	}
 	trial, ok, wait := l.breaker.allow()
 	if !ok {
 		fail = ours(codeCircuitOpen, 0)

@@ -19,6 +19,7 @@ import (
 
 	"batchwright/internal/gateway"
 	"batchwright/internal/pricing"
+	"batchwright/internal/prompt"
 	"batchwright/internal/store"
 )
 
@@ -161,6 +162,37 @@ func TestCheckRouteNamesTheField(t *testing.T) {
 	}
 	if err := s.checkRoute(&Route{Steps: []RouteStep{{Provider: "openai"}}}, generate{}, time.Now()); err == nil {
 		t.Error("a step without a model passed for a kind that needs one")
+	}
+}
+
+func TestAStepThatCannotTakeTheBatchsFormIsFoundBeforeAnyJobRuns(t *testing.T) {
+	t.Parallel()
+	steps := func(names ...string) (out []RouteStep) {
+		for _, name := range names {
+			n := gateway.ParseName(name)
+			out = append(out, RouteStep{Provider: n.Provider, Model: n.Model})
+		}
+		return out
+	}
+	text := &batch{kind: generate{}, template: &prompt.Template{}, spec: prompt.Spec{Output: prompt.Output{Format: prompt.FormatText}}}
+	inJSON := &batch{kind: generate{}, template: &prompt.Template{}, spec: prompt.Spec{Output: prompt.Output{Format: prompt.FormatJSON}}}
+	raw := &batch{kind: chat{}}
+	for _, tt := range []struct {
+		b     *batch
+		steps []RouteStep
+		field string
+	}{
+		{text, steps("openai:gpt-4.1-mini", "local:extractive"), ""},
+		{inJSON, steps("openai:gpt-4.1-mini", "local:extractive"), "route.steps[1]"},
+		{inJSON, steps("openai:gpt-4.1-mini", "anthropic:claude-haiku-4-5"), ""},
+		{raw, steps("openai", "azure-openai", "anthropic:claude-haiku-4-5", "workers-ai", "google", "cohere"), ""},
+		{raw, steps("openai", "replicate"), "route.steps[1]"},
+	} {
+		tt.b.route = Route{Steps: tt.steps}
+		err := tt.b.checkForms()
+		if (err == nil) != (tt.field == "") || err != nil && err.Field != tt.field {
+			t.Errorf("%+v: %v, want an error at %q", tt.steps, err, tt.field)
+		}
 	}
 }
 

@@ -2,6 +2,7 @@ package jobs
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -15,6 +16,7 @@ import (
 
 	"batchwright/internal/gateway"
 	"batchwright/internal/pricing"
+	"batchwright/internal/prompt"
 	"batchwright/internal/store"
 )
 
@@ -215,6 +217,27 @@ func (s RouteStep) check(field string) *Error {
 	probe := &gateway.Chat{Messages: []gateway.Message{{Role: "user", Content: "probe"}}, MaxTokens: 1, API: s.API}
 	if _, err := gateway.NewStep(s.Provider, s.Model, probe, s.config()); err != nil {
 		return invalidf(field+".model", "%s", plain(err))
+	}
+	return nil
+}
+
+// checkForms finds steps whose provider can't take what this batch sends: an answer in JSON, or a body in the OpenAI form. One such step
+// would fail every job, whatever its place in the chain.
+func (b *batch) checkForms() *Error {
+	_, raw := b.kind.(chat)
+	for i, s := range b.route.Steps {
+		var err error
+		switch {
+		case raw:
+			model := cmp.Or(s.Model, "probe/probe") // of the form that the pickiest wants
+			_, err = gateway.NewRawStep(s.Provider, model, json.RawMessage(`{"messages":[{"role":"user","content":"probe"}]}`), s.config())
+		case b.template != nil:
+			_, err = gateway.NewStep(s.Provider, s.Model, &gateway.Chat{Messages: []gateway.Message{{Role: "user", Content: "probe"}}, API: s.API,
+				MaxTokens: b.spec.Sampling.MaxTokens, JSON: b.spec.Output.Format == prompt.FormatJSON, Schema: b.spec.Output.Schema}, s.config())
+		}
+		if err != nil {
+			return invalidf(fmt.Sprintf("route.steps[%d]", i), "%s", plain(err))
+		}
 	}
 	return nil
 }

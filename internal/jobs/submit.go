@@ -168,6 +168,9 @@ func (in *intake) open(ctx context.Context, project store.Project) error {
 	if err := in.openTemplate(ctx, project.ID); err != nil {
 		return err
 	}
+	if err := in.batch.checkForms(); err != nil {
+		return err
+	}
 	head, err := json.Marshal([]any{spec.Kind, spec.Name, spec.Template, spec.Route, spec.Params, spec.OnInvalid, spec.Cache, spec.Metadata})
 	if err != nil {
 		return err

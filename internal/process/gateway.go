@@ -283,6 +283,9 @@ func (s *system) openEngine() error {
 		Limits: g.limits, Cost: costOf(s.prices), Breaker: g.breaker, Concurrency: g.crowd, Simulator: g.simulator, Log: s.log,
 	}
 	if g.remote() && !g.direct {
+		if len(o.Limits) > 0 {
+			s.log.Warn("PROVIDER_LIMITS have no effect: all calls go through the remote gateway; set limits there, or GATEWAY_DEFAULT=direct")
+		}
 		o.Endpoints, o.Limits = nil, nil
 	}
 	shared, err := redis.New(s.c.RedisURL)
