@@ -84,10 +84,10 @@ func (s *system) openServer() (*server.Server, error) {
 		return nil, fmt.Errorf("REDIS_URL: %w", err)
 	}
 	s.close = append(s.close, func() { _ = shared.Close() })
-	_ = gateway.NewCache(gateway.CacheOptions{MaxBytes: c.cacheBytes, Shared: shared, Log: s.log})
-
+	cache := gateway.NewCache(gateway.CacheOptions{MaxBytes: c.cacheBytes, Shared: shared, Log: s.log})
+	s.close = append(s.close, cache.Close)
 	o := server.Options{
-		DB: s.db, Prices: s.prices, Windows: shared, AdminToken: c.adminToken, MaxBody: c.maxBody, Log: s.log,
+		DB: s.db, Prices: s.prices, Windows: shared, Cache: cache, AdminToken: c.adminToken, MaxBody: c.maxBody, Log: s.log,
 		Transport: gateway.NewTransport(http.ProxyFromEnvironment), Upstreams: map[string]string{}, Keys: map[string]string{},
 	}
 	for slug, e := range s.c.Gateway.endpoints {
