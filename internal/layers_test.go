@@ -48,7 +48,6 @@ var owners = map[string][]string{
 	"github.com/jackc/pgx":                    {"internal/store", "internal/store/storetest", "internal/bench"},
 	"github.com/pressly/goose":                {"internal/store"},
 	"github.com/redis/go-redis":               {"internal/queue/queuetest", "internal/gateway/redis", "internal/bench"},
-	"github.com/failsafe-go":                  {"internal/gateway"},
 	"github.com/maypok86/otter":               {"internal/gateway"},
 	"github.com/getkin/kin-openapi":           {"internal/api"},
 	"github.com/alicebob/miniredis":           {"internal/embedded"},

@@ -255,12 +255,12 @@ func TestKeyGoesWhereTheEndpointWantsIt(t *testing.T) {
 				if _, err := e.Run(t.Context(), &Request{Steps: []Step{s}}, nil); ClassOf(err) != Network {
 					t.Errorf("err %v", err)
 				}
-				body, _, err := c.body(&Request{Steps: []Step{s}})
+				sent, err := c.universal(&Request{Steps: []Step{s}})
 				if err != nil {
 					t.Fatal(err)
 				}
 				var steps []Step
-				if err := json.Unmarshal(body, &steps); err != nil {
+				if err := json.Unmarshal(sent.body, &steps); err != nil {
 					t.Fatal(err)
 				}
 				for name, value := range steps[0].Headers {

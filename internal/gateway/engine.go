@@ -156,16 +156,16 @@ func (e *Engine) Check(provider string) error {
 	if _, ok := e.builtins[provider]; ok {
 		return nil
 	}
-	if _, err := e.endpoint(p, nil); err != nil {
+	if _, err := e.endpoint(p, &Step{}); err != nil {
 		return err
 	}
 	return nil
 }
 
 // endpoint returns where a provider is reached. A step that brings its own key needs none of ours.
-func (e *Engine) endpoint(p Provider, headers map[string]string) (endpoint, *Error) {
+func (e *Engine) endpoint(p Provider, step *Step) (endpoint, *Error) {
 	ep, ok := e.endpoints[p.Name()]
-	r := reachOf(p)
+	r := reachOf(p).at(step.Endpoint)
 	if !ok && r.base != "" {
 		u, err := parseBase(r.base)
 		if err != nil {
@@ -176,11 +176,9 @@ func (e *Engine) endpoint(p Provider, headers map[string]string) (endpoint, *Err
 	if ep.base == nil {
 		return ep, notConfigured("provider %q has no base URL configured", p.Name())
 	}
-	for name := range headers {
-		if http.CanonicalHeaderKey(name) == r.headerName() {
-			ep.keys = nil
-			return ep, nil
-		}
+	if step.header(r.headerName()) != "" {
+		ep.keys = nil
+		return ep, nil
 	}
 	if ep.keys == nil && !r.keyless {
 		return ep, notConfigured("provider %q has no API key configured", p.Name())

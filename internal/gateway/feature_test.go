@@ -82,7 +82,7 @@ func TestADeadKeyIsSetAsideAndTheNextOneTried(t *testing.T) {
 func TestWhenAllKeysAreDeadTheNextStepAnswers(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		rt := &byKey{bad: map[string]int{"a": 401, "b": 403}}
+		rt := &byKey{bad: map[string]int{"a": 401, "b": 401}}
 		e := engineOf(t, gateway.EngineOptions{Transport: rt, Endpoints: map[string]gateway.Endpoint{
 			"openai": {BaseURL: "https://openai.test/v1", Keys: keys("a", "b")}}})
 		for range 2 {

@@ -29,6 +29,7 @@ var quirks = []struct {
 	{"azure-openai", reasons, noSampling | noStop}, // a deployment mostly has its model's name
 	{"openrouter", reasons, noSampling | noStop},
 	{"openai", func(m string) bool { return hasPart(m, "pro", "codex", "deep-research", "computer-use") }, onlyResponses},
+	{"perplexity-ai", func(m string) bool { return strings.Contains(m, "/") }, onlyResponses},
 	{"grok", func(m string) bool {
 		return !strings.Contains(m, "non-reasoning") && !strings.HasPrefix(m, "grok-2") && m != "grok-3"
 	}, noStop},

@@ -25,18 +25,18 @@ func TestNativeStreams(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			whole := readStream(t, slug, raw, len(raw))
+			whole := readNative(t, slug, raw, len(raw))
 			golden(t, strings.TrimSuffix(file, ".sse")+".golden", whole)
-			if got := readStream(t, slug, raw, 1); got != whole {
+			if got := readNative(t, slug, raw, 1); got != whole {
 				t.Errorf("byte by byte:\n%s\nwhole:\n%s", got, whole)
 			}
 			for cut := 1; cut < len(raw); cut++ {
-				if got := readStream(t, slug, raw, cut); got != whole {
+				if got := readNative(t, slug, raw, cut); got != whole {
 					t.Fatalf("in pieces of %d bytes:\n%s\nwhole:\n%s", cut, got, whole)
 				}
 			}
 			crlf := bytes.ReplaceAll(raw, []byte("\n"), []byte("\r\n"))
-			if got := readStream(t, slug, crlf, 7); got != whole {
+			if got := readNative(t, slug, crlf, 7); got != whole {
 				t.Errorf("with CR LF:\n%s\nwhole:\n%s", got, whole)
 			}
 		})
@@ -48,7 +48,7 @@ func TestNativeStreams(t *testing.T) {
 	}
 }
 
-func readStream(t *testing.T, slug string, raw []byte, size int) string {
+func readNative(t *testing.T, slug string, raw []byte, size int) string {
 	t.Helper()
 	var said strings.Builder
 	s := NewStreamReader(slug, func(piece string) { said.WriteString(piece) })

@@ -13,7 +13,7 @@ import (
 func init() {
 	register(openAI{
 		name: "openai", reached: reach{base: "https://api.openai.com/v1"},
-		completionTokens: true, cacheKey: true, responses: true,
+		completionTokens: true, cacheKey: true, responses: responsesEndpoint,
 	})
 }
 
@@ -34,7 +34,8 @@ type openAI struct {
 	cacheKey          bool       // takes prompt_cache_key
 	thinkingOff       bool       // thinks unless told not to, and then ignores the temperature
 	requireParameters bool       // routes to hosts that may not know response_format, unless told not to
-	responses         bool       // has the Responses API as well
+	responses         string     // endpoint of the Responses API; "" has none
+	plainResponses    bool       // that API is known to take the input, the cap and the sampling only
 	usageUnasked      bool       // streams usage of itself and refuses, or needs no, stream_options
 	reasoningApart    bool       // completion_tokens doesn't hold the reasoning tokens
 	oddities          []oddity
@@ -63,7 +64,7 @@ func (p openAI) Name() string { return p.name }
 
 func (p openAI) reach() reach { return p.reached }
 
-func (p openAI) responds() bool { return p.responses }
+func (p openAI) responds() bool { return p.responses != "" }
 
 const openAIEndpoint = "chat/completions"
 
@@ -99,7 +100,7 @@ type openAIJSONSchema struct {
 // Encode implements Provider.
 func (p openAI) Encode(model string, c *Chat) (string, json.RawMessage, error) {
 	q := quirksOf(p.name, model)
-	if p.responses && (c.API == apiResponses || c.API == "" && q.has(onlyResponses)) {
+	if p.responds() && (c.API == apiResponses || c.API == "" && q.has(onlyResponses)) {
 		return p.encodeResponses(model, c, q)
 	}
 	return p.encodeChat(model, c, q)
@@ -218,11 +219,11 @@ func (p openAI) EncodeRaw(body json.RawMessage) (string, error) {
 	if kindOf(field(body, "messages")) == '[' {
 		return cmp.Or(p.path, openAIEndpoint), nil
 	}
-	if !p.responses || field(body, "input") == nil {
+	if !p.responds() || field(body, "input") == nil {
 		return "", invalid("no_messages", "the body has no messages; it must be in the OpenAI chat form")
 	}
 	if string(field(body, "background")) == "true" {
 		return "", invalid("background_unsupported", "the body asks for an answer in the background; remove \"background\"")
 	}
-	return responsesEndpoint, nil
+	return p.responses, nil
 }

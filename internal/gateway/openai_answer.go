@@ -23,7 +23,8 @@ type openAIAnswer struct {
 
 type openAIChoice struct {
 	content string
-	answers bool // there is a content that is not null, or a text
+	said    []byte // Responses: the texts of all parts
+	answers bool   // there is a content that is not null, or a text
 	refusal string
 	tools   bool
 	finish  string
@@ -48,8 +49,8 @@ func (p openAI) Decode(status int, _ http.Header, body []byte) (*Response, error
 		return nil, e
 	}
 	r := &Response{Model: cleanName(a.model), Usage: a.usage.normal()}
-	if p.reasoningApart && a.usage != nil {
-		r.Usage.Reasoning = int64(cmp.Or(a.usage.Output.Reasoning, a.usage.ReasoningTokens))
+	if p.reasoningApart && a.usage != nil && a.object != responsesObject {
+		r.Usage.Reasoning = int64(a.usage.Output.Reasoning)
 		r.Usage.Output = int64(a.usage.Completion) + r.Usage.Reasoning
 	}
 	if k := kindOf(a.err); k == '{' || k == '"' || k == '[' && a.choices == 0 || a.object == "error" {
@@ -225,9 +226,9 @@ type openAIUsage struct {
 	Output struct {
 		Reasoning count `json:"reasoning_tokens"`
 	} `json:"completion_tokens_details"`
-	MistralCached   count `json:"num_cached_tokens"`
-	DeepSeekHit     count `json:"prompt_cache_hit_tokens"`
-	ReasoningTokens count `json:"reasoning_tokens"` // Perplexity
+	MistralCached count `json:"num_cached_tokens"`
+	DeepSeekHit   count `json:"prompt_cache_hit_tokens"`
+	Thought       count `json:"reasoning_tokens"` // Perplexity, whose documentation doesn't say whether the completion holds it
 
 	cost int64 // micro-dollars
 }
@@ -273,7 +274,7 @@ func (c *cursor) usage() *openAIUsage {
 		case "cache_write_tokens": // OpenRouter
 			u.Details.Written = c.count()
 		case "reasoning_tokens":
-			u.ReasoningTokens = c.count()
+			u.Thought = c.count()
 		case "cost":
 			cost = c.skip()
 		case "is_byok":
@@ -317,6 +318,11 @@ func (u *openAIUsage) normal() Usage {
 		Known:      u.Prompt > 0 || u.Completion > 0,
 	}
 	n.Reasoning = min(int64(u.Output.Reasoning), n.Output)
+	if r := int64(u.Thought); r > n.Output { // more than the whole, so it is not a part of it
+		n.Output, n.Reasoning = n.Output+r, r
+	} else if r > 0 {
+		n.Reasoning = r
+	}
 	n.Input = int64(u.Prompt)
 	if cached := n.CacheRead + n.CacheWrite; cached <= n.Input {
 		n.Input -= cached

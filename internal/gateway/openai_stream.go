@@ -62,7 +62,10 @@ type openAIStream struct {
 	responses          *responsesStream
 }
 
-type streamField struct{ name, value json.RawMessage } // name: quoted, as it was written
+type streamField struct {
+	name  string
+	value json.RawMessage
+}
 
 // streamChoice is one element of choices. Of n > 1 answers each has its own.
 type streamChoice struct {
@@ -82,9 +85,11 @@ type streamTool struct {
 // streamTexts are the fields of a delta that are texts to be joined.
 var streamTexts = [...]string{"content", "refusal", "reasoning_content", "reasoning"}
 
-// maxParts bounds the choices of an answer and the tool calls of a choice: what a hostile stream can make us hold is
-// then a multiple of its length.
-const maxParts = 1024
+// What a hostile stream can make us hold is a multiple of its length, and finding a part takes no longer as it grows.
+const (
+	maxParts  = 1024 // choices of an answer, tool calls of a choice
+	maxFields = 64   // other fields at the top
+)
 
 // event implements assembler.
 func (s *openAIStream) event(name string, data []byte) string {
@@ -98,15 +103,55 @@ func (s *openAIStream) event(name string, data []byte) string {
 		s.ended = true
 		return ""
 	}
-	var chunk struct{ id, model, created, choices, usage, object, kind, err, groq json.RawMessage }
-	var rest []streamField
-	c := cursor{b: data}
-	if c.kind() != '{' {
+	chunk, ok := readChunk(data)
+	if !ok {
 		return ""
 	}
+	kind := text(chunk.kind)
+	if strings.HasPrefix(kind, "response.") || kind == "error" && chunk.err == nil { // Responses; its events need not be named
+		s.responses = &responsesStream{}
+		return s.responses.event(data)
+	}
+	if k := kindOf(chunk.err); k != 0 && k != 'n' || text(chunk.object) == "error" {
+		s.failure = bytes.Clone(bytes.TrimSpace(data))
+	}
+	keep(&s.id, chunk.id)
+	keep(&s.model, chunk.model)
+	keep(&s.created, chunk.created)
+	if kindOf(chunk.usage) == '{' {
+		keep(&s.usage, chunk.usage)
+	}
+	for _, f := range chunk.rest {
+		s.remember(f)
+		if u := field(f.value, "usage"); f.name == "x_groq" && s.usage == nil && kindOf(u) == '{' { // Groq's older place for it
+			keep(&s.usage, u)
+		}
+	}
+	before := s.textLen()
+	if kindOf(chunk.choices) == '[' {
+		c := cursor{b: chunk.choices}
+		c.array(func(int) { s.choice(c.skip()) })
+	}
+	if first := s.first(); first != nil && len(first.said[0]) > before {
+		return string(first.said[0][before:])
+	}
+	return ""
+}
+
+// openAIChunk is one event's data.
+type openAIChunk struct {
+	id, model, created, choices, usage, object, kind, err json.RawMessage
+	rest                                                  []streamField
+}
+
+// readChunk reads one; false when it is no JSON object.
+func readChunk(data []byte) (chunk openAIChunk, ok bool) {
+	c := cursor{b: data}
+	if c.kind() != '{' {
+		return chunk, false
+	}
 	c.object(func(key []byte) {
-		raw := c.skip()
-		switch string(key) {
+		switch raw := c.skip(); string(key) {
 		case "id":
 			chunk.id = raw
 		case "model":
@@ -123,43 +168,14 @@ func (s *openAIStream) event(name string, data []byte) string {
 			chunk.kind = raw
 		case "error":
 			chunk.err = raw
+		case "obfuscation": // of no meaning by design
 		default:
-			if string(key) == "x_groq" {
-				chunk.groq = raw
+			if kindOf(raw) != 'n' {
+				chunk.rest = append(chunk.rest, streamField{string(key), raw})
 			}
-			rest = append(rest, streamField{key, raw})
 		}
 	})
-	if !c.whole() {
-		return ""
-	}
-	if strings.HasPrefix(text(chunk.kind), "response.") { // its events need not be named
-		s.responses = &responsesStream{}
-		return s.responses.event(data)
-	}
-	if k := kindOf(chunk.err); k != 0 && k != 'n' || text(chunk.object) == "error" || name == "error" {
-		s.failure = bytes.Clone(bytes.TrimSpace(data))
-	}
-	keep(&s.id, chunk.id)
-	keep(&s.model, chunk.model)
-	keep(&s.created, chunk.created)
-	if kindOf(chunk.usage) == '{' {
-		keep(&s.usage, chunk.usage)
-	} else if u := field(chunk.groq, "usage"); kindOf(u) == '{' && s.usage == nil {
-		keep(&s.usage, u)
-	}
-	for _, f := range rest {
-		s.remember(f)
-	}
-	before := s.textLen()
-	c = cursor{b: chunk.choices}
-	if kindOf(chunk.choices) == '[' {
-		c.array(func(int) { s.choice(c.skip()) })
-	}
-	if first := s.first(); first != nil && len(first.said[0]) > before {
-		return string(first.said[0][before:])
-	}
-	return ""
+	return chunk, c.whole()
 }
 
 // keep copies a value that isn't null, where it isn't the one that is there.
@@ -169,15 +185,16 @@ func keep(to *json.RawMessage, raw json.RawMessage) {
 	}
 }
 
+// remember keeps a field of the top level.
 func (s *openAIStream) remember(f streamField) {
 	for i := range s.rest {
-		if bytes.Equal(s.rest[i].name, f.name) {
+		if s.rest[i].name == f.name {
 			keep(&s.rest[i].value, f.value)
 			return
 		}
 	}
-	if len(s.rest) < 64 && kindOf(f.value) != 'n' {
-		s.rest = append(s.rest, streamField{bytes.Clone(f.name), bytes.Clone(f.value)})
+	if len(s.rest) < maxFields {
+		s.rest = append(s.rest, streamField{strings.ToValidUTF8(f.name, "\uFFFD"), bytes.Clone(f.value)})
 	}
 }
 
@@ -351,7 +368,7 @@ func (s *openAIStream) answer() (json.RawMessage, bool) {
 		b = append(append(b, `,"usage":`...), s.usage...)
 	}
 	for _, f := range s.rest {
-		b = append(appendString(append(b, ','), strings.ToValidUTF8(string(f.name), "\uFFFD")), ':')
+		b = append(appendString(append(b, ','), f.name), ':')
 		b = append(b, f.value...)
 	}
 	return append(b, '}'), complete

@@ -30,6 +30,9 @@ func TestOpenAIRequests(t *testing.T) {
 		{"openai", "gpt-4.1-mini", "responses", &responses},
 		{"openai", "gpt-4.1-mini", "responses_schema", &responsesSchema},
 		{"openai", "gpt-5.2-pro", "responses_only", &stable},
+		{"grok", "grok-4.3", "responses", &responsesSchema},
+		{"perplexity-ai", "perplexity/sonar", "responses", &full},
+		{"perplexity-ai", "perplexity/sonar", "responses_schema", &schema},
 		{"azure-openai", "my-resource/gpt-5-mini", "reasoning", &full},
 		{"openrouter", "openai/gpt-5-mini", "reasoning", &full},
 		{"openrouter", "x/y", "schema_seed", func() *Chat { c := schema; c.Seed = full.Seed; return &c }()},
@@ -52,21 +55,30 @@ func TestOpenAIRequests(t *testing.T) {
 func TestQuirks(t *testing.T) {
 	t.Parallel()
 	const reasons, responses = noSampling | noStop, noSampling | noStop | onlyResponses
-	for name, want := range map[string]quirk{
-		"openai/gpt-4o": 0, "openai/gpt-4.1-nano": 0, "openai/gpt-3.5-turbo": 0, "openai/ft:gpt-4o-mini:org::1": 0, "openai/chatgpt-4o-latest": 0,
-		"openai/m": 0, "openai/o": 0, "openai/gpt-": 0, "openai/gpt-oss-120b": 0, "openai/omni": 0, "openai/prompt-guard": 0,
-		"openai/o1": reasons, "openai/o3-mini": reasons, "openai/o4-mini-2025-04-16": reasons, "openai/gpt-5": reasons, "openai/gpt-6.2-sol": reasons,
-		"openai/ft:o4-mini:org::1": reasons,
-		"openai/o1-pro":            responses, "openai/gpt-5-pro-2025-10-06": responses, "openai/gpt-5.1-codex-max": responses, "openai/o3-deep-research": responses,
-		"openai/codex-mini-latest": responses, "openai/computer-use-preview": responses,
-		"azure-openai/res/gpt-5": reasons, "azure-openai/res/gpt-35-turbo": 0, "azure-openai/o3-res/chat": 0, "azure-openai/res/gpt-5-pro": reasons,
-		"openrouter/openai/o3": reasons, "openrouter/openai/gpt-4o": 0, "openrouter/o3": 0, "openrouter/x/gpt-5": 0,
-		"grok/grok-4.3": noStop, "grok/grok-3-mini": noStop, "grok/grok-3": 0, "grok/grok-2-1212": 0, "grok/grok-4-1-fast-non-reasoning": 0,
-		"openai-compatible/gpt-5": 0, "custom-x/o3": 0, "groq/openai/gpt-oss-120b": 0, "/o3": 0,
+	for want, names := range map[quirk][]string{
+		0: {
+			"openai/gpt-4o", "openai/gpt-4.1-nano", "openai/gpt-3.5-turbo", "openai/ft:gpt-4o-mini:org::1", "openai/chatgpt-4o-latest",
+			"openai/m", "openai/o", "openai/gpt-", "openai/gpt-oss-120b", "openai/omni", "openai/prompt-guard",
+			"azure-openai/res/gpt-35-turbo", "azure-openai/o3-res/chat", "openrouter/openai/gpt-4o", "openrouter/o3", "openrouter/x/gpt-5",
+			"grok/grok-3", "grok/grok-2-1212", "grok/grok-4-1-fast-non-reasoning", "perplexity-ai/sonar-pro",
+			"openai-compatible/gpt-5", "custom-x/o3", "groq/openai/gpt-oss-120b", "/o3",
+		},
+		reasons: {
+			"openai/o1", "openai/o3-mini", "openai/o4-mini-2025-04-16", "openai/gpt-5", "openai/gpt-6.2-sol", "openai/ft:o4-mini:org::1",
+			"azure-openai/res/gpt-5", "azure-openai/res/gpt-5-pro", "openrouter/openai/o3",
+		},
+		responses: {
+			"openai/o1-pro", "openai/gpt-5-pro-2025-10-06", "openai/gpt-5.1-codex-max", "openai/o3-deep-research", "openai/codex-mini-latest",
+			"openai/computer-use-preview",
+		},
+		noStop:        {"grok/grok-4.3", "grok/grok-3-mini"},
+		onlyResponses: {"perplexity-ai/openai/gpt-5.4", "perplexity-ai/perplexity/sonar"},
 	} {
-		provider, model, _ := strings.Cut(name, "/")
-		if got := quirksOf(provider, model); got != want {
-			t.Errorf("%s: %03b, want %03b", name, got, want)
+		for _, name := range names {
+			provider, model, _ := strings.Cut(name, "/")
+			if got := quirksOf(provider, model); got != want {
+				t.Errorf("%s: %03b, want %03b", name, got, want)
+			}
 		}
 	}
 }
@@ -84,6 +96,10 @@ func TestTheAPIIsChosen(t *testing.T) {
 		{"openai", "gpt-4o", "completions", ""},
 		{"groq", "m", "chat", "chat/completions"},
 		{"groq", "m", "responses", ""},
+		{"grok", "grok-4.3", "", "v1/chat/completions"},
+		{"grok", "grok-4.3", "responses", "v1/responses"},
+		{"perplexity-ai", "sonar", "", "chat/completions"},
+		{"perplexity-ai", "perplexity/sonar", "", "v1/responses"},
 		{"azure-openai", "r/gpt-5-pro", "responses", ""},
 		{"openai-compatible", "m", "responses", ""},
 		{"simulator", "m", "responses", ""},
@@ -108,6 +124,7 @@ func TestRawBodiesFindTheirEndpoint(t *testing.T) {
 		{"openai", "", `{"model":"m","input":"hi","stream":true}`, ""},
 		{"openai", "", `{"model":"m","input":"hi","background":true}`, ""},
 		{"groq", "", `{"model":"m","input":"hi"}`, ""},
+		{"perplexity-ai", "", `{"model":"openai/gpt-5.4","input":"hi","preset":"low"}`, "v1/responses"},
 		{"mistral", "", chat, "v1/chat/completions"},
 		{"azure-openai", "res/dep", `{"messages":[]}`, "res/dep/chat/completions?api-version=" + azureVersion},
 		{"azure-openai", "", `{"model":"res/dep","messages":[]}`, "res/dep/chat/completions?api-version=" + azureVersion},
@@ -203,6 +220,12 @@ func TestHugeAnswers(t *testing.T) {
 	body := answerOf(16 << 20)
 	r, err := openAI{}.Decode(http.StatusOK, nil, body)
 	if err != nil || len(r.Text) < 15<<20 || !strings.HasSuffix(r.Text, "\"mostly\" in autumn.\n") {
+		t.Errorf("%d bytes, err %v", len(r.Text), err)
+	}
+	const parts = 500_000 // adding them one to another would copy 125 GB
+	body = []byte(`{"object":"response","status":"completed","output":[{"type":"message","content":[` +
+		strings.Repeat(`{"type":"output_text","text":"x"},`, parts) + `{"type":"output_text","text":"."}]}]}`)
+	if r, err := (openAI{}).Decode(http.StatusOK, nil, body); err != nil || len(r.Text) != parts+1 {
 		t.Errorf("%d bytes, err %v", len(r.Text), err)
 	}
 }

@@ -30,7 +30,7 @@ type responsesRequest struct {
 	MaxTokens    int            `json:"max_output_tokens,omitempty"`
 	Temperature  *float64       `json:"temperature,omitempty"`
 	TopP         *float64       `json:"top_p,omitempty"`
-	Store        bool           `json:"store"`
+	Store        *bool          `json:"store,omitempty"`
 	Text         *responsesText `json:"text,omitempty"`
 	Instructions string         `json:"instructions,omitempty"`
 	Input        []Message      `json:"input"`
@@ -49,22 +49,35 @@ type responsesFormat struct {
 
 func (p openAI) encodeResponses(model string, c *Chat, q quirk) (string, json.RawMessage, error) {
 	r := responsesRequest{Model: model, MaxTokens: c.MaxTokens}
-	r.Instructions, r.Input = instructions(c.Messages)
 	if p.cacheKey {
 		r.CacheKey = promptCacheKey(model, c)
 	}
 	if !q.has(noSampling) {
 		r.Temperature, r.TopP = c.Temperature, c.TopP
 	}
+	if p.plainResponses {
+		if r.Input = c.Messages; c.JSON || c.Schema != nil {
+			r.Input = instructed(c.Messages, c.Schema)
+		}
+	} else {
+		r.Store = new(bool)
+		r.Instructions, r.Input = instructions(c.Messages)
+		r.Text = responsesFormatOf(c)
+	}
+	body, err := encode(r)
+	return p.responses, body, err
+}
+
+// responsesFormatOf asks for JSON; nil where none is wanted.
+func responsesFormatOf(c *Chat) *responsesText {
 	switch {
 	case c.Schema != nil:
 		strict := strict(c.Schema)
-		r.Text = &responsesText{responsesFormat{"json_schema", cmp.Or(c.SchemaName, "output"), c.Schema, &strict}}
+		return &responsesText{responsesFormat{"json_schema", cmp.Or(c.SchemaName, "output"), c.Schema, &strict}}
 	case c.JSON:
-		r.Text = &responsesText{responsesFormat{Type: "json_object"}}
+		return &responsesText{responsesFormat{Type: "json_object"}}
 	}
-	body, err := encode(r)
-	return responsesEndpoint, body, err
+	return nil
 }
 
 // instructions splits off the system messages at the start. A chat of nothing else stays as it is, because there must
@@ -125,17 +138,17 @@ func (to *openAIChoice) parts(raw json.RawMessage) {
 		})
 		switch kind {
 		case "output_text":
-			to.content += text
+			to.said = append(to.said, text...)
 			to.answers = true
 		case "refusal":
-			to.refusal += refusal
+			to.refusal = cmp.Or(to.refusal, refusal)
 		}
 	})
 }
 
 // response judges an answer of the Responses API.
 func (a *openAIAnswer) response(r *Response, status int) (*Response, error) {
-	r.Text = a.choice.content
+	r.Text = string(a.choice.said)
 	switch a.status {
 	case "completed":
 		r.Finish = FinishStop

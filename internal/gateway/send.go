@@ -43,7 +43,7 @@ func (e *Engine) leg(req *Request, i int) (*leg, *Error) {
 	if l.local = e.builtins[step.Provider]; l.local != nil {
 		return l, nil
 	}
-	ep, fail := e.endpoint(l.p, step.Headers)
+	ep, fail := e.endpoint(l.p, step)
 	if fail != nil {
 		return l, fail
 	}

@@ -105,8 +105,8 @@ func NewGatewayLogFilter(key, operator string, values []string) (GatewayLogFilte
 		return GatewayLogFilter{k.negate(operator, "metadata ?| "+array), param}, nil
 	case k.kind == "values":
 		return GatewayLogFilter{k.negate(operator, "exists (select from jsonb_each_text(metadata) m where m.value = any("+array+"))"), param}, nil
-	case compare[operator] != "":
-		return GatewayLogFilter{k.expr + compare[operator] + "all(" + array + ")", param}, nil
+	case compare[operator] != "": // one value, because an index knows no "all"
+		return GatewayLogFilter{k.expr + compare[operator] + "%s::" + sqlType, strictest(param, operator[0] == 'l')}, nil
 	default:
 		return GatewayLogFilter{k.negate(operator, k.expr+" = any("+array+")"), param}, nil
 	}
@@ -118,6 +118,23 @@ func NewGatewayLogSearch(text string) GatewayLogFilter {
 		condition: "position(%s::text in lower(concat_ws(' ', id, provider, model, path, event_id, request_id, user_agent, metadata))) > 0",
 		param:     strings.ToLower(mend(text)),
 	}
+}
+
+// strictest is the value that decides a comparison with all.
+func strictest(param any, lowest bool) any {
+	switch list := param.(type) {
+	case []time.Time:
+		if lowest {
+			return slices.MinFunc(list, time.Time.Compare)
+		}
+		return slices.MaxFunc(list, time.Time.Compare)
+	case []int64:
+		if lowest {
+			return slices.Min(list)
+		}
+		return slices.Max(list)
+	}
+	return param // no other kind is ordered
 }
 
 func sortedLogKeys() []string {

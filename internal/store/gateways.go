@@ -67,14 +67,18 @@ func (db *DB) UpdateGateway(ctx context.Context, account, id string, settings js
 	return one[Gateway](ctx, db.pool, updateGateway, account, id, settings)
 }
 
-// DeleteGateway deletes a gateway with its keys, routes and logs, or returns ErrNotFound. The logs go last, since they may be millions:
-// when that breaks off, the next deletion of a gateway of that name takes the rest.
+// DeleteGateway deletes a gateway with its keys, routes and logs, or returns ErrNotFound. The logs, which may be millions, go first: when that
+// breaks off, the gateway is still there and can be deleted again. What came in between goes last.
 func (db *DB) DeleteGateway(ctx context.Context, account, id string) (Gateway, error) {
+	logs := GatewayLogQuery{Account: account, Gateway: id}
+	if _, err := db.DeleteGatewayLogs(ctx, logs); err != nil {
+		return Gateway{}, err
+	}
 	g, err := one[Gateway](ctx, db.pool, deleteGateway, account, id)
 	if err != nil {
 		return Gateway{}, err
 	}
-	_, err = db.DeleteGatewayLogs(ctx, GatewayLogQuery{Account: account, Gateway: id})
+	_, err = db.DeleteGatewayLogs(ctx, logs)
 	return g, err
 }
 

@@ -135,9 +135,12 @@ func (s *Script) RoundTrip(r *http.Request) (*http.Response, error) {
 		s.next(Call{Provider: provider})
 		return nil, a.Err
 	}
-	body, err := io.ReadAll(r.Body)
-	if err != nil {
-		return nil, err
+	var body []byte
+	if r.Body != nil {
+		var err error
+		if body, err = io.ReadAll(r.Body); err != nil {
+			return nil, err
+		}
 	}
 	a, ok = s.next(Call{provider, r.URL.RequestURI(), r.Header.Clone(), string(body)})
 	if !ok {

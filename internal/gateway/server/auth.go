@@ -3,6 +3,7 @@ package server
 import (
 	"cmp"
 	"context"
+	"crypto/sha256"
 	"errors"
 	"net/http"
 	"strings"
@@ -36,7 +37,7 @@ func (c *passage) enter(name string) *refusal {
 	if err != nil && !missing {
 		return c.unavailable(err)
 	}
-	if err := c.authenticate(); err != nil {
+	if err := c.authenticate(missing || v.auth); err != nil {
 		return c.unavailable(err)
 	}
 	if !c.caller.authenticated && (missing || v.auth) {
@@ -58,12 +59,13 @@ func (c *passage) unavailable(err error) *refusal {
 	return &refusal{status: http.StatusServiceUnavailable, code: aigInvalid, message: "the gateway's configuration can't be read at the moment", retryAfter: time.Second}
 }
 
-// authenticate looks for a token in cf-aig-authorization, and where that isn't sent, in the provider's slot. The error is
-// the store's.
-func (c *passage) authenticate() error {
+// authenticate looks for a token in cf-aig-authorization, and where that isn't sent, in the provider's slot: for one of
+// any form where a token is required, else for one that looks like it, so that keys of providers cost no look-up. The
+// error is the store's.
+func (c *passage) authenticate(required bool) error {
 	if v := c.r.Header[hdrToken]; len(v) > 0 && strings.TrimSpace(v[0]) != "" {
 		token := bare(v[0])
-		ok, err := c.mayRun(token)
+		ok, err := c.mayRun(token, true)
 		if ok {
 			c.caller = caller{authenticated: true, token: token}
 		}
@@ -75,7 +77,7 @@ func (c *passage) authenticate() error {
 			continue
 		}
 		token := bare(v[0])
-		ok, err := c.mayRun(token)
+		ok, err := c.mayRun(token, required)
 		if ok {
 			c.caller = caller{authenticated: true, token: token}
 		}
@@ -87,11 +89,18 @@ func (c *passage) authenticate() error {
 }
 
 // mayRun reports whether a token may send requests through the account's gateways.
-func (c *passage) mayRun(token string) (bool, error) {
+func (c *passage) mayRun(token string, anyForm bool) (bool, error) {
 	if token == "" || len(token) > 512 {
 		return false, nil
 	}
 	t, ok, err := c.s.tokenOf(c.ctx, token)
+	if !ok && err == nil && anyForm && !isToken(token) { // one that somebody brought along
+		t, err = c.s.directory.token(c.ctx, sha256.Sum256([]byte(token)))
+		ok = err == nil
+		if errors.Is(err, store.ErrNotFound) {
+			err = nil
+		}
+	}
 	return ok && t.Run && mayUse(t, c.account), err
 }
 
@@ -152,11 +161,9 @@ func (c *passage) prepare(st *step) (f *refusal) {
 	if v := h["User-Agent"]; len(v) == 0 { // else package http names itself
 		h["User-Agent"] = []string{c.r.Header.Get("User-Agent")}
 	}
-	// Answers of models are asked for uncompressed, so that usage, log and cache can read them; of anything else the
-	// caller's wish goes on, and comes back untouched.
-	if st.method == http.MethodPost && isJSON(h) {
-		h["Accept-Encoding"] = identityOnly
-	} else if v := st.caller["Accept-Encoding"]; v != nil {
+	// Answers of models are asked for uncompressed, by not asking, so that usage, log and cache can read them; of anything
+	// else the caller's wish goes on. What comes compressed goes back so.
+	if v := st.caller["Accept-Encoding"]; v != nil && !(st.method == http.MethodPost && isJSON(h)) && !c.view.guard.checksAnswers() {
 		h["Accept-Encoding"] = v
 	}
 	if st.model == "" {
@@ -164,8 +171,6 @@ func (c *passage) prepare(st *step) (f *refusal) {
 	}
 	return nil
 }
-
-var identityOnly = []string{"identity"}
 
 func isJSON(h http.Header) bool {
 	if v := h["Content-Type"]; len(v) > 0 {

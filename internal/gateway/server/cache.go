@@ -53,8 +53,12 @@ func (c *passage) lookUp(st *step, at int) bool {
 		c.giveHit(st, at, hit)
 		return true
 	}
-	ctx, cancel := context.WithTimeout(c.ctx, leadWithin)
+	// Once it leads, the end of the step ends its lead, and not the caller's leaving: that may come right behind the last
+	// byte, with the answer on its way into the cache.
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(c.ctx), leadWithin)
+	stop := context.AfterFunc(c.ctx, cancel)
 	hit, done, err := c.s.o.Cache.Lead(ctx, key)
+	stop()
 	c.caching = caching{key: key, ttl: ttl}
 	switch {
 	case err != nil: // it took too long, or the caller is gone: then the send fails

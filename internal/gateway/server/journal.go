@@ -24,6 +24,7 @@ const (
 	queueBytes   = 256 << 20 // and their bodies
 	groupEntries = 512       // in one insert
 	groupBytes   = 16 << 20
+	groupWithin  = 100 * time.Millisecond // a set waits so long for company: a row of a large one costs a fraction
 	writeWithin  = 30 * time.Second
 	capEvery     = 30 * time.Second // how often the size of a gateway's log is looked at
 )
@@ -53,6 +54,8 @@ type journal struct {
 	spent   *spending
 	log     *slog.Logger
 	queue   chan *record
+	end     chan struct{}
+	ending  sync.Once
 	bytes   atomic.Int64
 	dropped atomic.Int64
 	done    sync.WaitGroup
@@ -60,14 +63,14 @@ type journal struct {
 }
 
 func newJournal(db *store.DB, prices *pricing.Table, spent *spending, log *slog.Logger) *journal {
-	j := &journal{db: db, prices: prices, spent: spent, log: log, queue: make(chan *record, queueEntries), full: map[[2]string]bool{}}
+	j := &journal{db: db, prices: prices, spent: spent, log: log, queue: make(chan *record, queueEntries), end: make(chan struct{}), full: map[[2]string]bool{}}
 	j.done.Go(j.run)
 	return j
 }
 
-// close writes what is queued.
+// close writes what is queued. What is put later is forgotten.
 func (j *journal) close() {
-	close(j.queue)
+	j.ending.Do(func() { close(j.end) })
 	j.done.Wait()
 }
 
@@ -86,24 +89,36 @@ func (j *journal) put(r *record) {
 	}
 }
 
-// run collects what is there, writes it, and comes back for what came in between: the slower Postgres is, the larger
-// the sets get.
+// run collects sets and writes them.
 func (j *journal) run() {
 	measured := time.Now()
-	for r := range j.queue {
+	for {
+		var r *record
+		ending := j.end
+		select {
+		case r = <-j.queue:
+		case <-j.end:
+			select {
+			case r = <-j.queue:
+			default:
+				return
+			}
+		}
 		group, size := []*record{r}, r.size
+		linger := time.NewTimer(groupWithin)
 	collect:
 		for len(group) < groupEntries && size < groupBytes {
 			select {
-			case r, ok := <-j.queue:
-				if !ok {
-					break collect
-				}
+			case r := <-j.queue:
 				group, size = append(group, r), size+r.size
-			default:
+			case <-linger.C:
 				break collect
+			case <-ending:
+				linger.Reset(0)
+				ending = nil
 			}
 		}
+		linger.Stop()
 		j.write(group)
 		j.bytes.Add(-size)
 		if n := j.dropped.Swap(0); n > 0 {
@@ -310,7 +325,7 @@ func (c *passage) record(st *step, at, status int) *record {
 	if st.opts.eventID != "" {
 		r.EventID = st.opts.eventID
 	}
-	if r.payload {
+	if r.payload && len(st.body) <= maxLogBody {
 		r.Request = st.body
 	}
 	for _, secret := range []string{bare(st.secret), c.caller.token} {

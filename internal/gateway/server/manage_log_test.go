@@ -25,6 +25,9 @@ func TestLogFilters(t *testing.T) {
 		{`{"key":"cost","operator":"neq","value":[0]}`, "431"}, // unknown is not 0
 		{`{"key":"tokens","operator":"gt","value":[54]},{"key":"tokens","operator":"lt","value":["1000"]}`, "21"},
 		{`{"key":"tokens_in","operator":"gt","value":[99]}`, "41"},
+		{`{"key":"tokens_in","operator":"gt","value":[0,100,99]}`, "4"},
+		{`{"key":"tokens_in","operator":"lt","value":[1000,60]}`, "32"},
+		{`{"key":"created_at","operator":"lt","value":["2026-11-20T13:00:00Z","2026-11-20T12:01:00Z"]}`, "1"},
 		{`{"key":"tokens_out","operator":"eq","value":[5,10]}`, "21"},
 		{`{"key":"duration","operator":"gt","value":[299.5]}`, "31"},
 		{`{"key":"event_id","operator":"eq","value":["row-2"]}`, "2"},

@@ -159,7 +159,7 @@ func TestGatewayProblemsAreAllNamed(t *testing.T) {
 	d := newDesk(t)
 	a := d.do(400, "POST", "/gateways", `{"id":"no spaces","cache_ttl":-1,"collect_logs":null,"rate_limiting_interval":"x","retry_max_attempts":6,"retry_delay":5001,
 		"retry_backoff":"never","log_management":5,"log_management_strategy":"x","logpush":true,"otel":[{"url":"https://x"}],"colect_logs":true,
-		"dlp":{"enabled":true,"policies":[{"action":"BURN"}]},"guardrails":{"prompt":{"S14":"FLAG"}},
+		"dlp":{"enabled":true,"policies":[{"action":"BURN"},{"action":"BLOCK","check":["REQUEST"],"profiles":["a","pii","nothing"]}]},"guardrails":{"prompt":{"S14":"FLAG"}},
 		"spend_limits":{"enabled":true,"rules":[{"limitType":"cost","limit":0,"window":0,"technique":"fixed"}]},
 		"rules":[{"name":"a","pattern":"("},{"name":"b","pattern":"x*"}],"rate_limiting_technique":"fixed","stripe":{"authorization":"sk_live_secret"}}`)
 	var fields []string
@@ -171,7 +171,7 @@ func TestGatewayProblemsAreAllNamed(t *testing.T) {
 	}
 	for _, want := range []string{"id", "cache_ttl", "collect_logs", "rate_limiting_interval", "rate_limiting_limit", "cache_invalidate_on_update", "retry_max_attempts",
 		"retry_delay", "retry_backoff", "log_management", "log_management_strategy", "logpush", "otel", "stripe", "colect_logs", "dlp.policies[0].action",
-		"dlp.policies[0].check", "dlp.policies[0].profiles", "guardrails.prompt", "spend_limits.rules[0].limit", "spend_limits.rules[0].window", "rules[0].pattern",
+		"dlp.policies[0].check", "dlp.policies[0].profiles", "dlp.policies[1].profiles", "guardrails.prompt", "spend_limits.rules[0].limit", "spend_limits.rules[0].window", "rules[0].pattern",
 		"rules[1].pattern"} {
 		if !strings.Contains(" "+strings.Join(fields, " ")+" ", " "+want+" ") {
 			t.Errorf("%s is missing in %v", want, fields)
@@ -191,8 +191,7 @@ func TestTokensAndPermissions(t *testing.T) {
 	d := newDesk(t)
 	d.do(200, "POST", "/gateways", plainGateway)
 	token := func(permissions string) string {
-		var r struct{ Token string }
-		r = into[struct{ Token string }](t, d.do(200, "POST", "/tokens", `{"name":"n","permissions":[`+permissions+`]}`).Result)
+		r := into[struct{ Token string }](t, d.do(200, "POST", "/tokens", `{"name":"n","permissions":[`+permissions+`]}`).Result)
 		if !isToken(r.Token) {
 			t.Fatalf("token %q", r.Token)
 		}

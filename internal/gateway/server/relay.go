@@ -29,10 +29,14 @@ type capture struct {
 	stream *gateway.StreamReader
 	speaks string
 	events bool
+	idle   bool // nobody wants to know more than the size
 }
 
 func (k *capture) add(p []byte) {
 	k.size += int64(len(p))
+	if k.idle {
+		return
+	}
 	if !k.over && len(k.body)+len(p) <= maxCapture {
 		k.body = append(k.body, p...)
 		return
@@ -65,6 +69,7 @@ func (c *passage) relay(st *step, at int, a *upstreamAnswer) {
 		h["Content-Type"] = nil // package http must not guess
 	}
 	k := &capture{events: isEventStream(a.Header), speaks: st.speaks()}
+	k.idle = !st.opts.collect && c.caching.key == "" && len(st.bookings)+len(st.booked) == 0
 	if c.view.guard.checksAnswers() && a.ok() {
 		c.relayChecked(st, at, a, k)
 		return

@@ -179,7 +179,7 @@ func (s *Server) serveGateway(w http.ResponseWriter, r *http.Request, rest strin
 		c.kind, f = "universal", c.universal(c.body)
 	case slug == compatSlug:
 		c.kind, f = "compat", c.compat(endpoint, c.body)
-		if f == nil && c.steps == nil {
+		if f == nil && c.steps == nil && c.route == nil { // GET models
 			c.decorate(w.Header(), nil, 0)
 			w.Header()["Content-Type"] = contentJSON
 			c.giveWhole(http.StatusOK, c.models())

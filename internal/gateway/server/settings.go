@@ -68,7 +68,7 @@ type DLPPolicy struct {
 	Enabled  bool     `json:"enabled"`
 	Action   string   `json:"action"`   // FLAG, BLOCK, or MASK, which is this server's extension
 	Check    []string `json:"check"`    // REQUEST, RESPONSE
-	Profiles []string `json:"profiles"` // names of rules
+	Profiles []string `json:"profiles"` // names of rules, or of built-in profiles such as pii
 }
 
 // Guardrails maps categories of harm, S1 to S13 and P1, to FLAG or BLOCK.
@@ -270,7 +270,7 @@ func (s *Settings) check() []Problem {
 		problem("stripe", "is not implemented by this server")
 	}
 	s.checkRules(problem)
-	s.DLP.check(problem)
+	s.DLP.check(problem, s.Rules)
 	s.Guardrails.check(problem)
 	s.SpendLimits.check(problem)
 	return found
@@ -311,15 +311,25 @@ func (s *Settings) checkRules(problem problemFunc) {
 	}
 }
 
-func (d *DLP) check(problem problemFunc) {
+// check refuses profiles that nothing is known of: what is to be blocked and can't be looked for would stop every request.
+func (d *DLP) check(problem problemFunc, rules []Rule) {
 	if d == nil {
 		return
+	}
+	profiles := func(field string, names []string) {
+		for _, name := range names {
+			if builtinPatterns(name) == nil && !slices.ContainsFunc(rules, func(r Rule) bool { return r.Name == name }) {
+				problem(field, "must name rules of this gateway or built-in profiles; Cloudflare's own are not known here")
+				return
+			}
+		}
 	}
 	if d.Action != "" {
 		oneOf(problem, "dlp.action", &d.Action, "FLAG", "BLOCK", "MASK")
 	} else if len(d.Profiles) > 0 {
 		problem("dlp.action", "is required with profiles")
 	}
+	profiles("dlp.profiles", d.Profiles)
 	for i, p := range d.Policies {
 		at := fmt.Sprintf("dlp.policies[%d]", i)
 		oneOf(problem, at+".action", &p.Action, "FLAG", "BLOCK", "MASK")
@@ -332,6 +342,7 @@ func (d *DLP) check(problem problemFunc) {
 		if len(p.Profiles) == 0 {
 			problem(at+".profiles", "must name a profile")
 		}
+		profiles(at+".profiles", p.Profiles)
 	}
 }
 

@@ -42,7 +42,8 @@ type kept struct {
 }
 
 const (
-	maxKept      = 1 << 20 // bytes of a failed answer; a larger one counts as none
+	maxKept      = 1 << 20         // bytes of a failed answer; a larger one counts as none
+	keepWithin   = 5 * time.Second // to read it, where the step has no shorter timeout
 	defaultDelay = 100 * time.Millisecond
 )
 
@@ -150,7 +151,7 @@ func (c *passage) ask(st *step, at int) bool {
 			c.relay(st, at, a)
 			return true
 		case err == nil:
-			c.keep(at, a)
+			c.keep(st, at, a)
 		default:
 			c.s.o.Log.DebugContext(c.ctx, "attempt failed", "provider", st.provider, "step", at, "attempt", n, "error", err)
 		}
@@ -205,8 +206,10 @@ func (a *upstreamAnswer) close() {
 func (c *passage) send(st *step, timeout time.Duration, more bool) (*upstreamAnswer, error) {
 	ctx, a := c.ctx, &upstreamAnswer{}
 	var timer *time.Timer
-	if timeout > 0 {
+	if timeout > 0 || more {
 		ctx, a.cancel = context.WithCancelCause(ctx)
+	}
+	if timeout > 0 {
 		timer = time.AfterFunc(timeout, func() { a.cancel(errFirstByte) })
 	}
 	req := (&http.Request{
@@ -249,9 +252,15 @@ func (c *passage) send(st *step, timeout time.Duration, more bool) (*upstreamAns
 	return a, nil
 }
 
-// keep reads a failed answer for the case that all fail.
-func (c *passage) keep(at int, a *upstreamAnswer) {
+// keep reads a failed answer for the case that all fail. One that doesn't come to its end soon counts as none.
+func (c *passage) keep(st *step, at int, a *upstreamAnswer) {
 	defer a.close()
+	within := keepWithin
+	if st.opts.timeout > 0 {
+		within = min(within, st.opts.timeout)
+	}
+	timer := time.AfterFunc(within, func() { a.cancel(errFirstByte) })
+	defer timer.Stop()
 	body, err := io.ReadAll(io.LimitReader(a.Body, maxKept+1))
 	if err == nil && len(body) <= maxKept {
 		c.kept = &kept{step: at, status: a.StatusCode, header: a.Header, body: body}
