@@ -108,6 +108,14 @@ func TestPartialRunKeepsTheDocument(t *testing.T) {
 			t.Errorf("%q: %+v, %v; want write %v", args, s, err, want)
 		}
 	}
+	if s, err := parse([]string{"-suite", "gateway", "-only", "p11"}, io.Discard); err != nil || s.suite.document != "benchmarks-gateway.md" || !s.wants("P11") || s.wants("P12") {
+		t.Errorf("the gateway's suite: %+v, %v", s, err)
+	}
+	for _, args := range [][]string{{"-suite", "gateway", "-only", "P1"}, {"-suite", "none"}} {
+		if _, err := parse(args, io.Discard); err == nil {
+			t.Errorf("%q is taken", args)
+		}
+	}
 	if _, err := parse([]string{"-only", "P1,P99"}, io.Discard); err == nil || !strings.Contains(err.Error(), "P99") {
 		t.Errorf("an unknown line: %v", err)
 	}

@@ -64,7 +64,6 @@ type gatewaySystem struct {
 	db    *pgxpool.Pool // to look from outside
 	proc  *program
 	token string
-	sent  map[string]int64 // requests by gateway, all of which are to be in the log
 	ends  []func(context.Context) error
 }
 
@@ -76,7 +75,7 @@ const (
 )
 
 func (l *lab) gatewaySystem(ctx context.Context) (_ *gatewaySystem, err error) {
-	s := &gatewaySystem{lab: l, token: newGatewayToken(), sent: map[string]int64{}}
+	s := &gatewaySystem{lab: l, token: newGatewayToken()}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, s.close(ctx))
@@ -164,9 +163,12 @@ func post(addr, path, body string, more ...string) load {
 func bare(addr, endpoint, body string) load { return post(addr, "/v1/"+endpoint, body) }
 
 // native and universal are the same through a gateway.
-func (s *gatewaySystem) native(gateway, endpoint, body string) load {
-	return post(s.addr(), "/v1/"+benchAccount+"/"+gateway+"/openai/"+endpoint, body, "cf-aig-authorization: Bearer "+s.token)
+func (s *gatewaySystem) native(gateway, endpoint, body string, more ...string) load {
+	return post(s.addr(), "/v1/"+benchAccount+"/"+gateway+"/openai/"+endpoint, body, append([]string{"cf-aig-authorization: Bearer " + s.token}, more...)...)
 }
+
+// unlogged is a header that keeps a request out of the log.
+const unlogged = "cf-aig-collect-log: false"
 
 func (s *gatewaySystem) universal(gateway, endpoint, body string) load {
 	step := `[{"provider":"openai","endpoint":"` + endpoint + `","headers":{"Authorization":"Bearer sk-bench-0123456789abcdef","Content-Type":"application/json"},"query":` + body + `}]`
@@ -175,19 +177,20 @@ func (s *gatewaySystem) universal(gateway, endpoint, body string) load {
 
 func (s *gatewaySystem) addr() string { return s.proc.log.addr("gateway ready") }
 
-// through fires at a gateway, and waits until all of it is in the log: logged is the rate up to then.
-func (s *gatewaySystem) through(ctx context.Context, gateway string, l load, conns, n int) (v volley, logged float64, err error) {
+// through fires at a gateway, and waits until the log has caught up.
+func (s *gatewaySystem) through(ctx context.Context, gateway string, l load, conns, n int) (v volley, err error) {
 	before, began := s.cpu(), time.Now()
 	if v, err = l.fire(ctx, conns, n); err != nil {
-		return v, 0, fmt.Errorf("through the gateway: %w; it said last: %.300s", err, s.proc.log.last())
+		return v, fmt.Errorf("through the gateway: %w; it said last: %.300s", err, s.proc.log.last())
 	}
-	s.sent[gateway] += int64(n)
-	if err := s.awaitLog(ctx, gateway); err != nil {
-		return v, 0, err
+	held, at, err := s.awaitLog(ctx, gateway, began, n)
+	if err != nil {
+		return v, err
 	}
-	logged = float64(n) / time.Since(began).Seconds()
+	v.missing = n - held
+	v.logged = float64(held) / at.Sub(began).Seconds()
 	v.cpu = s.cpu().sub(before)
-	return v, logged, s.settle(ctx)
+	return v, s.settle(ctx)
 }
 
 // past fires at what is no gateway.
@@ -198,28 +201,26 @@ func (s *gatewaySystem) past(ctx context.Context, l load, conns, n int) (volley,
 	return v, err
 }
 
-// awaitLog waits until the log holds every request of a gateway. One that is missing is an error: the server leaves
-// requests out when Postgres can't follow, and then its figure would be of less work.
-func (s *gatewaySystem) awaitLog(ctx context.Context, gateway string) error {
-	tick := time.NewTicker(20 * time.Millisecond)
+// awaitLog waits until the log holds n requests of a gateway that came since then, or doesn't grow any more: the server
+// leaves requests out when Postgres can't follow. It returns how many it holds, and since when.
+func (s *gatewaySystem) awaitLog(ctx context.Context, gateway string, since time.Time, n int) (held int, at time.Time, err error) {
+	tick := time.NewTicker(50 * time.Millisecond) // each look has its price
 	defer tick.Stop()
-	var last int64
-	for grew := time.Now(); ; {
-		var n int64
-		if err := s.db.QueryRow(ctx, `select count(*) from gateway_logs where account = $1 and gateway = $2`, benchAccount, gateway).Scan(&n); err != nil {
-			return err
+	for at = time.Now(); ; {
+		var now int
+		err := s.db.QueryRow(ctx, `select count(*) from gateway_logs where account = $1 and gateway = $2 and created_at >= $3`, benchAccount, gateway, since).Scan(&now)
+		if err != nil {
+			return 0, at, err
 		}
-		switch {
-		case n == s.sent[gateway]:
-			return nil
-		case n > last:
-			last, grew = n, time.Now()
-		case time.Since(grew) > 10*time.Second:
-			return fmt.Errorf("the log of %s holds %d of %d requests: %s", gateway, n, s.sent[gateway], s.proc.log.last())
+		if now > held {
+			held, at = now, time.Now()
+		}
+		if held == n || time.Since(at) > 5*time.Second {
+			return held, at, nil
 		}
 		select {
 		case <-ctx.Done():
-			return context.Cause(ctx)
+			return 0, at, context.Cause(ctx)
 		case <-tick.C:
 		}
 	}

@@ -32,6 +32,9 @@ type volley struct {
 	whole []time.Duration // latencies to the last byte, sorted
 	first []time.Duration // and to the body's first one
 	cpu   usage
+
+	logged  float64 // through a gateway: requests a second until they were in the log
+	missing int     // which the log left out
 }
 
 func (v volley) rate() float64 { return float64(v.n) / v.took.Seconds() }
