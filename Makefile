@@ -20,7 +20,7 @@ OAPI := cd internal/api && go tool -modfile=../../tools/go.mod oapi-codegen -con
 PKG  ?= ./...
 ARGS ?=
 
-.PHONY: help build demo dev run migrate test bench generate lint fmt-check vet golangci fresh vuln docker-config clean
+.PHONY: help build demo dev run migrate test bench bench-gateway generate lint fmt-check vet golangci fresh vuln docker-config clean
 
 help: ## List the targets
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  %-14s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -63,6 +63,9 @@ test: build ## Run the tests against a real Postgres and Redis, with -race if th
 
 bench: ## Measure throughput beside its ceilings
 	go run ./cmd/bench $(ARGS)
+
+bench-gateway: ## Measure the gateway's server and engine beside a bare proxy and client
+	go run ./cmd/bench -suite gateway $(ARGS)
 
 generate: ## Generate the API's server code from its OpenAPI contract
 	$(OAPI) oapi-codegen.yaml openapi.yaml

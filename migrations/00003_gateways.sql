@@ -235,6 +235,17 @@ comment on column gateway_log_bodies.log_id is 'The row in gateway_logs.';
 comment on column gateway_log_bodies.request is 'The request as received; null when it is not kept.';
 comment on column gateway_log_bodies.response is 'The answer as sent; null when it is not kept.';
 
+-- Bodies are JSON, and LZ4 packs that as small as Postgres' own way does in a quarter of the time. Not every Postgres has it.
+-- +goose StatementBegin
+do $$
+begin
+    alter table gateway_log_bodies alter column request set compression lz4, alter column response set compression lz4;
+exception when feature_not_supported then
+    raise notice 'this Postgres has no LZ4';
+end
+$$;
+-- +goose StatementEnd
+
 -- +goose Down
 drop table gateway_log_bodies, gateway_logs, custom_providers, gateway_route_deployments, gateway_route_versions, gateway_routes,
     provider_keys, gateway_tokens, gateways;

@@ -9,6 +9,8 @@
 // for its settings, over a private Postgres and Redis. The provider is a simulator behind real HTTP in a third
 // process, the same for a line and its ceiling. Each line gets a database of its own, and runs once, small, before it
 // is measured. VACUUM ANALYZE between the rounds stands in for autovacuum, which the private Postgres leaves out.
+//
+// There are two suites: one of batches, and one of the gateway, whose server is measured beside a bare reverse proxy.
 package bench
 
 import (
@@ -24,14 +26,37 @@ import (
 
 // settings are what the command line says.
 type settings struct {
-	quick         bool
-	write         bool
-	only          []string
-	rounds        int
-	workerProfile string
-	apiProfile    string
-	showBusy      bool
-	backend       string
+	suite          *suite
+	quick          bool
+	write          bool
+	only           []string
+	rounds         int
+	workerProfile  string
+	apiProfile     string
+	gatewayProfile string
+	showBusy       bool
+	backend        string
+	proxy          string
+}
+
+// suite is a set of measurements with a document of its own.
+type suite struct {
+	name     string // on the command line
+	document string // below docs
+	preface  string
+	programs []string // below cmd, to build
+	start    func(l *lab) error
+	plans    []plan
+	per      string   // what the CPU time is counted by
+	parties  []string // the processes whose CPU time is told, in the order of their columns
+}
+
+func (s *suite) ids() []string {
+	var out []string
+	for _, p := range s.plans {
+		out = append(out, p.id)
+	}
+	return out
 }
 
 // size chooses between the full and the quick number.
@@ -50,22 +75,33 @@ func parse(args []string, stderr io.Writer) (*settings, error) {
 	f := flag.NewFlagSet("bench", flag.ContinueOnError)
 	f.SetOutput(stderr)
 	f.BoolVar(&s.quick, "quick", false, "small sizes, for a look")
-	f.BoolVar(&s.write, "write", true, "write docs/benchmarks.md; with -quick or -only just when it is given")
-	only := f.String("only", "", "lines to measure, such as P1,P4 (known: "+strings.Join(ids(), ",")+")")
+	f.BoolVar(&s.write, "write", true, "write the suite's document below docs; with -quick or -only just when it is given")
+	name := f.String("suite", batches.name, "what to measure: "+batches.name+" or "+gateways.name)
+	only := f.String("only", "", "lines to measure, such as P1,P4 (known: "+strings.Join(slices.Concat(batches.ids(), gateways.ids()), ",")+")")
 	f.IntVar(&s.rounds, "rounds", 3, "rounds; the figures are their medians")
 	f.StringVar(&s.workerProfile, "cpuprofile-worker", "", "write a CPU profile of the worker to this file, from one more run of the first line that has one")
 	f.StringVar(&s.apiProfile, "cpuprofile-api", "", "the same of the API")
+	f.StringVar(&s.gatewayProfile, "cpuprofile-gateway", "", "the same of the gateway")
 	f.BoolVar(&s.showBusy, "statements", false, "say which statements keep Postgres busy, from one more run of each line")
 	f.StringVar(&s.backend, "backend", "", "serve simulated providers with these latencies until standard input ends (the bench starts itself so)")
+	f.StringVar(&s.proxy, "proxy", "", "serve a bare reverse proxy before this address in the same way; \"none\" serves what stands behind it")
 	if err := f.Parse(args); err != nil {
 		return nil, err
+	}
+	switch *name {
+	case batches.name:
+		s.suite = &batches
+	case gateways.name:
+		s.suite = &gateways
+	default:
+		return nil, fmt.Errorf("-suite: want %s or %s", batches.name, gateways.name)
 	}
 	for id := range strings.SplitSeq(*only, ",") {
 		if id = strings.ToUpper(strings.TrimSpace(id)); id == "" {
 			continue
 		}
-		if !slices.Contains(ids(), id) {
-			return nil, fmt.Errorf("-only: unknown line %.20q: want some of %s", id, strings.Join(ids(), ","))
+		if known := s.suite.ids(); !slices.Contains(known, id) {
+			return nil, fmt.Errorf("-only: unknown line %.20q: want some of %s", id, strings.Join(known, ","))
 		}
 		s.only = append(s.only, id)
 	}
@@ -84,15 +120,18 @@ type plan struct {
 	run func(ctx context.Context, l *lab) ([]line, error)
 }
 
-var plans = []plan{{"P1", overHTTP}, {"P2", inProcess}, {"L200", waiting}, {"P4", ingest}, {"P5", cached}}
-
-func ids() []string {
-	var out []string
-	for _, p := range plans {
-		out = append(out, p.id)
+var (
+	batches = suite{
+		name: "batch", document: "benchmarks.md", preface: preface, programs: []string{"api", "worker"}, start: (*lab).startProviders,
+		plans: []plan{{"P1", overHTTP}, {"P2", inProcess}, {"L200", waiting}, {"P4", ingest}, {"P5", cached}},
+		per:   "a job or line", parties: []string{"api", "worker", "postgres", "redis", "provider", "bench"},
 	}
-	return out
-}
+	gateways = suite{
+		name: "gateway", document: "benchmarks-gateway.md", preface: gatewayPreface, programs: []string{"gateway"}, start: (*lab).startStandIns,
+		plans: []plan{{"P11", throughServer}, {"P12", throughEngine}, {"P13", fromCache}, {"P14", streamed}},
+		per:   "a request", parties: []string{"gateway", "proxy", "postgres", "redis", "provider", "bench"},
+	}
+)
 
 const (
 	planLimit = 15 * time.Minute // for all rounds of one measurement
@@ -110,6 +149,8 @@ func Main(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io
 		return 2
 	case s.backend != "":
 		err = serveBackends(ctx, s.backend, stdin, stdout)
+	case s.proxy != "":
+		err = serveStandIns(ctx, s.proxy, stdin, stdout)
 	default:
 		err = measure(ctx, s, stdout, stderr)
 	}
@@ -134,7 +175,7 @@ func measure(ctx context.Context, s *settings, stdout, stderr io.Writer) (err er
 	}
 	fmt.Fprintf(stdout, "\n%s\n", header())
 	failed := false
-	for _, p := range plans {
+	for _, p := range s.suite.plans {
 		if !s.wants(p.id) {
 			continue
 		}

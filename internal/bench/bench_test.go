@@ -61,7 +61,7 @@ func example() *report {
 	l := line{name: "P1 jobs/s | HTTP", target: 0.5, note: "A note."}
 	l.add(run{jobs: 1000, accepted: ms, planned: 20 * ms, done: 100 * ms, cpu: usage{"api": 2 * ms, "worker": 40 * ms}}, 15000)
 	l.add(run{jobs: 1000, accepted: ms, planned: 20 * ms, done: 200 * ms, cpu: usage{"api": 4 * ms, "worker": 80 * ms}}, 17000)
-	return &report{settings: &settings{rounds: 2, quick: true}, date: time.Date(2026, 11, 21, 9, 5, 0, 0, time.UTC), took: 75 * time.Second,
+	return &report{settings: &settings{suite: &batches, rounds: 2, quick: true}, date: time.Date(2026, 11, 21, 9, 5, 0, 0, time.UTC), took: 75 * time.Second,
 		machine: machine{cpu: "Abacus", cores: 2, memory: "4 GiB", kernel: "Linux 6"}, facts: []fact{{"Postgres", "15"}},
 		lines: []line{l, {name: "memory", ours: []float64{12}, note: "Another."}}}
 }
@@ -106,6 +106,14 @@ func TestPartialRunKeepsTheDocument(t *testing.T) {
 		s, err := parse(strings.Fields(args), io.Discard)
 		if err != nil || s.write != want {
 			t.Errorf("%q: %+v, %v; want write %v", args, s, err, want)
+		}
+	}
+	if s, err := parse([]string{"-suite", "gateway", "-only", "p11"}, io.Discard); err != nil || s.suite.document != "benchmarks-gateway.md" || !s.wants("P11") || s.wants("P12") {
+		t.Errorf("the gateway's suite: %+v, %v", s, err)
+	}
+	for _, args := range [][]string{{"-suite", "gateway", "-only", "P1"}, {"-suite", "none"}} {
+		if _, err := parse(args, io.Discard); err == nil {
+			t.Errorf("%q is taken", args)
 		}
 	}
 	if _, err := parse([]string{"-only", "P1,P99"}, io.Discard); err == nil || !strings.Contains(err.Error(), "P99") {

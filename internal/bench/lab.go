@@ -51,7 +51,7 @@ func open(ctx context.Context, s *settings, log io.Writer) (_ *lab, err error) {
 	if err := l.build(ctx); err != nil {
 		return nil, err
 	}
-	if err := l.startProviders(); err != nil {
+	if err := s.suite.start(l); err != nil {
 		return nil, err
 	}
 	if l.services, err = embedded.Start(ctx, embedded.Options{Ephemeral: true, Notify: l.say}); err != nil {
@@ -93,9 +93,12 @@ func (l *lab) build(ctx context.Context) (err error) {
 		return err
 	}
 	l.ends = append(l.ends, func(context.Context) error { return os.RemoveAll(l.dir) })
-	l.say("building cmd/api and cmd/worker")
-	_, err = toolOutput(ctx, "go", "build", "-trimpath", "-buildvcs=false", "-o", l.dir+string(filepath.Separator),
-		"batchwright/cmd/api", "batchwright/cmd/worker")
+	args := []string{"build", "-trimpath", "-buildvcs=false", "-o", l.dir + string(filepath.Separator)}
+	for _, p := range l.suite.programs {
+		l.say("building cmd/" + p)
+		args = append(args, "batchwright/cmd/"+p)
+	}
+	_, err = toolOutput(ctx, "go", args...)
 	return err
 }
 
@@ -123,7 +126,7 @@ func (l *lab) startProviders() error {
 	if err != nil {
 		return err
 	}
-	cmd, addrs, stop, err := startBackends(self, "0s,"+slow.String())
+	cmd, addrs, stop, err := startBackends(self, "-backend", "0s,"+slow.String())
 	if err != nil {
 		return err
 	}

@@ -30,7 +30,7 @@ func (l line) verdict() string {
 	switch {
 	case l.target == 0:
 		return "-"
-	case l.atMost && l.ratio() <= l.target, !l.atMost && l.ratio() >= l.target:
+	case l.atMost && l.ratio() > 0 && l.ratio() <= l.target, !l.atMost && l.ratio() >= l.target:
 		return "ok"
 	}
 	return "short"

@@ -84,6 +84,15 @@ func (u usage) sub(before usage) usage {
 	return d
 }
 
+// per spreads usage over n.
+func (u usage) per(n int) usage {
+	d := usage{}
+	for name, t := range u {
+		d[name] = t / time.Duration(n)
+	}
+	return d
+}
+
 // stat is what /proc tells of a process.
 type stat struct {
 	parent   int

@@ -154,10 +154,10 @@ func (l *logReader) last() string {
 	return l.lastLine
 }
 
-// startBackends runs this program again as the simulated providers, one per latency, and returns their addresses. They
-// end when stop closes their standard input, or the kernel does so for us.
-func startBackends(self string, latencies string) (p *exec.Cmd, addrs []string, stop func() error, err error) {
-	cmd := exec.Command(self, "-backend", latencies)
+// startBackends runs this program again to serve what args say, and returns the addresses. It ends when stop closes its
+// standard input, or the kernel does so for us.
+func startBackends(self string, args ...string) (p *exec.Cmd, addrs []string, stop func() error, err error) {
+	cmd := exec.Command(self, args...)
 	cmd.Env = []string{}
 	in, err := cmd.StdinPipe()
 	if err != nil {
@@ -168,7 +168,7 @@ func startBackends(self string, latencies string) (p *exec.Cmd, addrs []string, 
 		return nil, nil, nil, err
 	}
 	if err := cmd.Start(); err != nil {
-		return nil, nil, nil, fmt.Errorf("start the simulated providers: %w", err)
+		return nil, nil, nil, fmt.Errorf("start %s: %w", args[0], err)
 	}
 	stop = func() error {
 		_ = in.Close()
@@ -179,7 +179,7 @@ func startBackends(self string, latencies string) (p *exec.Cmd, addrs []string, 
 		addrs = append(addrs, lines.Text())
 	}
 	if err := lines.Err(); err != nil || len(addrs) == 0 {
-		return nil, nil, nil, errors.Join(fmt.Errorf("the simulated providers did not start"), err, stop())
+		return nil, nil, nil, errors.Join(fmt.Errorf("%s did not start", args[0]), err, stop())
 	}
 	go func() { _, _ = io.Copy(io.Discard, out) }() // ends with the process
 	return cmd, addrs, stop, nil

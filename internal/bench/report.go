@@ -19,35 +19,37 @@ type report struct {
 	lines   []line
 }
 
-// add notes a round.
+// add notes a round of a batch.
 func (l *line) add(r run, ceiling float64) {
 	l.ours, l.ceiling = append(l.ours, r.rate()), append(l.ceiling, ceiling)
 	l.phases, l.cpu = append(l.phases, r.String()), append(l.cpu, r.perJob())
 }
 
-// perJob is the CPU time that each process took for a job.
-func (r run) perJob() usage {
-	u := usage{}
-	for name, t := range r.cpu {
-		u[name] = t / time.Duration(r.jobs)
+// read adds a round of anything else. The usage may be nil.
+func (l *line) read(ours, ceiling float64, phase string, u usage) {
+	l.ours, l.ceiling = append(l.ours, ours), append(l.ceiling, ceiling)
+	if phase != "" {
+		l.phases = append(l.phases, phase)
 	}
-	return u
+	if u != nil {
+		l.cpu = append(l.cpu, u)
+	}
 }
+
+// perJob is the CPU time that each process took for a job.
+func (r run) perJob() usage { return r.cpu.per(r.jobs) }
 
 func seconds(s float64) time.Duration { return time.Duration(s * float64(time.Second)) }
 
-// parties are the processes whose CPU time is told, in the order of their columns.
-var parties = []string{"api", "worker", "postgres", "redis", "provider", "bench"}
-
 // cpuTable has a row for each line that was sampled: the median over its rounds, in microseconds a job.
 func (r *report) cpuTable() [][]string {
-	rows := [][]string{append([]string{"CPU, µs a job or line"}, parties...)}
+	rows := [][]string{append([]string{"CPU, µs " + r.suite.per}, r.suite.parties...)}
 	for _, l := range r.lines {
 		if len(l.cpu) == 0 {
 			continue
 		}
 		row := []string{l.name}
-		for _, p := range parties {
+		for _, p := range r.suite.parties {
 			var v []float64
 			for _, u := range l.cpu {
 				if t, ok := u[p]; ok {
@@ -77,9 +79,9 @@ func (r *report) cpuText() string {
 	return strings.TrimRight(b.String(), "\n")
 }
 
-// write replaces docs/benchmarks.md below root.
+// write replaces the suite's document below root.
 func (r *report) write(root string) error {
-	path := filepath.Join(root, "docs", "benchmarks.md")
+	path := filepath.Join(root, "docs", r.suite.document)
 	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
 		return err
 	}
@@ -97,7 +99,7 @@ on it. A ratio below its target is "short"; nothing fails by it.
 
 func (r *report) markdown() string {
 	var b strings.Builder
-	b.WriteString(preface)
+	b.WriteString(r.suite.preface)
 	about := append([]fact{{"Date", r.date.Format("2006-01-02 15:04 UTC")}}, r.machine.facts()...)
 	about = append(about, r.facts...)
 	sizes := "full"

@@ -116,10 +116,9 @@ func (c *call) do(ctx context.Context) exchange {
 }
 
 func (c *call) request(ctx context.Context, sent *atomic.Bool) *http.Request {
-	req := &http.Request{
-		Method: c.method, URL: c.url, Host: c.url.Host, Header: c.header,
-		Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1,
-	}
+	req := new(http.Request).WithContext(ctx) // a copy, so it comes first
+	req.Method, req.URL, req.Host, req.Header = c.method, c.url, c.url.Host, c.header
+	req.Proto, req.ProtoMajor, req.ProtoMinor = "HTTP/1.1", 1, 1
 	if c.body != nil {
 		content := func() io.ReadCloser { return &sending{bytes.NewReader(c.body), sent} }
 		if _, ok := c.rt.(*http.Transport); ok {
@@ -129,7 +128,7 @@ func (c *call) request(ctx context.Context, sent *atomic.Bool) *http.Request {
 		// The transport asks for the body again only when it knows that the server has not seen the request.
 		req.GetBody = func() (io.ReadCloser, error) { return content(), nil }
 	}
-	return req.WithContext(ctx)
+	return req
 }
 
 func (c *call) reader(res *http.Response) *StreamReader {
@@ -221,10 +220,26 @@ func readAll(r io.Reader, size, limit int64) ([]byte, error) {
 	if size > limit {
 		return nil, errTooBig
 	}
-	var b bytes.Buffer
+	var start []byte
+	if size > 0 && size <= 1<<20 { // the usual case: the one piece that was announced, and then the end
+		start = make([]byte, size, size+1)
+		n, err := io.ReadFull(r, start)
+		if err != nil {
+			return start[:n], err
+		}
+		n, err = r.Read(start[size : size+1])
+		if errors.Is(err, io.EOF) {
+			err = nil
+		}
+		if n == 0 {
+			return start, err
+		}
+		start = start[:size+1] // only a transport that isn't package http's gives more than it announced
+	}
+	b := bytes.NewBuffer(start)
 	b.Grow(int(min(max(size, 512), 1<<20)) + bytes.MinRead)
-	n, err := b.ReadFrom(io.LimitReader(r, limit+1))
-	if n > limit {
+	_, err := b.ReadFrom(io.LimitReader(r, limit+1-int64(len(start))))
+	if int64(b.Len()) > limit {
 		return nil, errTooBig
 	}
 	return b.Bytes(), err
@@ -276,6 +291,18 @@ func networkCode(err error) string {
 // "v1/chat/completions" does under ".../v1", loses it. It can't leave the base: neither the host nor, with "..",
 // the path.
 func join(base *url.URL, endpoint string) (*url.URL, *Error) {
+	if base.RawPath == "" && base.RawQuery == "" && plainPath(base.Path) && plainPath(endpoint) {
+		u := *base
+		u.Path = strings.TrimRight(base.Path, "/")
+		endpoint = strings.TrimLeft(endpoint, "/")
+		if last := u.Path[strings.LastIndexByte(u.Path, '/')+1:]; isVersion(last) {
+			if rest, ok := strings.CutPrefix(endpoint, last); ok && strings.HasPrefix(rest, "/") {
+				endpoint = rest[1:]
+			}
+		}
+		u.Path += "/" + endpoint
+		return &u, nil
+	}
 	rel, err := url.Parse("/" + strings.TrimLeft(endpoint, "/"))
 	if err != nil || rel.Host != "" || rel.Fragment != "" {
 		return nil, invalid("invalid_endpoint", "a step's endpoint is not a path with an optional query")
@@ -305,6 +332,20 @@ func join(base *url.URL, endpoint string) (*url.URL, *Error) {
 		u.RawQuery = base.RawQuery + "&" + rel.RawQuery
 	}
 	return &u, nil
+}
+
+// plainPath reports whether a path has nothing that needs escaping, and no part of dots: the usual case, which is joined
+// without being parsed.
+func plainPath(s string) bool {
+	for i, c := range []byte(s) {
+		switch {
+		case c >= 'a' && c <= 'z', c >= 'A' && c <= 'Z', c >= '0' && c <= '9', c == '/', c == '-', c == '_', c == ':':
+		case c == '.' && i > 0 && s[i-1] != '/' && s[i-1] != '.':
+		default:
+			return false
+		}
+	}
+	return true
 }
 
 // isVersion matches v1, v2, v1beta and the like.

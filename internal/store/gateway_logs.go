@@ -137,7 +137,7 @@ func logColumns(in []GatewayLog) []any {
 	}
 	return []any{id, account, gateway, created, event, request, provider, model, modelType, path, requestType, asked, answered, agent, status,
 		success, cached, auth, streamed, custom, duration, in64, out64, cost, rates, metadata, step, dlp, feedback, score, requestSize, responseSize,
-		requestBody, responseBody}
+		pgtype.FlatArray[[]byte](requestBody), pgtype.FlatArray[[]byte](responseBody)} // pgx would take a plain slice of them through reflection
 }
 
 // mend makes text of what came over the wire: Postgres takes neither NUL nor broken UTF-8.

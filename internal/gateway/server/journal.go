@@ -24,6 +24,7 @@ const (
 	queueBytes   = 256 << 20 // and their bodies
 	groupEntries = 512       // in one insert
 	groupBytes   = 16 << 20
+	writers      = 2                      // sets on their way to Postgres: one is made while the others are written
 	groupWithin  = 100 * time.Millisecond // a set waits so long for company: a row of a large one costs a fraction
 	writeWithin  = 30 * time.Second
 	capEvery     = 30 * time.Second // how often the size of a gateway's log is looked at
@@ -59,11 +60,13 @@ type journal struct {
 	bytes   atomic.Int64
 	dropped atomic.Int64
 	done    sync.WaitGroup
+	slots   chan struct{}      // as many as writers
 	full    map[[2]string]bool // gateways whose log holds all it may; the writer's own
 }
 
 func newJournal(db *store.DB, prices *pricing.Table, spent *spending, log *slog.Logger) *journal {
-	j := &journal{db: db, prices: prices, spent: spent, log: log, queue: make(chan *record, queueEntries), end: make(chan struct{}), full: map[[2]string]bool{}}
+	j := &journal{db: db, prices: prices, spent: spent, log: log, queue: make(chan *record, queueEntries), end: make(chan struct{}),
+		slots: make(chan struct{}, writers), full: map[[2]string]bool{}}
 	j.done.Go(j.run)
 	return j
 }
@@ -119,8 +122,13 @@ func (j *journal) run() {
 			}
 		}
 		linger.Stop()
-		j.write(group)
-		j.bytes.Add(-size)
+		rows := j.rows(group)
+		j.slots <- struct{}{}
+		j.done.Go(func() {
+			defer func() { <-j.slots }()
+			j.write(rows)
+			j.bytes.Add(-size)
+		})
 		if n := j.dropped.Swap(0); n > 0 {
 			j.log.Warn("gateway's log left requests out", "count", n)
 		}
@@ -131,7 +139,8 @@ func (j *journal) run() {
 	}
 }
 
-func (j *journal) write(group []*record) {
+// rows completes the records and returns those that are to be kept.
+func (j *journal) rows(group []*record) []store.GatewayLog {
 	rows := make([]store.GatewayLog, 0, len(group))
 	for _, r := range group {
 		r.complete(j.prices)
@@ -145,6 +154,10 @@ func (j *journal) write(group []*record) {
 		}
 		rows = append(rows, r.GatewayLog)
 	}
+	return rows
+}
+
+func (j *journal) write(rows []store.GatewayLog) {
 	if len(rows) == 0 {
 		return
 	}
@@ -230,7 +243,7 @@ func (r *record) usage() (gateway.Usage, string) {
 	reader := r.reader
 	if reader == nil && r.events && r.answer != nil && r.StatusCode/100 == 2 {
 		if reader = gateway.NewStreamReader(r.speaks, nil); reader != nil {
-			_, _ = reader.Write(r.answer) // never fails
+			readEnds(reader, r.answer)
 		}
 	}
 	var resp *gateway.Response
@@ -244,6 +257,33 @@ func (r *record) usage() (gateway.Usage, string) {
 		return gateway.Usage{}, ""
 	}
 	return resp.Usage, resp.Model
+}
+
+// streamEnds is how much of a long stream's begin and end is read for its usage, in bytes: providers tell it, the model
+// and how it ended at one of them, and to read what is said between costs more than to pass it on.
+const streamEnds = 64 << 10
+
+// readEnds gives a reader the events at both ends of a stream, or all of a short one.
+func readEnds(to io.Writer, stream []byte) {
+	if len(stream) > 2*streamEnds {
+		head, tail := lastEvent(stream[:streamEnds]), lastEvent(stream[:len(stream)-streamEnds])
+		if head > 0 && tail > head {
+			_, _ = to.Write(stream[:head]) // a StreamReader never fails
+			stream = stream[tail:]
+		}
+	}
+	_, _ = to.Write(stream)
+}
+
+// lastEvent returns where the last event begins, which need not be whole; 0 when there is but one.
+func lastEvent(stream []byte) int {
+	for i := len(stream); i > 0; {
+		i = bytes.LastIndexByte(stream[:i], '\n')
+		if before, _ := bytes.CutSuffix(stream[:max(i, 0)], []byte("\r")); bytes.HasSuffix(before, []byte("\n")) {
+			return i + 1
+		}
+	}
+	return 0
 }
 
 // plain undoes gzip, the one coding that is worth reading for the usage.

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io"
 	"net/http"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -38,6 +39,9 @@ func (k *capture) add(p []byte) {
 		return
 	}
 	if !k.over && len(k.body)+len(p) <= maxCapture {
+		if cap(k.body)-len(k.body) < len(p) { // twofold: a long stream is copied once more, and not four times
+			k.body = slices.Grow(k.body, max(len(p), cap(k.body)))
+		}
 		k.body = append(k.body, p...)
 		return
 	}
