@@ -325,8 +325,9 @@ func (c *Cloudflare) parts(req *Request) ([]parcel, error) {
 		if config := s.Config.over(req.Options.Config); config != nil && config.RequestTimeoutMS > 0 {
 			limit = time.Duration(config.RequestTimeoutMS) * time.Millisecond
 		}
-		tries := time.Duration(c.stepAttempts(s, &req.Options))
-		parts = append(parts, parcel{from: i, firstByte: tries*limit + (tries-1)*maxDelayMS*time.Millisecond, steps: 1, tries: c.stepAttempts(s, &req.Options), url: u, header: c.stepHeader(&req.Options, s), body: body})
+		tries := c.stepAttempts(s, &req.Options)
+		firstByte := time.Duration(tries)*limit + time.Duration((tries-1)*maxDelayMS)*time.Millisecond
+		parts = append(parts, parcel{from: i, steps: 1, tries: tries, firstByte: firstByte, url: u, header: c.stepHeader(&req.Options, s), body: body})
 	}
 	return parts, nil
 }
