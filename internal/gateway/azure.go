@@ -8,7 +8,7 @@ import (
 
 func init() {
 	register(azure{openAI{
-		name: "azure-openai", reached: reach{base: "https://" + azureHost, header: "api-key"},
+		name: "azure-openai", reached: reach{header: "api-key"},
 		completionTokens: true,
 	}})
 }
@@ -80,7 +80,8 @@ func only(s, others string) bool {
 
 // address implements addresser. {resource}/{deployment}/{rest} is at /openai/deployments/{deployment}/{rest} of the
 // resource's own host. A base URL of the operator's, such as https://RESOURCE.openai.azure.com or a proxy's, stands for
-// the host; it may end with /openai or /openai/deployments.
+// the host; https://openai.azure.com alone lets each model's resource be the host, so it is for those who write all the
+// routes: the key goes wherever a route says. There is no default for that reason. The base may end with /openai or /openai/deployments.
 func (p azure) address(base *url.URL, endpoint string) (*url.URL, *Error) {
 	resource, rest, _ := strings.Cut(strings.TrimLeft(endpoint, "/"), "/")
 	deployment, path, ok := strings.Cut(rest, "/")

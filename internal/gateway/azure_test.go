@@ -28,8 +28,7 @@ func TestAzureAddress(t *testing.T) {
 	for _, tt := range tests {
 		base := tt.base
 		if base == "" {
-			n, _ := NativeOf("azure-openai")
-			base = n.Base
+			base = "https://" + azureHost
 		}
 		b, err := ParseBase(base)
 		if err != nil {

@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"net/url"
 	"strings"
+	"sync/atomic"
 	"time"
 )
 
@@ -48,6 +49,8 @@ type Engine struct {
 	breakers  *breakers
 	crowds    *crowds
 	close     func()
+
+	limiterRest atomic.Int64 // Unix nanoseconds: limits are left alone before, because they could not be reached
 }
 
 type endpoint struct {

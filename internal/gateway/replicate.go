@@ -29,7 +29,11 @@ func (replicate) Name() string { return "replicate" }
 
 func (replicate) reach() reach { return reach{base: "https://api.replicate.com/v1"} }
 
-func (replicate) headers() map[string]string { return map[string]string{"Prefer": "wait"} }
+// A prediction that nobody waits for any more must not bill on: it cancels itself after the longest that a request takes
+// here.
+func (replicate) headers() map[string]string {
+	return map[string]string{"Prefer": "wait", "Cancel-After": "15m"}
+}
 
 const replicateEndpoint = "v1/predictions"
 

@@ -186,12 +186,6 @@ func (e *Engine) try(ctx context.Context, w *walk, l *leg, ledger Ledger) (resp 
 			return nil, fail, nil
 		}
 	}
-	room, fail, err := e.reserve(ctx, w, l)
-	if fail != nil || err != nil {
-		return nil, fail, err
-	}
-	used := Amount{} // what was not sent is given back
-	defer func() { e.giveBack(ctx, l, room, used) }()
 	// A place that comes when there is no time left for an answer is worse than none: the call would be cut, and paid.
 	left := time.Until(w.deadline)
 	pass, err := l.crowd.enter(ctx, w.deadline.Add(-min(e.firstByte(l.config), left/2)))
@@ -220,6 +214,13 @@ func (e *Engine) try(ctx context.Context, w *walk, l *leg, ledger Ledger) (resp 
 		return nil, fail, nil
 	}
 	defer func() { l.breaker.report(trial, class) }()
+	// Last, because room that is taken ages: a call that waited for its place with it could be sent when it is gone.
+	room, fail, err := e.reserve(ctx, w, l)
+	if fail != nil || err != nil {
+		return nil, fail, err
+	}
+	used := Amount{} // what was not sent is given back
+	defer func() { e.giveBack(ctx, l, room, used) }()
 
 	before := w.sends
 	resp, fail, err = e.send(ctx, w, l, key, ledger)
@@ -257,10 +258,15 @@ func (e *Engine) reportKey(l *leg, key Key, fail *Error, class Class) {
 	}
 }
 
+const limiterRest = 5 * time.Second
+
 // reserve takes room under the shared limits, waiting for it within our patience. A limiter that can't be reached
 // doesn't stop the work: the provider has limits of its own.
 func (e *Engine) reserve(ctx context.Context, w *walk, l *leg) (Reservation, *Error, error) {
 	if len(l.bounds) == 0 {
+		return Reservation{}, nil, nil
+	}
+	if time.Now().UnixNano() < e.limiterRest.Load() {
 		return Reservation{}, nil, nil
 	}
 	for waited := time.Duration(0); ; {
@@ -269,7 +275,8 @@ func (e *Engine) reserve(ctx context.Context, w *walk, l *leg) (Reservation, *Er
 		case ctx.Err() != nil:
 			return Reservation{}, nil, context.Cause(ctx)
 		case err != nil:
-			e.o.Log.WarnContext(ctx, "limits can't be reached, call made without", "provider", l.step.Provider, "err", err)
+			e.limiterRest.Store(time.Now().Add(limiterRest).UnixNano()) // else every call would wait for its time-out
+			e.o.Log.WarnContext(ctx, "limits can't be reached, calls are made without for a while", "provider", l.step.Provider, "err", err)
 			return Reservation{}, nil, nil
 		case wait == 0:
 			return room, nil, nil

@@ -42,6 +42,10 @@ func (workersAI) address(base *url.URL, endpoint string) (*url.URL, *Error) {
 	return join(&beside, endpoint)
 }
 
+// workersTokens is the cap when the chat has none. Workers AI's own is 256, and an answer that it cuts off doesn't always
+// say so.
+const workersTokens = 2048
+
 type workersRequest struct {
 	MaxTokens   int            `json:"max_tokens,omitempty"`
 	Temperature *float64       `json:"temperature,omitempty"`
@@ -61,7 +65,7 @@ func (p workersAI) Encode(model string, c *Chat) (string, json.RawMessage, error
 	if err := c.onlyChat(p.Name()); err != nil {
 		return "", nil, err
 	}
-	r := workersRequest{MaxTokens: c.MaxTokens, Temperature: c.Temperature, TopP: c.TopP, Messages: c.Messages}
+	r := workersRequest{MaxTokens: cmp.Or(c.MaxTokens, workersTokens), Temperature: c.Temperature, TopP: c.TopP, Messages: c.Messages}
 	if c.Seed != nil {
 		seed := 1 + int64(uint64(*c.Seed-1)%9_999_999_999)
 		r.Seed = &seed

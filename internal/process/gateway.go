@@ -3,6 +3,7 @@ package process
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"net/http"
 	"strconv"
 	"strings"
@@ -281,6 +282,15 @@ func (s *system) openEngine() error {
 	o := gateway.EngineOptions{
 		Endpoints: g.endpoints, Timeout: g.timeout, IdleTimeout: g.idle, ConnectTimeout: g.connect, Proxy: http.ProxyFromEnvironment,
 		Limits: g.limits, Cost: costOf(s.prices), Breaker: g.breaker, Concurrency: g.crowd, Simulator: g.simulator, Log: s.log,
+	}
+	o.Endpoints = maps.Clone(g.endpoints)
+	for slug, e := range g.endpoints {
+		if n, _ := gateway.NativeOf(slug); e.BaseURL == "" && n.Base == "" { // enough for a remote gateway, which knows the address
+			delete(o.Endpoints, slug)
+			if !g.remote() {
+				s.log.Warn("provider left out: its key is set and its address isn't", "provider", slug)
+			}
+		}
 	}
 	if g.remote() && !g.direct {
 		if len(o.Limits) > 0 {

@@ -87,9 +87,13 @@ func (c *customCost) nano(u gateway.Usage) int64 {
 	return whole.Int64()
 }
 
-// listCost is what the price table says, in nano-dollars; nil when the model or the usage is unknown. A price of one
+// listCost is what the provider or else the price table says, in nano-dollars; nil when the model or the usage is unknown. A price of one
 // micro-dollar per million tokens is a thousandth of a nano-dollar a token.
 func listCost(prices *pricing.Table, provider, model string, u gateway.Usage, at time.Time) *int64 {
+	if u.Cost > 0 { // what the provider says it charged: fees and routing included
+		cost := min(u.Cost, math.MaxInt64/1000) * 1000
+		return &cost
+	}
 	if prices == nil || !u.Known || model == "" {
 		return nil
 	}
