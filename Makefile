@@ -20,7 +20,7 @@ OAPI := cd internal/api && go tool -modfile=../../tools/go.mod oapi-codegen -con
 PKG  ?= ./...
 ARGS ?=
 
-.PHONY: help build demo dev run migrate test bench bench-gateway generate lint fmt-check vet golangci fresh vuln docker-config clean
+.PHONY: help build demo dev run migrate test test-clients bench bench-gateway generate lint fmt-check vet golangci fresh vuln docker-config clean
 
 help: ## List the targets
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  %-14s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -60,6 +60,11 @@ test: build ## Run the tests against a real Postgres and Redis, with -race if th
 		race=; echo "test: no C compiler, so without -race (Debian: apt-get install gcc libc6-dev)"; \
 	fi; \
 	$(BIN)/batchwright services -- go test $$race -timeout 9m $(ARGS) $(PKG)
+
+# Not part of `make test`, because it needs npm and its registry: the clients are installed once into .run/clients.
+test-clients: build ## Run real AI clients (OpenAI, Anthropic, Vercel AI SDK, promptfoo) against the gateway; needs npm
+	@command -v npm >/dev/null 2>&1 || { echo "test-clients: npm is missing; install Node.js with npm (Debian: apt-get install nodejs npm)"; exit 1; }; \
+	$(BIN)/batchwright services -- go test -tags clients -count=1 -timeout 15m $(ARGS) ./internal/gateway/conformance/clients
 
 bench: ## Measure throughput beside its ceilings
 	go run ./cmd/bench $(ARGS)

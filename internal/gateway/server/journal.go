@@ -346,12 +346,16 @@ func (c *passage) finishFault(f *refusal, body []byte) {
 	c.s.journal.put(r)
 }
 
-// gone logs a request whose caller went away before anything was answered. Its status is nginx's for that.
+// gone ends a request whose caller went away before anything was answered. Its status is nginx's for that: without one,
+// package http would write 200 to a caller that only stopped sending, and to what stands between.
 func (c *passage) gone() {
+	c.w.WriteHeader(statusGone)
 	if st := c.failed; st != nil && st.opts.collect {
-		c.s.journal.put(c.record(st, c.at, 499))
+		c.s.journal.put(c.record(st, c.at, statusGone))
 	}
 }
+
+const statusGone = 499
 
 func (c *passage) record(st *step, at, status int) *record {
 	path, _, _ := strings.Cut(st.endpoint, "?") // a query may hold a key

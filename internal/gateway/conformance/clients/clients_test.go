@@ -18,8 +18,8 @@ import (
 // TestClients runs every client against one gateway. What each case promises, suites tells; what holds of all of them is in
 // verify.
 func TestClients(t *testing.T) {
-	ctx, cancel := context.WithTimeout(t.Context(), 8*time.Minute)
-	defer cancel()
+	ctx, cancel := context.WithTimeout(context.Background(), 12*time.Minute)
+	t.Cleanup(cancel) // after the gateway has stopped
 	dir, node := installed(ctx, t)
 	h := newHouse(ctx, t)
 	t.Run("all", func(t *testing.T) { // it returns when the parallel ones have ended, before the gateway stops

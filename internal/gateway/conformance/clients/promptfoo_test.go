@@ -19,7 +19,7 @@ func promptfoo(name string) func(context.Context, *testing.T, *visit) []outcome 
 		cmd := v.command(ctx, t, v.node, filepath.Join(v.dir, "node_modules/promptfoo/dist/src/entrypoint.js"), "eval", "-c", name+".json",
 			"-o", out, "--no-cache", "--no-table", "--no-progress-bar", "--no-write")
 		cmd.Env = append(cmd.Env, "PROMPTFOO_CONFIG_DIR="+t.TempDir(), "PROMPTFOO_DISABLE_TELEMETRY=1", "PROMPTFOO_DISABLE_UPDATE=1",
-			"PROMPTFOO_DISABLE_REMOTE_GENERATION=1", "PROMPTFOO_SELF_HOSTED=1", "PROMPTFOO_FAILED_TEST_EXIT_CODE=0")
+			"PROMPTFOO_DISABLE_REMOTE_GENERATION=1", "PROMPTFOO_FAILED_TEST_EXIT_CODE=0")
 		if name == "promptfoo-cloudflare" {
 			cmd.Env = append(cmd.Env, "NODE_OPTIONS=--import="+filepath.Join(v.dir, "redirect.mjs"), "CLOUDFLARE_ACCOUNT_ID="+account,
 				"CLOUDFLARE_GATEWAY_ID=main", "CF_AIG_TOKEN="+v.token)

@@ -200,7 +200,7 @@ func (s *stand) answer(w *writer, r *http.Request, a *asked, q *question) {
 	case strings.HasSuffix(path, "/models"):
 		id := "gpt-4o-mini"
 		if a.slug == "anthropic" {
-			id = "claude-sonnet-4-5"
+			id = "claude-sonnet-5-5"
 		}
 		w.json(map[string]any{"object": "list", "has_more": false, "data": []any{map[string]any{"id": id, "object": "model", "type": "model"}}})
 	case strings.HasSuffix(path, "/files") && r.Method == http.MethodPost:

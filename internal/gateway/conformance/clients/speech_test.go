@@ -238,5 +238,5 @@ func gemini(text, reason string) object {
 	if reason != "" {
 		c["finishReason"] = reason
 	}
-	return object{"candidates": []any{c}, "usageMetadata": geminiUsage, "modelVersion": "gemini-2.5-flash", "responseId": "r1"}
+	return object{"candidates": []any{c}, "usageMetadata": geminiUsage, "modelVersion": "gemini-2.5-pro", "responseId": "r1"}
 }

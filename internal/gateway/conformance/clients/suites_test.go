@@ -94,7 +94,7 @@ func chatsBeyondGo() map[string]want {
 		"parallel":      {answers: many(24), in: 11, out: 7},
 		"gateway-limit": {gateway: "limited", answers: []int{200, 429}, sent: []int{200}, refused: 1, in: -1},
 		"metadata": {in: 11, out: 7, row: func(r row) bool {
-			return r.Metadata == `{"dry": false, "run": 7, "team": "söme"}` && strings.HasPrefix(r.EventID, "row-") && r.CustomCost && *r.Cost == 0.025
+			return r.Metadata == `{"dry": false, "run": 7, "team": "some"}` && strings.HasPrefix(r.EventID, "row-") && r.CustomCost && *r.Cost == 0.025
 		}},
 	})
 }
@@ -124,8 +124,8 @@ func openaiNodeOnly() map[string]want {
 	return map[string]want{
 		"openai/responses-tools": {kind: "native", provider: "openai", model: "gpt-4o-mini", in: 19, out: 4},
 		"openai/with-v1":         {kind: "native", provider: "openai", model: "gpt-4o-mini", in: 11, out: 7},
-		"compat/anthropic":       {kind: "compat", provider: "anthropic", model: "claude-sonnet-4-5", in: 11, out: 7},
-		"compat/google":          {kind: "compat", provider: "google-ai-studio", model: "gemini-2.5-flash", in: 11, out: 7},
+		"compat/anthropic":       {kind: "compat", provider: "anthropic", model: "claude-sonnet-5-5", in: 11, out: 7},
+		"compat/google":          {kind: "compat", provider: "google-ai-studio", model: "gemini-2.5-pro", in: 11, out: 7},
 		"compat/dynamic": {kind: "compat", provider: "openai", model: "gpt-4o-mini", in: 11, out: 7, step: 1, gateway: "stored", stored: true,
 			sent: []int{500, 200}},
 		"compat/no-prefix": {kind: "compat", answers: []int{400}, sent: []int{}, refused: 1},
@@ -145,7 +145,7 @@ func anthropicCases() map[string]want {
 		"bad-key":         {answers: []int{401}, model: "fail-401"},
 		"sdk-retries-529": {answers: []int{529, 200}, model: "flaky-529", in: 13, out: 5},
 		"sdk-waits-429":   {answers: []int{429, 200}, model: "flaky-429", in: 13, out: 5},
-		"error-in-stream": {model: "breaks", in: 13, out: 1},
+		"error-in-stream": {model: "breaks"},
 		"cut-stream":      {model: "cut", in: 13, out: 1},
 		"cache":           {answers: []int{200, 200}, sent: []int{200}, hit: true},
 		"no-token":        {answers: []int{401}, sent: []int{}, refused: 1, unlogged: true},
@@ -155,7 +155,7 @@ func anthropicCases() map[string]want {
 		w.kind, w.provider = "native", "anthropic"
 		switch w.model {
 		case "":
-			w.model = "claude-sonnet-4-5"
+			w.model = "claude-sonnet-5-5"
 		case "-":
 			w.model = ""
 		}
@@ -166,8 +166,8 @@ func anthropicCases() map[string]want {
 
 func vercelCases() map[string]want {
 	openai := want{provider: "openai", model: "gpt-4o-mini", in: 11, out: 7}
-	anthropic := want{provider: "anthropic", model: "claude-sonnet-4-5", in: 13, out: 5}
-	google := want{provider: "google-ai-studio", model: "gemini-2.5-flash", in: 17, out: 3}
+	anthropic := want{provider: "anthropic", model: "claude-sonnet-5-5", in: 13, out: 5}
+	google := want{provider: "google-ai-studio", model: "gemini-2.5-pro", in: 17, out: 3}
 	then := func(w want, change func(*want)) want {
 		change(&w)
 		return w
@@ -218,7 +218,7 @@ func promptfooCases() map[string]want {
 		"promptfoo/openai":    {answers: twice, kind: "native", provider: "openai", model: "gpt-4o-mini", in: 11, out: 7},
 		"promptfoo/compat":    {answers: twice, kind: "compat", provider: "openai", model: "gpt-4o-mini", in: 11, out: 7},
 		"promptfoo/responses": {answers: twice, kind: "native", provider: "openai", model: "gpt-4o-mini", in: 19, out: 4},
-		"promptfoo/anthropic": {answers: twice, kind: "native", provider: "anthropic", model: "claude-sonnet-4-5", in: 13, out: 5},
+		"promptfoo/anthropic": {answers: twice, kind: "native", provider: "anthropic", model: "claude-sonnet-5-5", in: 13, out: 5},
 	}
 }
 
@@ -228,6 +228,6 @@ func promptfooCloudflareCases() map[string]want {
 		"mistral": "mistral-small-latest", "perplexity-ai": "sonar"} {
 		out["promptfoo-cloudflare/"+slug] = want{answers: []int{200, 200}, kind: "native", provider: slug, model: model, in: 11, out: 7}
 	}
-	out["promptfoo-cloudflare/anthropic"] = want{answers: []int{200, 200}, kind: "native", provider: "anthropic", model: "claude-sonnet-4-5", in: 13, out: 5}
+	out["promptfoo-cloudflare/anthropic"] = want{answers: []int{200, 200}, kind: "native", provider: "anthropic", model: "claude-sonnet-5-5", in: 13, out: 5}
 	return out
 }

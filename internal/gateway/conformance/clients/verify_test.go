@@ -46,6 +46,9 @@ func (h *house) verifyCase(ctx context.Context, t *testing.T, w want, exchanges 
 	}
 	var answers, statuses []int
 	for _, e := range exchanges {
+		if e.status == 499 { // written to a client that had left; it may or may not have come this far
+			e.status = 0
+		}
 		answers = append(answers, e.status)
 	}
 	for _, a := range sent {
@@ -75,16 +78,18 @@ func (h *house) verifyCase(ctx context.Context, t *testing.T, w want, exchanges 
 // verifySent: a provider got the client's bytes, its headers and one credential, and nothing of what is the gateway's.
 func (h *house) verifySent(t *testing.T, w want, exchanges []*exchange, a *asked) {
 	t.Helper()
+	found := false
 	for _, e := range exchanges {
-		body, header, ok := expected(w, e, a)
-		if !ok {
+		header, ok := expected(w, e, a)
+		if !ok || header.Get(retryCount) != a.header.Get(retryCount) {
 			continue
 		}
-		if !bytes.Equal(a.body, body) {
-			t.Errorf("a provider got the body\n%s\nof\n%s", a.body, body)
-		}
+		found = true
 		sameHeaders(t, header, a.header)
 		break
+	}
+	if !found {
+		t.Errorf("a provider got %s %s with the body\n%s\nwhich the client didn't send", a.method, a.path, a.body)
 	}
 	if strings.Contains(a.path, "v1/v1") {
 		t.Errorf("a provider was asked at %s", a.path)
@@ -107,11 +112,14 @@ func (h *house) verifySent(t *testing.T, w want, exchanges []*exchange, a *asked
 	}
 }
 
+// retryCount tells the tries of one call apart, which are otherwise the same.
+const retryCount = "X-Stainless-Retry-Count"
+
 var prefixed = regexp.MustCompile(`"model":"(openai|anthropic|google-ai-studio)/`)
 
-// expected returns the body and the headers that a provider must have got for an exchange, if it is the one: of several steps, and of
-// several exchanges, that whose body the provider has, else the last.
-func expected(w want, e *exchange, a *asked) ([]byte, http.Header, bool) {
+// expected returns the headers that a provider must have got for an exchange, and false when its body wasn't that of the exchange.
+func expected(w want, e *exchange, a *asked) (http.Header, bool) {
+	body, header := e.body, e.header
 	switch w.kind {
 	case "universal":
 		var steps []struct {
@@ -120,31 +128,34 @@ func expected(w want, e *exchange, a *asked) ([]byte, http.Header, bool) {
 			Query    json.RawMessage
 		}
 		if json.Unmarshal(e.body, &steps) != nil {
-			return nil, nil, false
+			return nil, false
 		}
 		for _, s := range steps {
 			if s.Provider != a.slug || !bytes.Equal(s.Query, a.body) {
 				continue
 			}
-			h := http.Header{}
+			header = http.Header{}
 			for name, v := range s.Headers {
-				h.Set(name, v)
+				header.Set(name, v)
 			}
-			return s.Query, h, true
+			return header, true
 		}
-		return []byte("(no step's query)"), e.header, true
+		return nil, false
 	case "compat":
-		body := prefixed.ReplaceAll(e.body, []byte(`"model":"`))
-		if strings.Contains(string(e.body), `"dynamic/`) {
+		body = prefixed.ReplaceAll(body, []byte(`"model":"`))
+		if bytes.Contains(body, []byte(`"dynamic/`)) {
 			var q question
 			_ = json.Unmarshal(a.body, &q)
-			body = bytes.Replace(e.body, []byte("dynamic/careful"), []byte(q.Model), 1)
+			body = bytes.Replace(body, []byte("dynamic/careful"), []byte(q.Model), 1)
 		}
-		return body, e.header, bytes.Equal(body, a.body) || e.status == 0
+	default:
+		u, _ := url.Parse(e.path)
+		p, _ := url.Parse(a.path)
+		if e.method != a.method || u.RawQuery != p.RawQuery {
+			return nil, false
+		}
 	}
-	u, _ := url.Parse(e.path)
-	p, _ := url.Parse(a.path)
-	return e.body, e.header, e.method == a.method && u.RawQuery == p.RawQuery && (bytes.Equal(e.body, a.body) || e.status == 0)
+	return header, bytes.Equal(body, a.body)
 }
 
 // ours are the headers that belong to a connection, to the gateway, or to a credential.
@@ -181,7 +192,7 @@ func verifyAnswer(t *testing.T, e *exchange, sent []*asked) bool {
 		}
 	}
 	for _, a := range sent {
-		if a.status == e.status && (bytes.Equal(a.answer, e.received) || !e.whole && bytes.HasPrefix(a.answer, e.received)) {
+		if (a.status == e.status || a.dropped) && (bytes.Equal(a.answer, e.received) || !e.whole && bytes.HasPrefix(a.answer, e.received)) {
 			return true
 		}
 	}
@@ -200,7 +211,7 @@ func verifyAnswer(t *testing.T, e *exchange, sent []*asked) bool {
 }
 
 // prices are of models that the price table knows.
-var priced = []string{"gpt-4o-mini", "claude-sonnet-4-5", "gemini-2.5-flash"}
+var priced = []string{"gpt-4o-mini", "claude-sonnet-5-5", "gemini-2.5-pro"}
 
 // verifyLog: every answer is in the log with its status, and the last one with all that is known of it, its bodies included.
 func (h *house) verifyLog(ctx context.Context, t *testing.T, w want, exchanges []*exchange, sent []*asked) {

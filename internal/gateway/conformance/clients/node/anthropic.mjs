@@ -4,7 +4,7 @@ import { assert, at, auth, check, failure, key, token, tool } from './lib.mjs';
 
 const make = (more) => new Anthropic({ apiKey: key, baseURL: at('main', 'anthropic'), defaultHeaders: auth, ...more });
 const client = make();
-const ask = (content, more) => ({ model: 'claude-sonnet-4-5', max_tokens: 64, messages: [{ role: 'user', content }], ...more });
+const ask = (content, more) => ({ model: 'claude-sonnet-5-5', max_tokens: 64, messages: [{ role: 'user', content }], ...more });
 const text = (message) => message.content.map((b) => b.text ?? '').join('');
 const one = (name, run) => check(`anthropic/${name}`, run);
 
@@ -89,5 +89,5 @@ await one('stored-key', async (headers) => {
 await one('models', async (headers) => {
   const ids = [];
   for await (const m of client.models.list({}, { headers })) ids.push(m.id);
-  assert.deepEqual(ids, ['claude-sonnet-4-5']);
+  assert.deepEqual(ids, ['claude-sonnet-5-5']);
 });

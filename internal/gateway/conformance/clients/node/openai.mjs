@@ -103,8 +103,8 @@ for (const [slug, prefix] of [['openai', ''], ['compat', 'openai/']]) {
   });
   await one('cache', async (headers) => {
     const status = async (more) => {
-      const { data, response } = await client.chat.completions.create(ask('the same'), { headers: { ...headers, 'cf-aig-cache-ttl': '300', ...more } }).withResponse();
-      assert.equal(data.choices[0].message.content, 'you said: the same');
+      const { data, response } = await client.chat.completions.create(ask(`the same below ${slug}`), { headers: { ...headers, 'cf-aig-cache-ttl': '300', ...more } }).withResponse();
+      assert.equal(data.choices[0].message.content, `you said: the same below ${slug}`);
       return response.headers.get('cf-aig-cache-status');
     };
     assert.deepEqual([await status(), await status({ 'cf-aig-skip-cache': 'true' }), await status()], ['MISS', 'MISS', 'HIT']);
@@ -140,7 +140,7 @@ for (const [slug, prefix] of [['openai', ''], ['compat', 'openai/']]) {
   });
   await one('metadata', async (headers) => {
     await client.chat.completions.create(ask('tagged'), { headers: { ...headers, 'cf-aig-event-id': `row-${slug}`,
-      'cf-aig-metadata': JSON.stringify({ team: 'söme', run: 7, dry: false }), 'cf-aig-custom-cost': '{"per_token_in":0.001,"per_token_out":0.002}' } });
+      'cf-aig-metadata': JSON.stringify({ team: 'some', run: 7, dry: false }), 'cf-aig-custom-cost': '{"per_token_in":0.001,"per_token_out":0.002}' } });
   });
 }
 
@@ -188,11 +188,11 @@ await check('openai/files', async (headers) => {
 const unified = new OpenAI({ apiKey: key, baseURL: at('main', 'compat'), defaultHeaders: auth });
 
 await check('compat/anthropic', async (headers) => {
-  const data = await unified.chat.completions.create({ model: 'anthropic/claude-sonnet-4-5', messages: [{ role: 'user', content: 'other' }] }, { headers });
+  const data = await unified.chat.completions.create({ model: 'anthropic/claude-sonnet-5-5', messages: [{ role: 'user', content: 'other' }] }, { headers });
   assert.equal(data.choices[0].message.content, 'you said: other');
 });
 await check('compat/google', async (headers) => {
-  const data = await unified.chat.completions.create({ model: 'google-ai-studio/gemini-2.5-flash', messages: [{ role: 'user', content: 'third' }] }, { headers });
+  const data = await unified.chat.completions.create({ model: 'google-ai-studio/gemini-2.5-pro', messages: [{ role: 'user', content: 'third' }] }, { headers });
   assert.equal(data.choices[0].message.content, 'you said: third');
 });
 await check('compat/dynamic', async (headers) => { // the route's first model fails, its second answers

@@ -7,7 +7,8 @@ import { createAnthropic } from 'ai-gateway-provider/providers/anthropic';
 import { createGoogleGenerativeAI } from 'ai-gateway-provider/providers/google';
 import { assert, at, auth, check, failure, key, tool } from './lib.mjs';
 
-const one = (name, run) => check(`vercel/${name}`, run);
+let named; // the headers that name the case to the providers: they travel within each step
+const one = (name, run) => check(`vercel/${name}`, (headers) => ((named = headers), run(headers)));
 const openai = () => createOpenAI({ apiKey: key });
 const anthropic = () => createAnthropic({ apiKey: key });
 const google = () => createGoogleGenerativeAI({ apiKey: key });
@@ -25,7 +26,7 @@ function open(headers, options, { gateway = 'main', token = auth } = {}) {
   };
   return Object.assign(createAiGateway({ binding, options }), { seen });
 }
-const ask = (model, prompt, more) => ({ model, prompt, maxRetries: 0, ...more });
+const ask = (model, prompt, more) => ({ model, prompt, maxRetries: 0, headers: named, ...more });
 
 await one('chat', async (headers) => {
   const gw = open(headers);
@@ -38,41 +39,41 @@ await one('responses', async (headers) => {
   assert.equal((await generateText(ask(open(headers)([openai()('gpt-4o-mini')]), 'respond'))).text, 'you said: respond');
 });
 await one('anthropic', async (headers) => {
-  const r = await generateText(ask(open(headers)([anthropic()('claude-sonnet-4-5')]), 'hello'));
+  const r = await generateText(ask(open(headers)([anthropic()('claude-sonnet-5-5')]), 'hello'));
   assert.deepEqual([r.text, r.usage.inputTokens], ['you said: hello', 13]);
 });
 await one('google', async (headers) => {
-  const r = await generateText(ask(open(headers)([google()('gemini-2.5-flash')]), 'hello'));
+  const r = await generateText(ask(open(headers)([google()('gemini-2.5-pro')]), 'hello'));
   assert.deepEqual([r.text, r.usage.inputTokens], ['you said: hello', 17]);
 });
 await one('fallback', async (headers) => { // the step that answered parses the body: another provider's form
   const gw = open(headers);
-  const r = await generateText(ask(gw([openai().chat('busy-500'), anthropic()('claude-sonnet-4-5')]), 'second'));
+  const r = await generateText(ask(gw([openai().chat('busy-500'), anthropic()('claude-sonnet-5-5')]), 'second'));
   assert.equal(r.text, 'you said: second');
   assert.deepEqual(gw.seen, [{ step: '1', cache: 'MISS' }]);
   assert.equal(r.usage.inputTokens, 13);
 });
 await one('fallback-to-google', async (headers) => {
   const gw = open(headers);
-  const r = await generateText(ask(gw([openai().chat('fail-400'), anthropic()('fail-401'), google()('gemini-2.5-flash')]), 'third'));
+  const r = await generateText(ask(gw([openai().chat('fail-400'), anthropic()('fail-401'), google()('gemini-2.5-pro')]), 'third'));
   assert.equal(r.text, 'you said: third');
   assert.equal(gw.seen[0].step, '2');
 });
 await one('fallback-after-retries', async (headers) => {
   const gw = open(headers, { retries: { maxAttempts: 3, retryDelayMs: 5, backoff: 'exponential' } });
-  assert.equal((await generateText(ask(gw([openai().chat('busy-500'), anthropic()('claude-sonnet-4-5')]), 'patient'))).text, 'you said: patient');
+  assert.equal((await generateText(ask(gw([openai().chat('busy-500'), anthropic()('claude-sonnet-5-5')]), 'patient'))).text, 'you said: patient');
   assert.equal(gw.seen[0].step, '1');
 });
 await one('fallback-on-timeout', async (headers) => {
   const gw = open(headers, { requestTimeoutMs: 300 });
-  assert.equal((await generateText(ask(gw([openai().chat('silent'), anthropic()('claude-sonnet-4-5')]), 'quick'))).text, 'you said: quick');
+  assert.equal((await generateText(ask(gw([openai().chat('silent'), anthropic()('claude-sonnet-5-5')]), 'quick'))).text, 'you said: quick');
   assert.equal(gw.seen[0].step, '1');
 });
 for (const [name, models] of Object.entries({
   'stream': () => [openai().chat('gpt-4o-mini')],
   'stream-responses': () => [openai()('gpt-4o-mini')],
-  'stream-google': () => [google()('gemini-2.5-flash')],
-  'stream-fallback': () => [openai().chat('busy-429'), anthropic()('claude-sonnet-4-5')],
+  'stream-google': () => [google()('gemini-2.5-pro')],
+  'stream-fallback': () => [openai().chat('busy-429'), anthropic()('claude-sonnet-5-5')],
 })) {
   await one(name, async (headers) => {
     const gw = open(headers);
@@ -118,7 +119,7 @@ await one('no-log', async (headers) => {
 });
 await one('stored-key', async (headers) => { // without keys of its own the provider leaves the credential to the gateway
   const gw = open(headers, undefined, { gateway: 'stored' });
-  const r = await generateText(ask(gw([createOpenAI().chat('busy-500'), createAnthropic()('claude-sonnet-4-5')]), 'stored'));
+  const r = await generateText(ask(gw([createOpenAI().chat('busy-500'), createAnthropic()('claude-sonnet-5-5')]), 'stored'));
   assert.equal(r.text, 'you said: stored');
 });
 await one('all-fail', async (headers) => {
