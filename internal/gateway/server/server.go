@@ -52,6 +52,8 @@ type Windows interface {
 const (
 	defaultMaxBody = 100 << 20
 	readTimeout    = 5 * time.Minute // of a large body
+	drainTimeout   = 3 * time.Second // of a body that is refused
+	drainBytes     = 32 << 20
 )
 
 // Server serves gateways. It is safe for concurrent use.
@@ -218,6 +220,7 @@ func (c *passage) readBody() ([]byte, *refusal) {
 	case n == 0 || c.r.Body == nil:
 		return nil, nil
 	case n > c.s.o.MaxBody:
+		c.drain()
 		return nil, tooLarge
 	}
 	var body []byte
@@ -235,9 +238,19 @@ func (c *passage) readBody() ([]byte, *refusal) {
 	case err != nil:
 		return nil, badRequest("the request's body ended early")
 	case int64(len(body)) > c.s.o.MaxBody:
+		c.drain()
 		return nil, tooLarge
 	}
 	return body, nil
+}
+
+// drain takes what a caller sends of a body that is refused, within reason: cut off while it writes, it would see a
+// broken connection and not the refusal.
+func (c *passage) drain() {
+	rc := http.NewResponseController(c.w)
+	_ = rc.SetReadDeadline(time.Now().Add(drainTimeout))
+	_, _ = io.CopyN(io.Discard, c.r.Body, drainBytes)
+	_ = rc.SetReadDeadline(time.Time{})
 }
 
 // refuseEarly answers before any step was chosen; nothing is logged of what never reached a gateway.
