@@ -8,6 +8,8 @@ import (
 	"strings"
 	"unicode/utf16"
 	"unicode/utf8"
+
+	"batchwright/internal/gateway/jsonspan"
 )
 
 // maxDepth is how deep a JSON text may nest: what package json allows, too.
@@ -31,7 +33,7 @@ func (c *cursor) fail() {
 
 // kind is the first byte of the value that comes next; 0 at the end.
 func (c *cursor) kind() byte {
-	c.i = blanks(c.b, c.i)
+	c.i = jsonspan.Blanks(c.b, c.i)
 	if c.i >= len(c.b) {
 		return 0
 	}
@@ -50,7 +52,7 @@ func (c *cursor) take(want byte) bool {
 
 // whole reports whether one JSON value was read and nothing but blanks is left.
 func (c *cursor) whole() bool {
-	c.i = blanks(c.b, c.i)
+	c.i = jsonspan.Blanks(c.b, c.i)
 	return c.i == len(c.b) && !c.bad
 }
 

@@ -75,7 +75,7 @@ func (c *passage) lookUp(st *step, at int) bool {
 
 // wantsStream reports whether a request asks for an answer that isn't kept.
 func wantsStream(st *step) bool {
-	if at, ok := member(st.body, "stream"); ok && string(at.of(st.body)) == "true" {
+	if at, ok := member(st.body, "stream"); ok && string(at.Of(st.body)) == "true" {
 		return true
 	}
 	return strings.Contains(st.endpoint, ":streamGenerateContent") || strings.Contains(st.endpoint, "-stream")

@@ -37,7 +37,7 @@ func (c *passage) compatStep(s *step) *refusal {
 	at, ok := member(s.body, "model")
 	model := ""
 	if ok {
-		model = textOf(at.of(s.body))
+		model = textOf(at.Of(s.body))
 	}
 	slug, rest, found := strings.Cut(model, "/")
 	if strings.HasPrefix(model, "@cf/") || strings.HasPrefix(model, "@hf/") {
@@ -59,9 +59,9 @@ func (c *passage) compatStep(s *step) *refusal {
 
 // aim sends a step in OpenAI's chat form to a provider's model. at is where the body names the model.
 func (s *step) aim(slug, chat, model string, at span) {
-	raw := at.of(s.body)
+	raw := at.Of(s.body)
 	if cut := len(raw) - len(model) - 1; cut > 0 && string(raw[cut:len(raw)-1]) == model {
-		s.body = splice(s.body, span{at.start + 1, at.start + cut}, nil) // as it stands, whatever its escapes
+		s.body = splice(s.body, span{Start: at.Start + 1, End: at.Start + cut}, nil) // as it stands, whatever its escapes
 	} else {
 		s.body = splice(s.body, at, quote(model))
 	}

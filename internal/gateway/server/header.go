@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"batchwright/internal/gateway"
+	"batchwright/internal/gateway/jsonspan"
 )
 
 // The request headers that the gateway itself reads, in canonical form. A cf-aig-... header that is not here is ignored.
@@ -238,8 +239,8 @@ func flatMetadata(raw []byte) (json.RawMessage, bool) {
 		return nil, false
 	}
 	out, n, flat := []byte{'{'}, 0, true
-	isObject := members(raw, func(key []byte, value span) bool {
-		v := value.of(raw)
+	isObject := jsonspan.Members(raw, func(key []byte, value span) bool {
+		v := value.Of(raw)
 		switch v[0] {
 		case '{', '[':
 			flat = false

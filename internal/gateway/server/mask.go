@@ -6,6 +6,8 @@ import (
 	"iter"
 	"slices"
 	"strconv"
+
+	"batchwright/internal/gateway/jsonspan"
 )
 
 // document is a body as texts: in JSON the strings that are values, in a stream of events those of the events' JSON, where
@@ -46,15 +48,15 @@ func parseDocument(body []byte, events bool) *document {
 	case events:
 		d.joins = map[string]int{}
 		for at := range eventData(body) {
-			if json.Valid(at.of(body)) {
-				d.value(at.start, "", "", 0)
+			if json.Valid(at.Of(body)) {
+				d.value(at.Start, "", "", 0)
 			}
 		}
 	case json.Valid(body):
 		d.value(0, "", "", 0)
 	default:
 		d.raw = true
-		d.add(span{0, len(body)}, body, "", "", 0)
+		d.add(span{Start: 0, End: len(body)}, body, "", "", 0)
 	}
 	return d
 }
@@ -75,7 +77,7 @@ func (d *document) add(at span, decoded []byte, path, key string, depth int) {
 // value collects the strings of the valid JSON value at i and returns the index after it. Each byte is read once.
 func (d *document) value(i int, path, key string, depth int) int {
 	b := d.body
-	i = blanks(b, i)
+	i = jsonspan.Blanks(b, i)
 	below := func(name string) string {
 		if d.joins == nil || depth > maxJoinDepth {
 			return ""
@@ -84,30 +86,30 @@ func (d *document) value(i int, path, key string, depth int) int {
 	}
 	switch b[i] {
 	case '"':
-		end := afterString(b, i)
-		d.add(span{i, end}, []byte(textOf(b[i:end])), path, key, depth)
+		end := jsonspan.AfterString(b, i)
+		d.add(span{Start: i, End: end}, []byte(textOf(b[i:end])), path, key, depth)
 		return end
 	case '{':
-		for i = blanks(b, i+1); b[i] != '}'; {
-			end := afterString(b, i)
+		for i = jsonspan.Blanks(b, i+1); b[i] != '}'; {
+			end := jsonspan.AfterString(b, i)
 			name := string(b[i+1 : end-1])
-			i = d.value(blanks(b, end)+1, below(name), name, depth+1)
-			if i = blanks(b, i); b[i] == ',' {
-				i = blanks(b, i+1)
+			i = d.value(jsonspan.Blanks(b, end)+1, below(name), name, depth+1)
+			if i = jsonspan.Blanks(b, i); b[i] == ',' {
+				i = jsonspan.Blanks(b, i+1)
 			}
 		}
 		return i + 1
 	case '[':
 		n := 0
-		for i = blanks(b, i+1); b[i] != ']'; n++ {
+		for i = jsonspan.Blanks(b, i+1); b[i] != ']'; n++ {
 			i = d.value(i, below(strconv.Itoa(n)), key, depth+1)
-			if i = blanks(b, i); b[i] == ',' {
-				i = blanks(b, i+1)
+			if i = jsonspan.Blanks(b, i); b[i] == ',' {
+				i = jsonspan.Blanks(b, i+1)
 			}
 		}
 		return i + 1
 	}
-	return afterValue(b, i)
+	return jsonspan.AfterValue(b, i)
 }
 
 // joined is the whole of a text that may be spread over events.
@@ -159,13 +161,13 @@ func (d *document) masked() []byte {
 			edits = append(edits, edit{t.at, now})
 		}
 	}
-	slices.SortFunc(edits, func(a, b edit) int { return a.at.start - b.at.start })
+	slices.SortFunc(edits, func(a, b edit) int { return a.at.Start - b.at.Start })
 	var out bytes.Buffer
 	from := 0
 	for _, e := range edits {
-		out.Write(d.body[from:e.at.start])
+		out.Write(d.body[from:e.at.Start])
 		out.Write(e.with)
-		from = e.at.end
+		from = e.at.End
 	}
 	out.Write(d.body[from:])
 	return out.Bytes()
@@ -173,10 +175,10 @@ func (d *document) masked() []byte {
 
 // apart sorts matches and joins those that overlap.
 func apart(found []mark) (out []mark) {
-	slices.SortStableFunc(found, func(a, b mark) int { return a.start - b.start })
+	slices.SortStableFunc(found, func(a, b mark) int { return a.Start - b.Start })
 	for _, m := range found {
-		if n := len(out); n > 0 && m.start < out[n-1].end {
-			out[n-1].end = max(out[n-1].end, m.end)
+		if n := len(out); n > 0 && m.Start < out[n-1].End {
+			out[n-1].End = max(out[n-1].End, m.End)
 			continue
 		}
 		out = append(out, m)
@@ -189,15 +191,15 @@ func apart(found []mark) (out []mark) {
 func cover(piece []byte, offset int, found []mark) (out []byte, changed bool) {
 	from := 0
 	for _, m := range found {
-		if m.end <= offset || m.start >= offset+len(piece) {
+		if m.End <= offset || m.Start >= offset+len(piece) {
 			continue
 		}
 		changed = true
-		out = append(out, piece[from:max(m.start-offset, 0)]...)
-		if m.start >= offset {
+		out = append(out, piece[from:max(m.Start-offset, 0)]...)
+		if m.Start >= offset {
 			out = append(out, m.with...)
 		}
-		from = min(m.end-offset, len(piece))
+		from = min(m.End-offset, len(piece))
 	}
 	return append(out, piece[from:]...), changed
 }
@@ -216,7 +218,7 @@ func eventData(body []byte) iter.Seq[span] {
 				if start < end && body[start] == ' ' {
 					start++
 				}
-				if !yield(span{start, end}) {
+				if !yield(span{Start: start, End: end}) {
 					return
 				}
 			}

@@ -75,7 +75,7 @@ func (p *pattern) find(text []byte) (at []span) {
 			end = start + p.valid(text[start:end])
 		}
 		if end > start {
-			at = append(at, span{start, end})
+			at = append(at, span{Start: start, End: end})
 			from = end
 		} else {
 			from = nextWord(text, start)

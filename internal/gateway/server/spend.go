@@ -130,7 +130,7 @@ func (r *SpendRule) key(c *passage, st *step) (string, bool) {
 		s, value := r.Metadata[name], ""
 		at, ok := member(st.opts.metadata, name)
 		if ok {
-			if value = string(at.of(st.opts.metadata)); value[0] == '"' {
+			if value = string(at.Of(st.opts.metadata)); value[0] == '"' {
 				value = textOf([]byte(value))
 			}
 		}

@@ -6,6 +6,7 @@ import (
 	"strings"
 
 	"batchwright/internal/gateway"
+	"batchwright/internal/gateway/jsonspan"
 )
 
 // maxSteps bounds one chain. Cloudflare names no bound.
@@ -27,19 +28,19 @@ func parseUniversal(body []byte) (steps []universalStep, warning string, f *refu
 	if !json.Valid(body) {
 		return nil, "", badRequest("the body is not JSON")
 	}
-	list := span{blanks(body, 0), len(body)}
-	if body[list.start] == '{' {
-		if at, ok := member(body, "providers"); ok && body[at.start] == '[' {
+	list := span{Start: jsonspan.Blanks(body, 0), End: len(body)}
+	if body[list.Start] == '{' {
+		if at, ok := member(body, "providers"); ok && body[at.Start] == '[' {
 			list, warning = at, "the steps are expected as a bare array, not under providers"
 		} else {
 			s, f := parseStep(body)
 			return []universalStep{s}, "", f
 		}
 	}
-	raw := list.of(body)
-	isArray := elements(raw, func(at span) bool {
+	raw := list.Of(body)
+	isArray := jsonspan.Elements(raw, func(at span) bool {
 		var s universalStep
-		if s, f = parseStep(at.of(raw)); f != nil {
+		if s, f = parseStep(at.Of(raw)); f != nil {
 			return false
 		}
 		steps = append(steps, s)
@@ -60,8 +61,8 @@ func parseUniversal(body []byte) (steps []universalStep, warning string, f *refu
 func parseStep(raw []byte) (s universalStep, f *refusal) {
 	s.header = make(http.Header, 4)
 	var legacy string
-	isObject := members(raw, func(key []byte, at span) bool {
-		v := at.of(raw)
+	isObject := jsonspan.Members(raw, func(key []byte, at span) bool {
+		v := at.Of(raw)
 		switch string(key) {
 		case "provider":
 			s.provider = textOf(v)
@@ -109,8 +110,8 @@ func stepHeaders(h http.Header, raw []byte) (f *refusal) {
 	if raw[0] == 'n' {
 		return nil
 	}
-	isObject := members(raw, func(key []byte, at span) bool {
-		v := at.of(raw)
+	isObject := jsonspan.Members(raw, func(key []byte, at span) bool {
+		v := at.Of(raw)
 		var value string
 		switch v[0] {
 		case 'n':

@@ -5,6 +5,8 @@ import (
 	"encoding/json"
 	"strings"
 	"testing"
+
+	"batchwright/internal/gateway/jsonspan"
 )
 
 func TestUniversalBodies(t *testing.T) {
@@ -68,7 +70,7 @@ func FuzzAim(f *testing.F) {
 	f.Add(`{"model":"groq\/a","model":"b/c"}`, "c")
 	f.Fuzz(func(t *testing.T, body, model string) {
 		at, ok := member([]byte(body), "model")
-		if !ok || !json.Valid([]byte(body)) || body[blanks([]byte(body), 0)] != '{' {
+		if !ok || !json.Valid([]byte(body)) || body[jsonspan.Blanks([]byte(body), 0)] != '{' {
 			return
 		}
 		s := &step{body: []byte(body)}
