@@ -3,6 +3,7 @@ package server
 import (
 	"bytes"
 	"encoding/json"
+	"errors"
 	"net/http"
 	"net/url"
 	"strconv"
@@ -104,12 +105,17 @@ func (m *management) createProviderConfig(c *call) (*answer, error) {
 		k.Default = *in.DefaultConfig
 	}
 	k.Sealed = m.box.Seal(secret, k.Account, k.Gateway, k.Provider, k.Alias)
-	k, err := m.db.SaveProviderKey(c.Context(), k)
+	saved, err := m.db.SaveProviderKey(c.Context(), k)
+	if errors.Is(err, store.ErrNotFound) && c.gateway == defaultGateway { // a key may come before the first request, which would make it
+		if _, err = m.s.directory.create(c.Context(), c.account); err == nil {
+			saved, err = m.db.SaveProviderKey(c.Context(), k)
+		}
+	}
 	if err != nil {
 		return nil, err
 	}
 	m.changed(c.account, c.gateway)
-	return &answer{Result: showProviderConfig(k)}, nil
+	return &answer{Result: showProviderConfig(saved)}, nil
 }
 
 // cleanSecret makes a secret fit for a header. One that is JSON, as service accounts are, is written without line ends.

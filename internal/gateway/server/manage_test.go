@@ -240,6 +240,15 @@ func TestTokensAndPermissions(t *testing.T) {
 	}
 }
 
+func TestAKeyMayBeStoredBeforeTheDefaultGatewayMadeItself(t *testing.T) {
+	t.Parallel()
+	d := newDesk(t)
+	const config = `{"provider_slug":"openai","alias":"default","secret":"sk-something"}`
+	d.do(200, "POST", "/gateways/default/provider_configs", config)
+	d.do(404, "POST", "/gateways/other/provider_configs", config)
+	d.do(200, "GET", "/gateways/default", "")
+}
+
 func TestProviderKeysNeverComeBack(t *testing.T) {
 	t.Parallel()
 	d := newDesk(t)
