@@ -71,7 +71,10 @@ func (d *disturbed) worker(t *testing.T, binary string) *exec.Cmd {
 func buildWorker(t *testing.T) string {
 	t.Helper()
 	binary := filepath.Join(t.TempDir(), "worker")
-	if out, err := exec.Command("go", "build", "-o", binary, "batchwright/cmd/worker").CombinedOutput(); err != nil {
+	// As make build does, which has then compiled all of it already.
+	cmd := exec.Command("go", "build", "-trimpath", "-buildvcs=false", "-o", binary, "batchwright/cmd/worker")
+	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
+	if out, err := cmd.CombinedOutput(); err != nil {
 		t.Fatalf("build worker: %v\n%s", err, out)
 	}
 	return binary
