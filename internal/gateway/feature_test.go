@@ -218,7 +218,7 @@ func cachingEngine(t *testing.T, s *gatewaytest.Script) *gateway.Engine {
 func TestTheEngineCachesWhatItIsToldTo(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		s := gatewaytest.NewScript(map[string][]gatewaytest.Answer{"openai": {gatewaytest.Text("one"), gatewaytest.Text("two"), gatewaytest.Text("three"), gatewaytest.Text("four")}})
+		s := gatewaytest.NewScript(map[string][]gatewaytest.Answer{"openai": {gatewaytest.Text("one"), gatewaytest.Text("two"), gatewaytest.Text("three"), gatewaytest.Text("four"), gatewaytest.Text("five")}})
 		e := cachingEngine(t, s)
 		ask := func(o gateway.Options, want string, status gateway.CacheStatus) {
 			t.Helper()
@@ -240,8 +240,9 @@ func TestTheEngineCachesWhatItIsToldTo(t *testing.T) {
 		ask(gateway.Options{}, "two", gateway.CacheNone)
 		ask(gateway.Options{CacheTTL: time.Hour, SkipCache: true}, "three", gateway.CacheMiss)
 		ask(hour, "three", gateway.CacheHit)
+		ask(gateway.Options{CacheTTL: time.Hour, Scope: "another project"}, "four", gateway.CacheMiss)
 		<-time.After(time.Hour)
-		ask(hour, "four", gateway.CacheMiss)
+		ask(hour, "five", gateway.CacheMiss)
 	})
 }
 

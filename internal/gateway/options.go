@@ -94,6 +94,7 @@ type Options struct {
 	SkipCache bool          // don't read the gateway's response cache; a fresh answer is kept all the same
 	CacheKey  string        // replaces the gateway's computed cache key: whoever sends it again gets the same answer
 	CacheTTL  time.Duration // 60 s to 31 days; 0 leaves the gateway's setting, or 5 minutes with a CacheKey
+	Scope     string        // whose request it is: the engine's cache keeps callers of different scopes apart; a remote gateway is one scope
 	EventID   string        // the caller's trace id, echoed in the gateway's log
 	Metadata  Metadata      // at most 5 flat entries
 	NoCollect bool          // keep the call out of the gateway's log

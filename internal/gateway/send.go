@@ -61,12 +61,13 @@ func (e *Engine) leg(req *Request, i int) (*leg, *Error) {
 	}
 	if ttl := req.Options.cacheFor(); ttl > 0 && e.o.Cache != nil && l.onText == nil {
 		l.ttl, l.fresh = ttl, req.Options.SkipCache
+		scope := cacheScope + "/" + req.Options.Scope
 		if req.Options.CacheKey != "" {
-			l.cacheKey = CustomCacheKey(cacheScope, req.Options.CacheKey)
+			l.cacheKey = CustomCacheKey(scope, req.Options.CacheKey)
 		} else {
 			// The whole address, because processes that share answers may have different hosts behind a slug. The operator's keys
 			// are all one; a key that the step brings tells accounts apart.
-			l.cacheKey = CacheKey(cacheScope, step.Provider, l.url.String(), step.Model, step.header(reachOf(l.p).at(step.Endpoint).headerName()), step.Query)
+			l.cacheKey = CacheKey(scope, step.Provider, l.url.String(), step.Model, step.header(reachOf(l.p).at(step.Endpoint).headerName()), step.Query)
 		}
 	}
 	return l, nil

@@ -133,7 +133,7 @@ func (t *task) call(ctx context.Context, steps []gateway.Step, inputTokens, maxT
 			steps[i].Estimate.MicroUSD = p.WorstCase(int64(inputTokens), int64(maxTokens))
 		}
 	}
-	req := &gateway.Request{Steps: steps, Options: gateway.Options{Timeout: callTimeout, CacheTTL: time.Duration(t.route.GatewayCacheTTL) * time.Second}}
+	req := &gateway.Request{Steps: steps, Options: gateway.Options{Timeout: callTimeout, Scope: t.batch.ProjectID.String(), CacheTTL: time.Duration(t.route.GatewayCacheTTL) * time.Second}}
 	// An answer that was no use must not come back from the gateway's cache, nor one to a batch that wants fresh ones.
 	req.Options.SkipCache = t.job.Attempts > 0 || t.batch.Cache != "use"
 	if t.w.o.Tag {
