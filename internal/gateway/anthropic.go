@@ -404,7 +404,7 @@ func textOf(kind, text string) string {
 // answer implements assembler.
 func (s *anthropicStream) answer() (json.RawMessage, bool) {
 	if s.failed != nil {
-		return s.failed, false
+		return s.failure(), false
 	}
 	a := s.a
 	a.Content = []anthropicSaid{}
@@ -426,4 +426,20 @@ func (s *anthropicStream) answer() (json.RawMessage, bool) {
 		return nil, false
 	}
 	return body, s.started && s.stopped && !s.room.over
+}
+
+// failure is the error that came as an event, with what the stream had named before: its tokens are billed.
+func (s *anthropicStream) failure() json.RawMessage {
+	if !s.started {
+		return s.failed
+	}
+	model, err := encode(s.a.Model)
+	if err != nil {
+		return s.failed
+	}
+	usage, err := encode(s.a.Usage)
+	if err != nil {
+		return s.failed
+	}
+	return withField(withField(s.failed, "model", string(model)), "usage", string(usage))
 }

@@ -475,11 +475,7 @@ func decode(p Provider, x exchange) (*Response, *Error) {
 		return x.resp, nil
 	}
 	resp, err := p.Decode(x.status, x.header, x.body)
-	if x.cut && (err == nil || ClassOf(err) == InvalidOutput) { // a stream without its end: no text yet is no answer without text
-		lost := ours(codeLost, x.status)
-		lost.Uncertain = true
-		return resp, lost
-	}
+	resp, err = broken(resp, err, !x.cut, x.status)
 	if err != nil {
 		fail, ok := errors.AsType[*Error](err)
 		if !ok {

@@ -2,6 +2,7 @@ package gateway
 
 import (
 	"bytes"
+	"errors"
 	"net/http"
 	"strings"
 )
@@ -110,13 +111,22 @@ func (s *StreamReader) Answer() (*Response, error) {
 	if resp != nil {
 		resp.Body = body
 	}
-	if (!complete || s.e.ended) && (err == nil || ClassOf(err) == InvalidOutput) { // no text yet is no answer without text
-		lost := ours(codeLost, http.StatusOK)
-		lost.Uncertain = true
-		if resp != nil {
-			resp.Usage.Known = false // its end was never told
-		}
-		err = lost
+	return broken(resp, err, complete && !s.e.ended, http.StatusOK)
+}
+
+// broken judges an answer whose stream may have ended without its end mark: then what it cost was never told to the end.
+func broken(resp *Response, err error, complete bool, status int) (*Response, error) {
+	if complete {
+		return resp, err
+	}
+	if resp != nil {
+		resp.Usage.Known = false
+	}
+	if err == nil || ClassOf(err) == InvalidOutput { // no text yet is no answer without text
+		err = ours(codeLost, status)
+	}
+	if fail, ok := errors.AsType[*Error](err); ok {
+		fail.Uncertain = true
 	}
 	return resp, err
 }

@@ -145,7 +145,7 @@ func anthropicCases() map[string]want {
 		"bad-key":         {answers: []int{401}, model: "fail-401"},
 		"sdk-retries-529": {answers: []int{529, 200}, model: "flaky-529", in: 13, out: 5},
 		"sdk-waits-429":   {answers: []int{429, 200}, model: "flaky-429", in: 13, out: 5},
-		"error-in-stream": {model: "breaks"},
+		"error-in-stream": {model: "breaks", in: 13, out: 1},
 		"cut-stream":      {model: "cut", in: 13, out: 1},
 		"cache":           {answers: []int{200, 200}, sent: []int{200}, hit: true},
 		"no-token":        {answers: []int{401}, sent: []int{}, refused: 1, unlogged: true},
