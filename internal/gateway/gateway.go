@@ -17,6 +17,8 @@ import (
 	"encoding/json"
 	"net/http"
 	"time"
+
+	"batchwright/internal/pricing"
 )
 
 // Gateway runs a Universal request. Implementations are safe for concurrent use.
@@ -115,6 +117,11 @@ type Usage struct {
 	Reasoning  int64 `json:"reasoning"`      // the part of Output that was reasoning
 	Cost       int64 `json:"cost,omitempty"` // micro-dollars that the provider says it charged, rounded up; 0 when it doesn't say
 	Known      bool  `json:"known"`          // false when the answer carried no usage: the counts are then estimates or 0
+}
+
+// Priced is what the price table counts of it.
+func (u Usage) Priced() pricing.Usage {
+	return pricing.Usage{Input: u.Input, CacheRead: u.CacheRead, CacheWrite: u.CacheWrite, Output: u.Output}
 }
 
 // Send is one intended transmission, before a byte leaves. The in-process engine sends to one step at a time; a remote

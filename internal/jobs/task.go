@@ -8,7 +8,6 @@ import (
 	"time"
 
 	"batchwright/internal/gateway"
-	"batchwright/internal/pricing"
 	"batchwright/internal/prompt"
 	"batchwright/internal/store"
 )
@@ -241,7 +240,7 @@ func (w *Worker) cost(step gateway.Step, o gateway.Outcome) *int64 {
 	if !ok {
 		return nil
 	}
-	c := min(p.Cost(pricing.Usage{Input: o.Usage.Input, CacheRead: o.Usage.CacheRead, CacheWrite: o.Usage.CacheWrite, Output: o.Usage.Output}), most)
+	c := min(p.Cost(o.Usage.Priced()), most)
 	return &c
 }
 

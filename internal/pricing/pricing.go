@@ -53,7 +53,12 @@ type Usage struct {
 // Cost returns what u costs in micro-dollars, rounded half up once, after adding. A cost beyond int64 is
 // [math.MaxInt64].
 func (p Price) Cost(u Usage) int64 {
-	return divide(p.weigh(u), tokensPerPrice/2)
+	return divide(p.weigh(u), tokensPerPrice, tokensPerPrice/2)
+}
+
+// CostNano is [Price.Cost] in nano-dollars, a thousandth of a micro-dollar each, for the cost of single small calls.
+func (p Price) CostNano(u Usage) int64 {
+	return divide(p.weigh(u), tokensPerPrice/1000, tokensPerPrice/2000)
 }
 
 // WorstCase returns the most micro-dollars that a call can cost: every input token at the dearest input price, and the
@@ -72,7 +77,7 @@ func (p Price) WorstCase(inputTokens, maxOutput int64) int64 {
 		}
 	}
 	p.Input = max(p.Input, p.CacheRead, p.CacheWrite)
-	return divide(p.weigh(Usage{Input: inputTokens, Output: maxOutput}), tokensPerPrice-1)
+	return divide(p.weigh(Usage{Input: inputTokens, Output: maxOutput}), tokensPerPrice, tokensPerPrice-1)
 }
 
 // uint128 holds tokens times price. Four products of two non-negative int64 are below 2^128 with room to round.
@@ -101,12 +106,12 @@ func (s *uint128) add(hi, lo uint64) {
 	s.hi, _ = bits.Add64(s.hi, hi, carry)
 }
 
-// divide returns (s + rounding) / tokensPerPrice, at most math.MaxInt64.
-func divide(s uint128, rounding uint64) int64 {
+// divide returns (s + rounding) / by, at most math.MaxInt64.
+func divide(s uint128, by, rounding uint64) int64 {
 	s.add(0, rounding)
-	if s.hi >= tokensPerPrice {
+	if s.hi >= by {
 		return math.MaxInt64
 	}
-	quotient, _ := bits.Div64(s.hi, s.lo, tokensPerPrice)
+	quotient, _ := bits.Div64(s.hi, s.lo, by)
 	return int64(min(quotient, math.MaxInt64))
 }

@@ -53,7 +53,6 @@ func TestCost(t *testing.T) {
 
 func TestCostIsExact(t *testing.T) {
 	t.Parallel()
-	million := big.NewInt(tokensPerPrice)
 	amount := rapid.OneOf(rapid.Int64(), rapid.Int64Range(0, 1_000_000))
 	rapid.Check(t, func(t *rapid.T) {
 		p := Price{
@@ -65,12 +64,14 @@ func TestCostIsExact(t *testing.T) {
 		for _, x := range [][2]int64{{u.Input, p.Input}, {u.CacheRead, p.CacheRead}, {u.CacheWrite, p.CacheWrite}, {u.Output, p.Output}} {
 			sum.Add(sum, new(big.Int).Mul(big.NewInt(max(x[0], 0)), big.NewInt(x[1])))
 		}
-		want := new(big.Int).Div(new(big.Int).Add(sum, big.NewInt(tokensPerPrice/2)), million)
-		if !want.IsInt64() {
-			want.SetInt64(math.MaxInt64)
-		}
-		if got := p.Cost(u); got != want.Int64() {
-			t.Fatalf("got %d, want %d", got, want)
+		for by, got := range map[int64]int64{tokensPerPrice: p.Cost(u), tokensPerPrice / 1000: p.CostNano(u)} {
+			want := new(big.Int).Div(new(big.Int).Add(sum, big.NewInt(by/2)), big.NewInt(by))
+			if !want.IsInt64() {
+				want.SetInt64(math.MaxInt64)
+			}
+			if got != want.Int64() {
+				t.Fatalf("by %d: got %d, want %d", by, got, want)
+			}
 		}
 	})
 }

@@ -322,6 +322,6 @@ func costOf(t *pricing.Table) func(provider, model string, u gateway.Usage) (int
 		if !ok {
 			return 0, false
 		}
-		return p.Cost(pricing.Usage{Input: u.Input, CacheRead: u.CacheRead, CacheWrite: u.CacheWrite, Output: u.Output}), true
+		return p.Cost(u.Priced()), true
 	}
 }

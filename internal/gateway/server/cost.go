@@ -4,7 +4,6 @@ import (
 	"encoding/json"
 	"math"
 	"math/big"
-	"math/bits"
 	"strings"
 	"time"
 
@@ -87,8 +86,7 @@ func (c *customCost) nano(u gateway.Usage) int64 {
 	return whole.Int64()
 }
 
-// listCost is what the provider or else the price table says, in nano-dollars; nil when the model or the usage is unknown. A price of one
-// micro-dollar per million tokens is a thousandth of a nano-dollar a token.
+// listCost is what the provider or else the price table says, in nano-dollars; nil when the model or the usage is unknown.
 func listCost(prices *pricing.Table, provider, model string, u gateway.Usage, at time.Time) *int64 {
 	if u.Cost > 0 { // what the provider says it charged: fees and routing included
 		cost := min(u.Cost, math.MaxInt64/1000) * 1000
@@ -101,18 +99,6 @@ func listCost(prices *pricing.Table, provider, model string, u gateway.Usage, at
 	if !ok {
 		return nil
 	}
-	var hi, lo, carry uint64
-	for _, part := range [][2]int64{{u.Input, p.Input}, {u.CacheRead, p.CacheRead}, {u.CacheWrite, p.CacheWrite}, {u.Output, p.Output}} {
-		h, l := bits.Mul64(uint64(max(part[0], 0)), uint64(max(part[1], 0)))
-		lo, carry = bits.Add64(lo, l, 0)
-		hi, _ = bits.Add64(hi, h, carry)
-	}
-	lo, carry = bits.Add64(lo, 500, 0)
-	hi += carry
-	cost := int64(math.MaxInt64)
-	if hi < 1000 {
-		q, _ := bits.Div64(hi, lo, 1000)
-		cost = int64(min(q, math.MaxInt64))
-	}
+	cost := p.CostNano(u.Priced())
 	return &cost
 }
