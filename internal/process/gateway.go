@@ -280,10 +280,9 @@ func (s *system) openGateway() (err error) {
 func (s *system) openEngine() error {
 	g := s.c.Gateway
 	o := gateway.EngineOptions{
-		Endpoints: g.endpoints, Timeout: g.timeout, IdleTimeout: g.idle, ConnectTimeout: g.connect, Proxy: http.ProxyFromEnvironment,
+		Endpoints: maps.Clone(g.endpoints), Timeout: g.timeout, IdleTimeout: g.idle, ConnectTimeout: g.connect, Proxy: http.ProxyFromEnvironment,
 		Limits: g.limits, Cost: costOf(s.prices), Breaker: g.breaker, Concurrency: g.crowd, Simulator: g.simulator, Log: s.log,
 	}
-	o.Endpoints = maps.Clone(g.endpoints)
 	for slug, e := range g.endpoints {
 		if n, _ := gateway.NativeOf(slug); e.BaseURL == "" && n.Base == "" { // enough for a remote gateway, which knows the address
 			delete(o.Endpoints, slug)
@@ -298,21 +297,29 @@ func (s *system) openEngine() error {
 		}
 		o.Endpoints, o.Limits = nil, nil
 	}
-	shared, err := redis.New(s.c.RedisURL)
+	shared, cache, err := s.openShared(64 << 20)
 	if err != nil {
-		return fmt.Errorf("REDIS_URL: %w", err)
+		return err
 	}
-	s.close = append(s.close, func() { _ = shared.Close() })
-	if len(o.Limits) > 0 {
+	if o.Cache = cache; len(o.Limits) > 0 {
 		o.Limiter = shared
 	}
-	o.Cache = gateway.NewCache(gateway.CacheOptions{MaxBytes: 64 << 20, Shared: shared, Log: s.log})
-	s.close = append(s.close, o.Cache.Close)
 	if s.engine, err = gateway.NewEngine(o); err != nil {
 		return err
 	}
 	s.close = append(s.close, s.engine.Close)
 	return nil
+}
+
+// openShared opens what gateway processes share, and a cache of answers over it that keeps so many bytes in memory.
+func (s *system) openShared(cacheBytes int64) (*redis.Redis, *gateway.Cache, error) {
+	shared, err := redis.New(s.c.RedisURL)
+	if err != nil {
+		return nil, nil, fmt.Errorf("REDIS_URL: %w", err)
+	}
+	cache := gateway.NewCache(gateway.CacheOptions{MaxBytes: cacheBytes, Shared: shared, Log: s.log})
+	s.close = append(s.close, func() { _ = shared.Close() }, cache.Close)
+	return shared, cache, nil
 }
 
 // costOf prices usage for the limits in dollars.

@@ -13,7 +13,6 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"batchwright/internal/gateway"
-	"batchwright/internal/gateway/redis"
 	"batchwright/internal/gateway/server"
 	"batchwright/internal/store"
 )
@@ -87,13 +86,10 @@ func Gateway(ctx context.Context, getenv func(string) string, stderr io.Writer) 
 
 func (s *system) openServer() (*server.Server, error) {
 	c := s.c.Server
-	shared, err := redis.New(s.c.RedisURL)
+	shared, cache, err := s.openShared(c.cacheBytes)
 	if err != nil {
-		return nil, fmt.Errorf("REDIS_URL: %w", err)
+		return nil, err
 	}
-	s.close = append(s.close, func() { _ = shared.Close() })
-	cache := gateway.NewCache(gateway.CacheOptions{MaxBytes: c.cacheBytes, Shared: shared, Log: s.log})
-	s.close = append(s.close, cache.Close)
 	o := server.Options{
 		DB: s.db, Prices: s.prices, Windows: shared, Cache: cache, AdminToken: c.adminToken, MaxBody: c.maxBody, Log: s.log,
 		Transport: gateway.NewTransport(http.ProxyFromEnvironment), Upstreams: map[string]string{}, Keys: map[string]string{},
