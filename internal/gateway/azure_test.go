@@ -35,7 +35,7 @@ func TestAzureAddress(t *testing.T) {
 			t.Fatal(err)
 		}
 		before := *b
-		u, err := Address("azure-openai", b, tt.endpoint)
+		u, err := addressAt("azure-openai", b, tt.endpoint)
 		got := ""
 		if err == nil {
 			got = u.String()

@@ -8,7 +8,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"maps"
 	"net/http"
 	"net/url"
 	"strconv"
@@ -62,7 +61,7 @@ const cloudflareHost = "https://gateway.ai.cloudflare.com"
 func NewCloudflare(o CloudflareOptions) (*Cloudflare, error) {
 	address := o.URL
 	if address == "" {
-		if !identifier(o.AccountID) || !identifier(o.GatewayID) {
+		if !Identifier(o.AccountID) || !Identifier(o.GatewayID) {
 			return nil, errors.New("gateway: cloudflare: the account and the gateway must each be 1 to 64 of A-Z, a-z, 0-9, _ and -")
 		}
 		address = strings.TrimRight(cmp.Or(o.BaseURL, cloudflareHost), "/") + "/v1/" + o.AccountID + "/" + o.GatewayID
@@ -76,7 +75,7 @@ func NewCloudflare(o CloudflareOptions) (*Cloudflare, error) {
 			return nil, fmt.Errorf("gateway: cloudflare: %w", unknownProvider(name))
 		}
 	}
-	if o.KeyAlias != "" && !identifier(o.KeyAlias) {
+	if o.KeyAlias != "" && !Identifier(o.KeyAlias) {
 		return nil, errors.New("gateway: cloudflare: the key alias must be 1 to 64 of A-Z, a-z, 0-9, _ and -")
 	}
 	for _, n := range []int{o.MaxAttempts, o.StepAttempts} {
@@ -101,9 +100,6 @@ func NewCloudflare(o CloudflareOptions) (*Cloudflare, error) {
 	}
 	return c, nil
 }
-
-// identifier matches 1 to 64 of [A-Za-z0-9_-].
-func identifier(s string) bool { return s != "" && schemaName(s) }
 
 // Close closes idle connections.
 func (c *Cloudflare) Close() { c.close() }
@@ -368,12 +364,9 @@ func (c *Cloudflare) stepAttempts(s *Step, o *Options) int {
 
 // providerHeaders are what a provider wants, the step's own last.
 func (c *Cloudflare) providerHeaders(s *Step) map[string]string {
-	headers := map[string]string{"Content-Type": "application/json"}
+	headers := map[string]string{}
 	p, _ := Lookup(s.Provider)
-	reachOf(p).at(s.Endpoint).authorize(func(name, value string) { headers[name] = value }, strings.TrimSpace(c.o.ProviderKeys[s.Provider]))
-	if h, ok := p.(headed); ok {
-		maps.Copy(headers, h.headers())
-	}
+	nativeHeaders(p, s.Endpoint, strings.TrimSpace(c.o.ProviderKeys[s.Provider]), func(name, value string) { headers[name] = value })
 	for name, value := range s.Headers {
 		for have := range headers {
 			if strings.EqualFold(have, name) {
@@ -437,7 +430,7 @@ func (c *Cloudflare) stepHeader(o *Options, s *Step) http.Header {
 	own.Config = s.Config.over(o.Config)
 	h := c.header(&own)
 	for name, value := range c.providerHeaders(s) {
-		if name = http.CanonicalHeaderKey(name); !dropped[name] {
+		if name = http.CanonicalHeaderKey(name); !stays(name) {
 			h.Set(name, value)
 		}
 	}

@@ -24,7 +24,7 @@ func TestCohereRawChat(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	u, err := Address("cohere", base, s.Endpoint)
+	u, err := addressAt("cohere", base, s.Endpoint)
 	if err != nil || u.String() != "https://api.cohere.com/compatibility/v1/chat/completions" {
 		t.Errorf("%v, err %v", u, err)
 	}

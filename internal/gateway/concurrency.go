@@ -222,16 +222,6 @@ func (c *crowd) held() time.Duration {
 	return max(time.Until(c.until), 0)
 }
 
-// limit returns how many calls may be in flight now; 0 is no bound.
-func (c *crowd) limit() int {
-	if c == nil {
-		return 0
-	}
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	return int(c.max)
-}
-
 func (c *crowd) busy() bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()

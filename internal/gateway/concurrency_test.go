@@ -406,3 +406,13 @@ func BenchmarkCrowd(b *testing.B) {
 		c.leave(p, OK, time.Second)
 	}
 }
+
+// limit returns how many calls may be in flight now; 0 is no bound.
+func (c *crowd) limit() int {
+	if c == nil {
+		return 0
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return int(c.max)
+}

@@ -38,7 +38,7 @@ func TestGoogleModelNames(t *testing.T) {
 			t.Fatal(err)
 		}
 		got := ""
-		if u, err := Address("google-ai-studio", base, s.Endpoint); err == nil {
+		if u, err := addressAt("google-ai-studio", base, s.Endpoint); err == nil {
 			got = u.EscapedPath()
 			if u.RawQuery != "" || u.Fragment != "" {
 				t.Errorf("%q: %v", model, u)

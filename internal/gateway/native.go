@@ -30,34 +30,14 @@ func NativeOf(provider string) (Native, bool) {
 	return n, true
 }
 
-// Address joins a base URL and the endpoint of a step, as the provider wants it. A version that both hold is written
-// once. The error is an *[Error] of class invalid_request: an endpoint can't leave its base.
-func Address(provider string, base *url.URL, endpoint string) (*url.URL, error) {
-	p, ok := Lookup(provider)
-	if !ok {
-		return Join(base, endpoint)
-	}
-	u, fail := addressOf(p, base, endpoint)
-	if fail != nil {
-		return nil, fail
-	}
-	return u, nil
-}
-
-// Join is [Address] for a provider without peculiarities.
+// Join appends an endpoint to a base URL. A version that both hold is written once. The error is an *[Error] of class
+// invalid_request: an endpoint can't leave its base.
 func Join(base *url.URL, endpoint string) (*url.URL, error) {
 	u, fail := join(base, endpoint)
 	if fail != nil {
 		return nil, fail
 	}
 	return u, nil
-}
-
-func addressOf(p Provider, base *url.URL, endpoint string) (*url.URL, *Error) {
-	if a, ok := p.(addresser); ok {
-		return a.address(base, endpoint)
-	}
-	return join(base, endpoint)
 }
 
 // ParseBase reads a base URL: http or https, without a user, a password or a fragment.
@@ -68,6 +48,20 @@ func NewTransport(proxy func(*http.Request) (*url.URL, error)) *http.Transport {
 	return newTransport(proxy, defaultConnect)
 }
 
-// StaysHere reports whether a header is between the caller and this hop only: the transport's own, and a gateway's.
-// The name is in canonical form.
-func StaysHere(name string) bool { return dropped[name] || strings.HasPrefix(name, "Cf-Aig-") }
+// hopByHop are the headers between two neighbours only: RFC 9110, section 7.6.1, and what is still seen.
+var hopByHop = map[string]bool{
+	"Connection": true, "Keep-Alive": true, "Proxy-Connection": true, "Proxy-Authenticate": true, "Proxy-Authorization": true,
+	"Te": true, "Trailer": true, "Transfer-Encoding": true, "Upgrade": true,
+}
+
+// HopByHop reports whether a header, named in canonical form, is between two neighbours only.
+func HopByHop(name string) bool { return hopByHop[name] }
+
+// IsEventStream reports whether an answer is streamed.
+func IsEventStream(h http.Header) bool {
+	kind, _, _ := strings.Cut(h.Get("Content-Type"), ";")
+	return strings.EqualFold(strings.TrimSpace(kind), "text/event-stream")
+}
+
+// Identifier reports whether s names an account, a gateway or a key's alias: 1 to 64 of [A-Za-z0-9_-].
+func Identifier(s string) bool { return s != "" && schemaName(s) }

@@ -32,14 +32,7 @@ type StepConfig struct {
 	Backoff          string `json:"backoff,omitempty"`        // constant, linear or exponential
 }
 
-// Check reports what is out of range; its error is an *[Error] of class invalid_request that names the field.
-func (c *StepConfig) Check() error {
-	if err := c.check(); err != nil {
-		return err
-	}
-	return nil
-}
-
+// check reports what is out of range.
 func (c *StepConfig) check() *Error {
 	switch {
 	case c == nil:

@@ -110,6 +110,13 @@ func reachOf(p Provider) reach {
 	return reach{}
 }
 
+func addressOf(p Provider, base *url.URL, endpoint string) (*url.URL, *Error) {
+	if a, ok := p.(addresser); ok {
+		return a.address(base, endpoint)
+	}
+	return join(base, endpoint)
+}
+
 // authorize puts a key where the provider looks for it.
 func (r reach) authorize(set func(name, value string), key string) {
 	if key == "" {
@@ -120,6 +127,17 @@ func (r reach) authorize(set func(name, value string), key string) {
 		return
 	}
 	set(r.header, key)
+}
+
+// nativeHeaders tells set what a provider wants with a request to an endpoint: the content type, the key, its own.
+func nativeHeaders(p Provider, endpoint, key string, set func(name, value string)) {
+	set("Content-Type", "application/json")
+	reachOf(p).at(endpoint).authorize(set, key)
+	if h, ok := p.(headed); ok {
+		for name, value := range h.headers() {
+			set(name, value)
+		}
+	}
 }
 
 func (r reach) headerName() string {

@@ -54,9 +54,11 @@ func (e *Engine) leg(req *Request, i int) (*leg, *Error) {
 	}
 	l.base, l.keys = ep.base, ep.keys
 	l.breaker, l.crowd = e.breakers.get(step.Provider, step.Model), e.crowds.get(step.Provider, step.Model)
-	for _, name := range [...]string{step.Provider, step.Provider + "/" + step.Model} {
-		if limit, ok := e.o.Limits[name]; ok {
-			l.bounds = append(l.bounds, Bound{name, limit})
+	if len(e.o.Limits) > 0 {
+		for _, name := range [...]string{step.Provider, step.Provider + "/" + step.Model} {
+			if limit, ok := e.o.Limits[name]; ok {
+				l.bounds = append(l.bounds, Bound{name, limit})
+			}
 		}
 	}
 	if ttl := req.Options.cacheFor(); ttl > 0 && e.o.Cache != nil && l.onText == nil {
@@ -503,14 +505,8 @@ func (e *Engine) firstByte(c *StepConfig) time.Duration {
 // header builds what goes upstream; the step's own headers win over ours.
 func (e *Engine) header(l *leg, key Key) http.Header {
 	h := make(http.Header, 4+len(l.step.Headers))
-	h["Content-Type"] = []string{"application/json"}
 	h["User-Agent"] = []string{"batchwright"}
-	reachOf(l.p).at(l.step.Endpoint).authorize(func(name, value string) { h[http.CanonicalHeaderKey(name)] = []string{value} }, key.Value)
-	if p, ok := l.p.(headed); ok {
-		for name, value := range p.headers() {
-			h[http.CanonicalHeaderKey(name)] = []string{value}
-		}
-	}
+	nativeHeaders(l.p, l.step.Endpoint, key.Value, func(name, value string) { h[http.CanonicalHeaderKey(name)] = []string{value} })
 	forwarded(h, l.step.Headers)
 	return h
 }

@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"errors"
 	"net/http"
-	"strings"
 )
 
 // maxEvent bounds one server-sent event, in bytes. A longer one ends the reading, not the passing on.
@@ -129,10 +128,4 @@ func broken(resp *Response, err error, complete bool, status int) (*Response, er
 		fail.Uncertain = true
 	}
 	return resp, err
-}
-
-// isEventStream reports whether an answer is streamed.
-func isEventStream(h http.Header) bool {
-	kind, _, _ := strings.Cut(h.Get("Content-Type"), ";")
-	return strings.EqualFold(strings.TrimSpace(kind), "text/event-stream")
 }

@@ -132,7 +132,7 @@ func (c *call) request(ctx context.Context, sent *atomic.Bool) *http.Request {
 }
 
 func (c *call) reader(res *http.Response) *StreamReader {
-	if c.stream == nil || res.StatusCode/100 != 2 || !isEventStream(res.Header) {
+	if c.stream == nil || res.StatusCode/100 != 2 || !IsEventStream(res.Header) {
 		return nil
 	}
 	return c.stream(res.Header)
@@ -363,16 +363,19 @@ func parseBase(s string) (*url.URL, error) {
 // dropped are the step headers that don't go upstream: the transport's own, and those that would make the answer
 // unreadable here. Everything for a gateway (cf-aig-...) is dropped as well.
 var dropped = map[string]bool{
-	"Host": true, "Content-Length": true, "Connection": true, "Keep-Alive": true, "Proxy-Connection": true,
-	"Proxy-Authenticate": true, "Proxy-Authorization": true, "Te": true, "Trailer": true, "Transfer-Encoding": true,
-	"Upgrade": true, "Expect": true, "Accept-Encoding": true, "Cf-Skip-Cache": true, "Cf-Cache-Ttl": true,
+	"Host": true, "Content-Length": true, "Expect": true, "Accept-Encoding": true, "Cf-Skip-Cache": true, "Cf-Cache-Ttl": true,
+}
+
+// stays reports whether a step's header, named in canonical form, doesn't go upstream.
+func stays(name string) bool {
+	return dropped[name] || HopByHop(name) || strings.HasPrefix(name, "Cf-Aig-")
 }
 
 // forwarded copies a step's headers into h.
 func forwarded(h http.Header, step map[string]string) {
 	for name, value := range step {
 		name = http.CanonicalHeaderKey(name)
-		if !dropped[name] && !strings.HasPrefix(name, "Cf-Aig-") {
+		if !stays(name) {
 			h[name] = []string{value}
 		}
 	}

@@ -35,7 +35,7 @@ func TestWorkersAIAddresses(t *testing.T) {
 			t.Fatal(err)
 		}
 		got := ""
-		if u, err := Address("workers-ai", base, tt.endpoint); err == nil {
+		if u, err := addressAt("workers-ai", base, tt.endpoint); err == nil {
 			got = u.String()
 		}
 		if got != tt.want {

@@ -9,6 +9,7 @@ import (
 	"strings"
 	"time"
 
+	"batchwright/internal/gateway"
 	"batchwright/internal/store"
 )
 
@@ -26,7 +27,7 @@ var slots = []string{"Authorization", "X-Api-Key", "X-Goog-Api-Key", "Api-Key", 
 // 2001, except the one called "default", which its first authenticated request creates.
 func (c *passage) enter(name string) *refusal {
 	unknown := &refusal{status: http.StatusBadRequest, code: aigNoGateway, message: "please configure AI Gateway: the account has no gateway of this name"}
-	if !identifier(c.account) || !identifier(name) {
+	if !gateway.Identifier(c.account) || !gateway.Identifier(name) {
 		return unknown
 	}
 	v, err := c.s.directory.view(c.ctx, c.account, name)
@@ -121,16 +122,6 @@ func bare(v string) string {
 }
 
 const defaultGateway = "default"
-
-// identifier matches 1 to 64 of [A-Za-z0-9_-].
-func identifier(s string) bool {
-	for _, c := range []byte(s) {
-		if !(c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z' || c >= '0' && c <= '9' || c == '-' || c == '_') {
-			return false
-		}
-	}
-	return s != "" && len(s) <= 64
-}
 
 // prepare finds where a step goes and under which credential: the key on the request, else the key stored at the
 // gateway, else the operator's. There is no billing of ours behind that: without a key it is 400.

@@ -270,12 +270,6 @@ func flatMetadata(raw []byte) (json.RawMessage, bool) {
 	return append(out, '}'), true
 }
 
-// hop are the headers between two neighbours only.
-var hop = map[string]bool{
-	"Connection": true, "Keep-Alive": true, "Proxy-Connection": true, "Proxy-Authenticate": true, "Proxy-Authorization": true,
-	"Te": true, "Trailer": true, "Transfer-Encoding": true, "Upgrade": true,
-}
-
 // own are the request's headers that are the gateway's, or of what stands in front of it, and none of a provider's
 // business. Cookies would be those of the gateway's own host.
 var own = map[string]bool{
@@ -291,7 +285,7 @@ const gatewayPrefix = "Cf-Aig-"
 func outbound(h http.Header) http.Header {
 	out := make(http.Header, len(h)+2)
 	for name, values := range h {
-		if !hop[name] && !own[name] && !strings.HasPrefix(name, gatewayPrefix) {
+		if !gateway.HopByHop(name) && !own[name] && !strings.HasPrefix(name, gatewayPrefix) {
 			out[name] = values
 		}
 	}
@@ -302,7 +296,7 @@ func outbound(h http.Header) http.Header {
 // inbound copies an answer's headers to the client's.
 func inbound(to, h http.Header) {
 	for name, values := range h {
-		if !hop[name] && !strings.HasPrefix(name, gatewayPrefix) {
+		if !gateway.HopByHop(name) && !strings.HasPrefix(name, gatewayPrefix) {
 			to[name] = values
 		}
 	}

@@ -15,6 +15,7 @@ import (
 
 	"github.com/google/uuid"
 
+	"batchwright/internal/gateway"
 	"batchwright/internal/store"
 )
 
@@ -203,7 +204,7 @@ func (m *management) run(w http.ResponseWriter, c *call, e endpoint) (*answer, e
 	if err := m.authorize(c); err != nil {
 		return nil, err
 	}
-	if c.gateway != "" && !identifier(c.gateway) {
+	if c.gateway != "" && !gateway.Identifier(c.gateway) {
 		return nil, notFound("gateway")
 	}
 	if c.Method == http.MethodPost || c.Method == http.MethodPut || c.Method == http.MethodPatch {
@@ -238,7 +239,7 @@ func (m *management) authorize(c *call) error {
 	switch {
 	case err != nil:
 		return err
-	case !ok || !mayUse(token, c.account) || !identifier(c.account):
+	case !ok || !mayUse(token, c.account) || !gateway.Identifier(c.account):
 		return &fault{status: http.StatusUnauthorized, code: codeAuth, message: "authentication error: a valid token of this account is required"}
 	case c.Method != http.MethodGet && c.Method != http.MethodHead && !token.Edit:
 		return &fault{status: http.StatusForbidden, code: codeAuth, message: "the token doesn't have the permission edit"}

@@ -6,6 +6,7 @@ import (
 	"strings"
 	"time"
 
+	"batchwright/internal/gateway"
 	"batchwright/internal/store"
 )
 
@@ -56,7 +57,7 @@ func (m *management) createGateway(c *call) (*answer, error) {
 	var named struct {
 		ID string `json:"id"`
 	}
-	if err := json.Unmarshal(c.body, &named); err != nil || !identifier(named.ID) {
+	if err := json.Unmarshal(c.body, &named); err != nil || !gateway.Identifier(named.ID) {
 		found = append(found, Problem{"id", "must be 1 to 64 of A-Z, a-z, 0-9, _ and -"})
 	}
 	if len(found) > 0 {

@@ -80,7 +80,7 @@ func (m *management) createProviderConfig(c *call) (*answer, error) {
 	if in.Alias == "" {
 		in.Alias = defaultAlias
 	}
-	if !identifier(in.Alias) {
+	if !gateway.Identifier(in.Alias) {
 		found = append(found, Problem{"alias", "must be 1 to 64 of A-Z, a-z, 0-9, _ and -"})
 	}
 	secret, problem := cleanSecret(in.Secret)

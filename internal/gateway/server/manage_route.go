@@ -6,6 +6,7 @@ import (
 
 	"github.com/google/uuid"
 
+	"batchwright/internal/gateway"
 	"batchwright/internal/store"
 )
 
@@ -107,7 +108,7 @@ func (m *management) createRoute(c *call) (*answer, error) {
 }
 
 func checkRouteName(name string) []Problem {
-	if !identifier(name) {
+	if !gateway.Identifier(name) {
 		return []Problem{{"name", "must be 1 to 64 of A-Z, a-z, 0-9, _ and -"}}
 	}
 	return nil

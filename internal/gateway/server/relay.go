@@ -72,7 +72,7 @@ func (c *passage) relay(st *step, at int, a *upstreamAnswer) {
 	if len(h["Content-Type"]) == 0 {
 		h["Content-Type"] = nil // package http must not guess
 	}
-	k := &capture{events: isEventStream(a.Header), speaks: st.speaks()}
+	k := &capture{events: gateway.IsEventStream(a.Header), speaks: st.speaks()}
 	k.idle = !st.opts.collect && c.caching.key == "" && len(st.bookings)+len(st.booked) == 0
 	if c.view.guard.checksAnswers() && a.ok() {
 		c.relayChecked(st, at, a, k)
@@ -162,14 +162,6 @@ func readLimited(a *upstreamAnswer, limit int64) ([]byte, error) {
 }
 
 var errTooLarge = errors.New("gateway server: the answer is too large")
-
-func isEventStream(h http.Header) bool {
-	if v := h["Content-Type"]; len(v) > 0 {
-		kind, _, _ := strings.Cut(v[0], ";")
-		return strings.EqualFold(strings.TrimSpace(kind), "text/event-stream")
-	}
-	return false
-}
 
 // giveWhole answers with a body that is all there.
 func (c *passage) giveWhole(status int, body []byte) {
