@@ -24,7 +24,10 @@ const (
 	BatchStateCancelled  BatchState = "cancelled"
 	BatchStateCancelling BatchState = "cancelling"
 	BatchStateCompleted  BatchState = "completed"
+	BatchStateExpired    BatchState = "expired"
 	BatchStateFailed     BatchState = "failed"
+	BatchStateIngesting  BatchState = "ingesting"
+	BatchStatePaused     BatchState = "paused"
 	BatchStatePlanning   BatchState = "planning"
 	BatchStateRunning    BatchState = "running"
 )
@@ -65,6 +68,12 @@ const (
 const (
 	OnInvalidRefuse OnInvalid = "refuse"
 	OnInvalidSkip   OnInvalid = "skip"
+)
+
+// Defines values for PauseReason.
+const (
+	PauseReasonBudget    PauseReason = "budget"
+	PauseReasonRequested PauseReason = "requested"
 )
 
 // Defines values for ResultStatus.
@@ -113,10 +122,10 @@ type Batch struct {
 	// Kind What is done with each job.
 	Kind Kind `json:"kind"`
 
-	// State Where a batch is. The last three are final.
+	// State Where a batch is. `ingesting`: its jobs come in. `paused`: it starts no calls, see `pause`. The last four are final.
 	State BatchState `json:"state"`
 
-	// TotalJobs Jobs submitted, skipped lines included.
+	// TotalJobs Jobs submitted, skipped lines included; what has arrived so far while the batch is `ingesting`.
 	TotalJobs int64 `json:"total_jobs"`
 
 	// Error Why a failed batch failed.
@@ -146,6 +155,27 @@ type Batch struct {
 	// Cache How the durable result cache is used.
 	Cache CachePolicy `json:"cache"`
 
+	// Priority Within the project, batches of a higher priority are given more of the workers: each step up doubles the share.
+	Priority Priority `json:"priority"`
+
+	// Concurrency Most jobs of the batch that run at once; null for no limit of its own.
+	Concurrency *int32 `json:"concurrency"`
+
+	// MaxAttempts Counted attempts before a job fails; null for the workers' default.
+	MaxAttempts *int32 `json:"max_attempts"`
+
+	// JobTimeoutSeconds Seconds from a job's first attempt after which it isn't tried again; null for the workers' default.
+	JobTimeoutSeconds *int32 `json:"job_timeout_seconds"`
+
+	// ExpiresAt When what is not finished is given up; null for never.
+	ExpiresAt *time.Time `json:"expires_at"`
+
+	// MaxCostMicrousd Most that the batch's calls may cost, in millionths of a US dollar; null for no limit of its own.
+	MaxCostMicrousd *int64 `json:"max_cost_microusd"`
+
+	// Pause Why the batch is paused, or will be once it is planned; left out while it isn't.
+	Pause *Pause `json:"pause,omitempty"`
+
 	// CreatedAt When the submission was accepted.
 	CreatedAt time.Time `json:"created_at"`
 
@@ -156,6 +186,9 @@ type Batch struct {
 	FinishedAt *time.Time `json:"finished_at"`
 }
 
+// BatchConcurrency Most jobs of the batch that run at once, over all workers; no limit of its own when left out.
+type BatchConcurrency = int32
+
 // BatchName A free name, for people.
 type BatchName = string
 
@@ -164,8 +197,23 @@ type BatchOptions struct {
 	// Cache How the durable result cache is used.
 	Cache *CachePolicy `json:"cache,omitempty"`
 
+	// Concurrency Most jobs of the batch that run at once, over all workers; no limit of its own when left out.
+	Concurrency *BatchConcurrency `json:"concurrency,omitempty"`
+
+	// ExpiresAt When what is not finished is given up; finished work is kept. Never when left out.
+	ExpiresAt *ExpiresAt `json:"expires_at,omitempty"`
+
+	// JobTimeoutSeconds Seconds from a job's first attempt after which it fails rather than being tried again, waits for rate limits included; the workers' default (a day unless set otherwise) when left out.
+	JobTimeoutSeconds *JobTimeout `json:"job_timeout_seconds,omitempty"`
+
 	// Kind What is done with each job.
 	Kind Kind `json:"kind"`
+
+	// MaxAttempts Counted attempts before a job fails; the workers' default (4 unless set otherwise) when left out. Waiting for a rate limit counts none.
+	MaxAttempts *MaxAttempts `json:"max_attempts,omitempty"`
+
+	// MaxCostMicrousd Most that the batch's calls may cost, in millionths of a US dollar. Before each call its worst case is reserved; a batch whose next call could overshoot is paused.
+	MaxCostMicrousd *MaxCost `json:"max_cost_microusd,omitempty"`
 
 	// Metadata Labels, kept and shown with the batch; together at most 16 KiB of JSON.
 	Metadata *Metadata `json:"metadata,omitempty"`
@@ -178,6 +226,9 @@ type BatchOptions struct {
 
 	// Params Options of the kind. summarize: `length` (short, medium or long; default medium), `language` (of the summary; default the document's), `focus` (what the reader wants to know), `max_tokens` (tokens generated a call at most; default by length), `chunk_tokens` (tokens of a document in one call at most; default what the route's models can read). generate and chat have none.
 	Params *Params `json:"params,omitempty"`
+
+	// Priority Within the project, batches of a higher priority are given more of the workers: each step up doubles the share.
+	Priority *Priority `json:"priority,omitempty"`
 
 	// Route Where the calls go: the name of a stored route (`name` or `name@version`), a shorthand chain (`openai:gpt-5.2,local/extractive`), or a chain inline.
 	Route RouteChoice `json:"route"`
@@ -195,7 +246,7 @@ type BatchPage struct {
 	NextCursor *NextCursor `json:"next_cursor"`
 }
 
-// BatchState Where a batch is. The last three are final.
+// BatchState Where a batch is. `ingesting`: its jobs come in. `paused`: it starts no calls, see `pause`. The last four are final.
 type BatchState string
 
 // BatchStats Counts over the jobs and calls of a batch, taken now while it is open and frozen when it ends. Shown with one batch, left out of lists.
@@ -329,6 +380,9 @@ type DocumentInput struct {
 	// Text The document.
 	Text string `json:"text"`
 }
+
+// ExpiresAt When what is not finished is given up; finished work is kept. Never when left out.
+type ExpiresAt = time.Time
 
 // Fault One thing that is wrong.
 type Fault struct {
@@ -468,8 +522,17 @@ type JobPage struct {
 // JobStatus Where a job is. `waiting` is for an identical job, a retry time or a limit. The last three are final.
 type JobStatus string
 
+// JobTimeout Seconds from a job's first attempt after which it fails rather than being tried again, waits for rate limits included; the workers' default (a day unless set otherwise) when left out.
+type JobTimeout = int32
+
 // Kind What is done with each job.
 type Kind string
+
+// MaxAttempts Counted attempts before a job fails; the workers' default (4 unless set otherwise) when left out. Waiting for a rate limit counts none.
+type MaxAttempts = int32
+
+// MaxCost Most that the batch's calls may cost, in millionths of a US dollar. Before each call its worst case is reserved; a batch whose next call could overshoot is paused.
+type MaxCost = int64
 
 // Metadata Labels, kept and shown with the batch; together at most 16 KiB of JSON.
 type Metadata map[string]string
@@ -482,6 +545,24 @@ type OnInvalid string
 
 // Params Options of the kind. summarize: `length` (short, medium or long; default medium), `language` (of the summary; default the document's), `focus` (what the reader wants to know), `max_tokens` (tokens generated a call at most; default by length), `chunk_tokens` (tokens of a document in one call at most; default what the route's models can read). generate and chat have none.
 type Params = json.RawMessage
+
+// Pause Why the batch is paused, or will be once it is planned; left out while it isn't.
+type Pause struct {
+	// Reason `requested`: by a caller, until one resumes it. `budget`: its next call could overshoot a budget; it goes on when there is room.
+	Reason PauseReason `json:"reason"`
+
+	// Detail Which budget, and what resumes the batch.
+	Detail string `json:"detail"`
+
+	// Since When it was paused.
+	Since time.Time `json:"since"`
+}
+
+// PauseReason `requested`: by a caller, until one resumes it. `budget`: its next call could overshoot a budget; it goes on when there is room.
+type PauseReason string
+
+// Priority Within the project, batches of a higher priority are given more of the workers: each step up doubles the share.
+type Priority = int
 
 // Problem An error (RFC 9457).
 type Problem struct {
@@ -812,6 +893,24 @@ type CreateBatchParams struct {
 	// Metadata NDJSON only. As `metadata` of BatchOptions, a JSON object as text.
 	Metadata *string `form:"metadata,omitempty" json:"metadata,omitempty"`
 
+	// Priority NDJSON only. As `priority` of BatchOptions.
+	Priority *Priority `form:"priority,omitempty" json:"priority,omitempty"`
+
+	// Concurrency NDJSON only. As `concurrency` of BatchOptions.
+	Concurrency *BatchConcurrency `form:"concurrency,omitempty" json:"concurrency,omitempty"`
+
+	// MaxAttempts NDJSON only. As `max_attempts` of BatchOptions.
+	MaxAttempts *MaxAttempts `form:"max_attempts,omitempty" json:"max_attempts,omitempty"`
+
+	// JobTimeoutSeconds NDJSON only. As `job_timeout_seconds` of BatchOptions.
+	JobTimeoutSeconds *JobTimeout `form:"job_timeout_seconds,omitempty" json:"job_timeout_seconds,omitempty"`
+
+	// ExpiresAt NDJSON only. As `expires_at` of BatchOptions.
+	ExpiresAt *ExpiresAt `form:"expires_at,omitempty" json:"expires_at,omitempty"`
+
+	// MaxCostMicrousd NDJSON only. As `max_cost_microusd` of BatchOptions.
+	MaxCostMicrousd *MaxCost `form:"max_cost_microusd,omitempty" json:"max_cost_microusd,omitempty"`
+
 	// IdempotencyKey Makes a repeat safe: the same key with the same submission answers with the first batch and `Idempotency-Replayed: true`; with another submission it is a conflict (409). 1 to 255 visible ASCII characters.
 	IdempotencyKey *string `json:"Idempotency-Key,omitempty"`
 }
@@ -1068,6 +1167,48 @@ func (w *ServerInterfaceWrapper) CreateBatch(ctx echo.Context) error {
 	err = runtime.BindQueryParameterWithOptions("form", true, false, "metadata", ctx.QueryParams(), &params.Metadata, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
 	if err != nil {
 		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter metadata: %s", err))
+	}
+
+	// ------------- Optional query parameter "priority" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "priority", ctx.QueryParams(), &params.Priority, runtime.BindQueryParameterOptions{Type: "integer", Format: ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter priority: %s", err))
+	}
+
+	// ------------- Optional query parameter "concurrency" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "concurrency", ctx.QueryParams(), &params.Concurrency, runtime.BindQueryParameterOptions{Type: "integer", Format: "int32"})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter concurrency: %s", err))
+	}
+
+	// ------------- Optional query parameter "max_attempts" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "max_attempts", ctx.QueryParams(), &params.MaxAttempts, runtime.BindQueryParameterOptions{Type: "integer", Format: "int32"})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter max_attempts: %s", err))
+	}
+
+	// ------------- Optional query parameter "job_timeout_seconds" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "job_timeout_seconds", ctx.QueryParams(), &params.JobTimeoutSeconds, runtime.BindQueryParameterOptions{Type: "integer", Format: "int32"})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter job_timeout_seconds: %s", err))
+	}
+
+	// ------------- Optional query parameter "expires_at" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "expires_at", ctx.QueryParams(), &params.ExpiresAt, runtime.BindQueryParameterOptions{Type: "string", Format: "date-time"})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter expires_at: %s", err))
+	}
+
+	// ------------- Optional query parameter "max_cost_microusd" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "max_cost_microusd", ctx.QueryParams(), &params.MaxCostMicrousd, runtime.BindQueryParameterOptions{Type: "integer", Format: "int64"})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter max_cost_microusd: %s", err))
 	}
 
 	headers := ctx.Request().Header

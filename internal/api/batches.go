@@ -138,7 +138,12 @@ func toBatch(b store.Batch, stats *store.BatchStats) Batch {
 		Template: ref(b.TemplateName, b.TemplateVersion), Route: ref(b.RouteName, b.RouteVersion),
 		RouteSpec: orEmpty(b.Route), Params: orEmpty(b.Params), Metadata: orEmpty(b.Metadata),
 		OnInvalid: OnInvalid(b.OnInvalid), Cache: CachePolicy(b.Cache),
+		Priority: int(b.Priority), Concurrency: b.Concurrency, MaxAttempts: b.MaxAttempts, JobTimeoutSeconds: b.JobTimeoutSeconds,
+		ExpiresAt: utc(b.ExpiresAt), MaxCostMicrousd: b.MaxCostMicrousd,
 		CreatedAt: b.CreatedAt.UTC(), StartedAt: utc(b.StartedAt), FinishedAt: utc(b.FinishedAt),
+	}
+	if b.PauseReason != nil && b.PausedAt != nil {
+		out.Pause = &Pause{Reason: PauseReason(*b.PauseReason), Detail: deref(b.PauseDetail, ""), Since: b.PausedAt.UTC()}
 	}
 	if stats != nil {
 		out.Stats = toStats(*stats)

@@ -83,6 +83,9 @@ func (h *handlers) spec(opts options) (jobs.Spec, error) {
 		Route: opts["route"], Params: opts["params"],
 		OnInvalid: text("on_invalid", string(OnInvalidRefuse)), Cache: text("cache", string(CachePolicyUse)),
 	}
+	if err := limits(opts, &spec.Limits); err != nil {
+		return jobs.Spec{}, err
+	}
 	if labels, ok := values["metadata"].(map[string]any); ok {
 		spec.Metadata = make(map[string]string, len(labels))
 		for k, v := range labels {
@@ -90,6 +93,19 @@ func (h *handlers) spec(opts options) (jobs.Spec, error) {
 		}
 	}
 	return spec, nil
+}
+
+// limits reads the fields that bound a batch. The contract has checked their ranges.
+func limits(opts options, into *jobs.Limits) error {
+	for name, field := range map[string]any{
+		"priority": &into.Priority, "concurrency": &into.Concurrency, "max_attempts": &into.MaxAttempts,
+		"job_timeout_seconds": &into.JobTimeoutSeconds, "expires_at": &into.ExpiresAt, "max_cost_microusd": &into.MaxCostMicrousd,
+	} {
+		if raw, ok := opts[name]; ok && json.Unmarshal(raw, field) != nil {
+			return invalidField(name, "wrong_type", "is not of the form that the contract wants")
+		}
+	}
+	return nil
 }
 
 // fromJSON takes a whole BatchSubmission apart. Jobs are passed on one by one and checked where lines of a stream are.
@@ -158,6 +174,17 @@ func fromQuery(p CreateBatchParams) (options, error) {
 	str("template", p.Template)
 	str("on_invalid", (*string)(p.OnInvalid))
 	str("cache", (*string)(p.Cache))
+	bound := func(name string, set bool, value any) {
+		if set {
+			opts[name], _ = json.Marshal(value) // a number or a time
+		}
+	}
+	bound("priority", p.Priority != nil, p.Priority)
+	bound("concurrency", p.Concurrency != nil, p.Concurrency)
+	bound("max_attempts", p.MaxAttempts != nil, p.MaxAttempts)
+	bound("job_timeout_seconds", p.JobTimeoutSeconds != nil, p.JobTimeoutSeconds)
+	bound("expires_at", p.ExpiresAt != nil, p.ExpiresAt)
+	bound("max_cost_microusd", p.MaxCostMicrousd != nil, p.MaxCostMicrousd)
 	var faults []Fault
 	raw := func(name string, value *string) {
 		if value == nil {

@@ -39,7 +39,7 @@ type Batch struct {
 	ID         string     `json:"id"`
 	Name       string     `json:"name"`
 	Kind       string     `json:"kind"`
-	State      string     `json:"state"` // planning, running, cancelling; completed, failed, cancelled
+	State      string     `json:"state"` // ingesting, planning, running, paused, cancelling; completed, failed, cancelled, expired
 	TotalJobs  int64      `json:"total_jobs"`
 	Template   *string    `json:"template"`
 	Route      *string    `json:"route"`
@@ -56,7 +56,7 @@ type Batch struct {
 // Final reports whether the batch's state can't change any more.
 func (b Batch) Final() bool {
 	switch b.State {
-	case "completed", "failed", "cancelled":
+	case "completed", "failed", "cancelled", "expired":
 		return true
 	}
 	return false

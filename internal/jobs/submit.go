@@ -12,6 +12,7 @@ import (
 	"log/slog"
 	"slices"
 	"strings"
+	"time"
 	"unicode/utf8"
 
 	"github.com/google/uuid"
@@ -41,6 +42,17 @@ type Spec struct {
 	Cache          string // use (default), refresh or off
 	Metadata       map[string]string
 	IdempotencyKey string
+	Limits         Limits
+}
+
+// Limits bound a batch. The zero value sets no bounds.
+type Limits struct {
+	Priority          int16 // from -10 to 10; each step up doubles the batch's share within its project
+	Concurrency       *int32
+	MaxAttempts       *int32
+	JobTimeoutSeconds *int32
+	ExpiresAt         *time.Time
+	MaxCostMicrousd   *int64
 }
 
 // Line is one job as it was received. Its byte slices need not stay valid when the next line is asked for.
@@ -136,6 +148,9 @@ func (in *intake) open(ctx context.Context, project store.Project) error {
 	if len(spec.Name) > 200 || !utf8.ValidString(spec.Name) {
 		return invalidf("name", "is longer than 200 bytes or not valid UTF-8")
 	}
+	if at := spec.Limits.ExpiresAt; at != nil && !at.After(time.Now()) {
+		return invalidf("expires_at", "has passed: leave it out, or give a time to come")
+	}
 	route, routeID, err := s.resolveRoute(ctx, project.ID, spec.Route, k)
 	if err != nil {
 		return err
@@ -163,7 +178,9 @@ func (in *intake) open(ctx context.Context, project store.Project) error {
 		return invalidf("metadata", "is over 16 KiB or has a NUL character")
 	}
 	in.row = store.NewBatch{ID: id, ProjectID: project.ID, Name: clean(spec.Name), Kind: spec.Kind, RouteID: routeID, Route: routeJSON, Params: params,
-		Metadata: metadata, OnInvalid: spec.OnInvalid, Cache: spec.Cache, IdempotencyKey: spec.IdempotencyKey}
+		Metadata: metadata, OnInvalid: spec.OnInvalid, Cache: spec.Cache, IdempotencyKey: spec.IdempotencyKey,
+		APIKeyID: project.KeyID, Priority: spec.Limits.Priority, Concurrency: spec.Limits.Concurrency, MaxAttempts: spec.Limits.MaxAttempts,
+		JobTimeoutSeconds: spec.Limits.JobTimeoutSeconds, MaxCostMicrousd: spec.Limits.MaxCostMicrousd, ExpiresAt: spec.Limits.ExpiresAt}
 	in.batch = &batch{kind: k, route: route, check: s.checkModel}
 	if err := in.openTemplate(ctx, project.ID); err != nil {
 		return err
@@ -171,7 +188,7 @@ func (in *intake) open(ctx context.Context, project store.Project) error {
 	if err := in.batch.checkForms(); err != nil {
 		return err
 	}
-	head, err := json.Marshal([]any{spec.Kind, spec.Name, spec.Template, spec.Route, spec.Params, spec.OnInvalid, spec.Cache, spec.Metadata})
+	head, err := json.Marshal([]any{spec.Kind, spec.Name, spec.Template, spec.Route, spec.Params, spec.OnInvalid, spec.Cache, spec.Metadata, spec.Limits})
 	if err != nil {
 		return err
 	}

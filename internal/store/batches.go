@@ -40,11 +40,32 @@ type Batch struct {
 	CreatedAt       time.Time
 	StartedAt       *time.Time
 	FinishedAt      *time.Time
+
+	APIKeyID          *uuid.UUID
+	Priority          int16
+	Concurrency       *int32
+	MaxAttempts       *int32
+	JobTimeoutSeconds *int32
+	MaxCostMicrousd   *int64
+	ExpiresAt         *time.Time
+	OpenUpload        bool
+	PauseReason       *string // requested or budget; null while it isn't paused
+	PauseDetail       *string
+	PausedAt          *time.Time
+	Ending            *string // cancelled or expired, once it is cancelling
+	EndingAt          *time.Time
+	Followed          bool
+	Follows           bool
+	Recheck           bool
+	StalledAt         *time.Time
+	PurgedAt          *time.Time
 }
 
 const batchCols = `b.id, b.project_id, b.name, b.kind, b.state, b.template_id, t.name as template_name,
 t.version as template_version, b.route_id, r.name as route_name, r.version as route_version, b.route, b.params, b.metadata,
-b.on_invalid, b.cache, b.request_sha256, b.total_jobs, b.next_seq, b.has_followers, b.error, b.created_at, b.started_at, b.finished_at`
+b.on_invalid, b.cache, b.request_sha256, b.total_jobs, b.next_seq, b.has_followers, b.error, b.created_at, b.started_at, b.finished_at,
+b.api_key_id, b.priority, b.concurrency, b.max_attempts, b.job_timeout_seconds, b.max_cost_microusd, b.expires_at, b.open_upload,
+b.pause_reason, b.pause_detail, b.paused_at, b.ending, b.ending_at, b.followed, b.follows, b.recheck, b.stalled_at, b.purged_at`
 
 const batchFrom = ` from batches b left join templates t on t.id = b.template_id left join routes r on r.id = b.route_id `
 
@@ -95,6 +116,14 @@ type NewBatch struct {
 	OnInvalid      string
 	Cache          string
 	IdempotencyKey string // empty for none
+
+	APIKeyID          uuid.UUID
+	Priority          int16
+	Concurrency       *int32
+	MaxAttempts       *int32
+	JobTimeoutSeconds *int32
+	MaxCostMicrousd   *int64
+	ExpiresAt         *time.Time
 }
 
 // NewInput is one submitted job. Seq counts from 1 without gaps.
@@ -138,8 +167,9 @@ func (e *DuplicateError) Error() string {
 const (
 	createBatch = `-- name: CreateBatch
 insert into batches (id, project_id, name, kind, state, template_id, route_id, route, params, metadata, on_invalid, cache,
-    idempotency_key, request_sha256)
-values ($1, $2, $3, $4, 'planning', $5, $6, $7, $8, $9, $10, $11, nullif($12, ''), '')`
+    idempotency_key, request_sha256, api_key_id, priority, concurrency, max_attempts, job_timeout_seconds, max_cost_microusd, expires_at)
+values ($1, $2, $3, $4, 'planning', $5, $6, $7, $8, $9, $10, $11, nullif($12, ''), '', nullif($13::uuid, '00000000-0000-0000-0000-000000000000'),
+    $14, $15, $16, $17, $18, $19)`
 	putDocuments = `-- name: PutDocuments
 insert into documents (project_id, sha256, content_type, bytes, body)
 select $1, u.sha256, u.content_type, octet_length(u.body), u.body
@@ -178,7 +208,8 @@ func (db *DB) CreateBatch(ctx context.Context, nb NewBatch, chunks iter.Seq2[Chu
 	defer db.uploads.Release(1)
 	err = pgx.BeginFunc(ctx, db.pool, func(tx pgx.Tx) error {
 		if _, err := tx.Exec(ctx, createBatch, nb.ID, nb.ProjectID, nb.Name, nb.Kind, nb.TemplateID, nb.RouteID, nb.Route, nb.Params,
-			nb.Metadata, nb.OnInvalid, nb.Cache, nb.IdempotencyKey); err != nil {
+			nb.Metadata, nb.OnInvalid, nb.Cache, nb.IdempotencyKey, nb.APIKeyID, nb.Priority, nb.Concurrency, nb.MaxAttempts,
+			nb.JobTimeoutSeconds, nb.MaxCostMicrousd, nb.ExpiresAt); err != nil {
 			return err
 		}
 		named := false
@@ -259,7 +290,8 @@ func settleDuplicates(ctx context.Context, tx pgx.Tx, nb NewBatch) error {
 
 const (
 	cancelBatch = `-- name: CancelBatch
-update batches set state = 'cancelling' where id = $1 and project_id = $2 and state in ('planning', 'running') returning id`
+update batches set state = 'cancelling', ending = 'cancelled', ending_at = now(), pause_reason = null, pause_detail = null, paused_at = null
+where id = $1 and project_id = $2 and state in ('planning', 'running', 'paused') returning id`
 	cancelJobs = `-- name: CancelJobs
 update jobs set state = 'cancelled', due_at = null, finished_at = now() where batch_id = $1 and state in ('planned', 'waiting')`
 	dropPostedTickets = `-- name: DropPostedTickets
@@ -289,7 +321,7 @@ func (db *DB) CancelBatch(ctx context.Context, project, id uuid.UUID) (b Batch, 
 
 const (
 	lockOpenBatch = `-- name: LockOpenBatch
-select state from batches where id = $1 and state in ('running', 'cancelling') for update`
+select state from batches where id = $1 and state in ('running', 'paused', 'cancelling') for update`
 	unfinishedWork = `-- name: UnfinishedWork
 select exists (select 1 from tickets where batch_id = $1)
     or exists (select 1 from jobs where batch_id = $1 and due_at is not null) -- by its index, before a look at every job
@@ -298,7 +330,7 @@ select exists (select 1 from tickets where batch_id = $1)
 update calls set state = 'uncertain' where batch_id = $1 and state = 'intent'`
 	freezeBatch = `-- name: FreezeBatch
 with j as (` + jobCounts + `), c as (` + callCounts + `)
-update batches b set state = case when b.state = 'cancelling' then 'cancelled' else 'completed' end, finished_at = now(),
+update batches b set state = case when b.state = 'cancelling' then b.ending else 'completed' end, finished_at = now(),
     succeeded_jobs = j.succeeded, failed_jobs = j.failed, cancelled_jobs = b.total_jobs - j.succeeded - j.failed,
     result_hits = j.result_hits, coalesced = j.coalesced, gateway_hits = j.gateway_hits, misses = j.misses, bypassed = j.bypassed,
     calls = c.calls, uncertain_calls = c.uncertain_calls, unpriced_calls = c.unpriced_calls, input_tokens = c.input_tokens,

@@ -161,7 +161,7 @@ select cache from batches b where id = $1 and state = 'planning'
 with m as materialized (select ctid as row, seq, min(seq) over (partition by key) as leader from jobs where batch_id = $1 and state = 'planned')
 update jobs j set state = 'waiting', leader_seq = m.leader from m where m.seq <> m.leader and j.ctid = m.row`
 	startBatch = `-- name: StartBatch
-update batches set state = 'running', started_at = now(), has_followers = $2 where id = $1`
+update batches set state = case when pause_reason is null then 'running' else 'paused' end, started_at = now(), has_followers = $2 where id = $1`
 )
 
 // StartBatch ends the planning of a batch whose every range is planned: identical jobs are hung on the first of them, and

@@ -123,6 +123,7 @@ func (db *DB) Dispatch(ctx context.Context, share func([]OpenBatch, Fleet) []Gra
 type Claimed struct {
 	Seq            int32
 	Attempts       int32
+	FirstRunAt     time.Time // of its first attempt, by the database's clock
 	Input          []byte
 	DocumentSHA256 []byte
 }
@@ -134,12 +135,12 @@ from batches b where t.id = $1 and t.worker_id is null and b.id = t.batch_id and
 	claimRun = `-- name: ClaimRun
 with t as (update tickets set worker_id = $2, lease_until = now() + $3::interval where id = $1 and worker_id is null
     returning id, batch_id, first_seq, last_seq)
-update jobs j set state = 'running', ticket_id = $1
+update jobs j set state = 'running', ticket_id = $1, first_run_at = now()
 from inputs i
 where j.batch_id = (select batch_id from t) and j.seq between (select first_seq from t) and (select last_seq from t) and j.state = 'planned'
     and exists (select 1 from batches where id = (select batch_id from t) and state = 'running')
     and i.batch_id = (select batch_id from t) and i.seq between (select first_seq from t) and (select last_seq from t) and i.seq = j.seq
-returning j.seq, j.attempts, i.input, i.document_sha256`
+returning j.seq, j.attempts, j.first_run_at, i.input, i.document_sha256`
 	claimRetry = `-- name: ClaimRetry
 with t as (select id, batch_id, jobs as n from tickets where id = $1 and worker_id is null for update),
 d as (select j.batch_id, j.seq from t join batches b on b.id = t.batch_id and b.state = 'running'
@@ -148,9 +149,9 @@ d as (select j.batch_id, j.seq from t join batches b on b.id = t.batch_id and b.
 u as (update tickets set worker_id = $2, lease_until = now() + $3::interval,
         first_seq = coalesce((select min(seq) from d), 1), last_seq = coalesce((select max(seq) from d), 0)
     where id = (select id from t))
-update jobs j set state = 'running', ticket_id = t.id, due_at = null
+update jobs j set state = 'running', ticket_id = t.id, due_at = null, first_run_at = coalesce(j.first_run_at, now())
 from t, d, inputs i where j.batch_id = d.batch_id and j.seq = d.seq and i.batch_id = d.batch_id and i.seq = d.seq
-returning j.seq, j.attempts, i.input, i.document_sha256`
+returning j.seq, j.attempts, j.first_run_at, i.input, i.document_sha256`
 )
 
 // ClaimPlan takes a plan ticket for a worker; ErrLeaseLost when it is gone, taken or no longer wanted.
