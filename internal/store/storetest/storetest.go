@@ -14,6 +14,7 @@ import (
 	"testing"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgxpool"
 
 	"batchwright/internal/store"
 	"batchwright/migrations"
@@ -31,6 +32,7 @@ func URL(t testing.TB) string {
 	name := "t_" + strings.ToLower(rand.Text())
 	exec(t, base, fmt.Sprintf(`create database %q template %q`, name, tpl))
 	t.Cleanup(func() {
+		disconnect(with(base, name))
 		if t.Failed() {
 			t.Logf("kept database %s", name)
 			return
@@ -67,9 +69,7 @@ func New(t testing.TB) *store.DB {
 // Exec runs one statement against the database at url: for tests that look behind the store's face.
 func Exec(t testing.TB, url, sql string, args ...any) {
 	t.Helper()
-	conn := connect(t, url)
-	defer func() { _ = conn.Close(context.Background()) }()
-	if _, err := conn.Exec(context.Background(), sql, args...); err != nil {
+	if _, err := connect(t, url).Exec(context.Background(), sql, args...); err != nil {
 		t.Fatal(err)
 	}
 }
@@ -77,9 +77,7 @@ func Exec(t testing.TB, url, sql string, args ...any) {
 // Scalar reads one value from the database at url.
 func Scalar[T any](t testing.TB, url, sql string, args ...any) T {
 	t.Helper()
-	conn := connect(t, url)
-	defer func() { _ = conn.Close(context.Background()) }()
-	rows, _ := conn.Query(context.Background(), sql, args...)
+	rows, _ := connect(t, url).Query(context.Background(), sql, args...)
 	v, err := pgx.CollectExactlyOneRow(rows, pgx.RowTo[T])
 	if err != nil {
 		t.Fatalf("%s: %v", sql, err)
@@ -87,18 +85,48 @@ func Scalar[T any](t testing.TB, url, sql string, args ...any) T {
 	return v
 }
 
-func connect(t testing.TB, url string) *pgx.Conn {
+// Rows reads one column of any number of rows.
+func Rows[T any](t testing.TB, url, sql string, args ...any) []T {
 	t.Helper()
-	conn, err := pgx.Connect(context.Background(), url)
+	rows, _ := connect(t, url).Query(context.Background(), sql, args...)
+	v, err := pgx.CollectRows(rows, pgx.RowTo[T])
+	if err != nil {
+		t.Fatalf("%s: %v", sql, err)
+	}
+	return v
+}
+
+// connect returns a pool that the tests of a database share: a test that looks behind the store's face after each step would else spend
+// its time connecting.
+func connect(t testing.TB, url string) *pgxpool.Pool {
+	t.Helper()
+	mu.Lock()
+	defer mu.Unlock()
+	if p := pools[url]; p != nil {
+		return p
+	}
+	p, err := pgxpool.New(context.Background(), url)
 	if err != nil {
 		t.Fatal(err)
 	}
-	return conn
+	pools[url] = p
+	return p
+}
+
+// disconnect closes what connect opened.
+func disconnect(url string) {
+	mu.Lock()
+	defer mu.Unlock()
+	if p := pools[url]; p != nil {
+		p.Close()
+		delete(pools, url)
+	}
 }
 
 var (
 	mu    sync.Mutex
 	ready = map[string]string{}
+	pools = map[string]*pgxpool.Pool{}
 )
 
 // template builds the template once per content of the migrations. The advisory lock covers other test binaries.
