@@ -7,6 +7,7 @@ import (
 	"maps"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"batchwright/internal/gateway"
@@ -53,9 +54,10 @@ type batch struct {
 	kind     kind
 	route    Route
 	metadata map[string]string
-	template *prompt.Template // nil for kinds without one
-	spec     prompt.Spec      // of the template
-	options  any              // the kind's decoded params
+	template *prompt.Template               // nil for kinds without one
+	spec     prompt.Spec                    // of the template
+	options  any                            // the kind's decoded params
+	current  atomic.Pointer[store.Standing] // see standing
 
 	check func(s RouteStep, model string, at time.Time) string // while lines are accepted: why a step can't ask for a model
 }

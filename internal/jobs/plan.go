@@ -31,7 +31,7 @@ func (w *Worker) planTicket(soft, hard context.Context, t store.Ticket) error {
 	}
 	ctx, cut := context.WithCancel(hard)
 	defer cut()
-	l := &lease{ticket: t, stop: make(chan struct{}), cut: cut}
+	l := &lease{ticket: t, batch: b, stop: make(chan struct{}), cut: cut}
 	l.left.Store(t.Jobs)
 	w.hold(l)
 	defer w.drop(l)

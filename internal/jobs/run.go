@@ -32,7 +32,7 @@ func (w *Worker) runTicket(soft, hard context.Context, t store.Ticket) error {
 	}
 	ctx, cut := context.WithCancel(hard)
 	defer cut()
-	l := &lease{ticket: t, stop: make(chan struct{}), cut: cut}
+	l := &lease{ticket: t, batch: b, stop: make(chan struct{}), cut: cut}
 	claimed, err := w.DB.ClaimJobs(steady, t, w.self.ID, w.o.Lease)
 	if err != nil { // claimed or not, nobody knows: if so, the lease expires
 		w.room.Release(n)
@@ -147,7 +147,7 @@ func (t *task) settle(out result, err error) (settlement, bool) {
 	if job.Counted {
 		attempts++
 	}
-	if retry && int(attempts) < t.w.o.MaxAttempts {
+	if retry && int(attempts) < t.batch.maxAttempts(t.w.o) {
 		job.State, job.RetryIn = "waiting", max(wait, backoff(attempts))
 		if class == gateway.RateLimited && wait == 0 { // not counted, so it wouldn't grow either
 			job.RetryIn = rateLimitWait/2 + rand.N(rateLimitWait)

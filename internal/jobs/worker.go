@@ -24,9 +24,11 @@ import (
 type WorkerOptions struct {
 	Concurrency int           // calls in flight at most; default 256
 	Slots       int           // tickets worked on at once; default 64
-	MaxAttempts int           // counted attempts before a job fails; default 4
+	MaxAttempts int           // counted attempts before a job fails, unless its batch says otherwise; default 4
+	JobTimeout  time.Duration // from a job's first attempt until it isn't tried again, unless its batch says otherwise; default a day
 	Lease       time.Duration // after which a silent worker counts as dead; default 30 s
 	Grace       time.Duration // for calls in flight when the worker is told to stop; default 20 s
+	CancelGrace time.Duration // for calls in flight when their batch is cancelled or expires; default 20 s
 	Patience    time.Duration // after which a posted ticket that nobody claimed is posted again; default 10 s
 	Tag         bool          // send the job's id and labels along with each call, for the gateway's log
 }
@@ -47,6 +49,7 @@ type Worker struct {
 	intents     *group[store.Intent]
 	settlements *group[settlement]
 	wake        chan struct{} // dispatch, there may be room
+	beat        chan struct{} // heartbeat, a batch may have been paused, ended or changed
 	settled     atomic.Int64  // jobs, since the start
 	pace        pace
 	crew        *crew
@@ -59,10 +62,12 @@ type Worker struct {
 // lease is a ticket that this worker holds.
 type lease struct {
 	ticket store.Ticket
+	batch  *batch
 	once   sync.Once
 	stop   chan struct{}      // closed: start no more calls
 	cut    context.CancelFunc // ends the calls in flight as well
 	left   atomic.Int32       // jobs that are not done: only they fill the dispatch window
+	grace  *time.Timer        // cuts, once the batch is being cancelled; guarded by the worker's mu
 }
 
 func (l *lease) close() { l.once.Do(func() { close(l.stop) }) }
@@ -72,8 +77,10 @@ func NewWorker(db *store.DB, gw gateway.Gateway, prices *pricing.Table, post fun
 	o.Concurrency = cmp.Or(o.Concurrency, 256)
 	o.Slots = cmp.Or(o.Slots, 64)
 	o.MaxAttempts = cmp.Or(o.MaxAttempts, 4)
+	o.JobTimeout = cmp.Or(o.JobTimeout, 24*time.Hour)
 	o.Lease = cmp.Or(o.Lease, 30*time.Second)
 	o.Grace = cmp.Or(o.Grace, 20*time.Second)
+	o.CancelGrace = cmp.Or(o.CancelGrace, 20*time.Second)
 	o.Patience = cmp.Or(o.Patience, 10*time.Second)
 	id, err := uuid.NewV7()
 	if err != nil {
@@ -90,6 +97,7 @@ func NewWorker(db *store.DB, gw gateway.Gateway, prices *pricing.Table, post fun
 		room:     semaphore.NewWeighted(int64(max(2*o.Concurrency, 2*maxTicket))),
 		planning: semaphore.NewWeighted(3),
 		wake:     make(chan struct{}, 1),
+		beat:     make(chan struct{}, 1),
 		batches:  map[uuid.UUID]*batch{}, leases: map[int64]*lease{},
 	}
 	w.crew = newCrew()
@@ -144,7 +152,7 @@ func (w *Worker) Run(ctx context.Context, serve func(ctx context.Context, work f
 	})
 	stopping := make(chan struct{})
 	g.Go(func() error { <-served; close(stopping); return nil })
-	g.Go(func() error { return w.every(gctx, stopping, w.o.Lease/6, nil, w.heartbeat) })
+	g.Go(func() error { return w.every(gctx, stopping, w.o.Lease/6, w.beat, w.heartbeat) })
 	g.Go(func() error { return w.every(gctx, stopping, time.Second, w.wake, w.dispatch) })
 	g.Go(func() error { return w.every(gctx, stopping, 2*time.Second, nil, w.sweep) })
 	err := g.Wait()
@@ -206,6 +214,9 @@ func (w *Worker) drop(l *lease) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	delete(w.leases, l.ticket.ID)
+	if l.grace != nil {
+		l.grace.Stop()
+	}
 }
 
 func (w *Worker) nudge() {
@@ -223,7 +234,8 @@ func (w *Worker) stopAll() {
 	}
 }
 
-// heartbeat renews all leases at once. A lease that didn't come back is lost: its calls are cut, and nothing more is written under it.
+// heartbeat renews all leases at once, and learns what has changed about their batches. A lease that didn't come back is lost: its calls
+// are cut, and nothing more is written under it.
 func (w *Worker) heartbeat(ctx context.Context) error {
 	w.mu.Lock()
 	before := make(map[int64]*lease, len(w.leases))
@@ -237,11 +249,8 @@ func (w *Worker) heartbeat(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("renew leases: %w", err)
 	}
-	for _, h := range held {
-		if l := before[h.ID]; l != nil && h.Cancelling {
-			l.close()
-		}
-		delete(before, h.ID)
+	for _, id := range held {
+		delete(before, id)
 	}
 	for id, l := range before {
 		w.mu.Lock()
@@ -253,7 +262,7 @@ func (w *Worker) heartbeat(ctx context.Context) error {
 			l.cut()
 		}
 	}
-	return nil
+	return w.refresh(ctx)
 }
 
 // sweep takes back what dead workers held, posts again what seems lost, and moves batches on whose last ticket ended unseen.
@@ -292,7 +301,8 @@ func (w *Worker) work(soft, hard context.Context, t store.Ticket) {
 	}
 }
 
-// load returns a batch ready for use. What it holds is fixed once the batch runs, so running batches are kept.
+// load returns a batch ready for use. Running batches are kept: but for its standing, which the heartbeat refreshes, what a batch holds is
+// fixed once it runs.
 func (w *Worker) load(ctx context.Context, id uuid.UUID) (*batch, error) {
 	w.mu.Lock()
 	b := w.batches[id]

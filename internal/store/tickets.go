@@ -268,17 +268,10 @@ delete from workers where id = $1`
 with w as (insert into workers (id, hostname, pid, slots, concurrency) values ($1, $3, $4, $5, $6)
     on conflict (id) do update set seen_at = now())
 update tickets t set lease_until = now() + $2::interval, jobs = u.jobs
-from unnest($7::bigint[], $8::int[]) as u(id, jobs) join tickets k on k.id = u.id join batches b on b.id = k.batch_id
+from unnest($7::bigint[], $8::int[]) as u(id, jobs)
 where t.id = u.id and t.worker_id = $1 and t.lease_until > now()
-returning t.id, b.id as batch_id, b.state = 'cancelling' as cancelling`
+returning t.id`
 )
-
-// Lease is a ticket that a worker still holds.
-type Lease struct {
-	ID         int64
-	BatchID    uuid.UUID
-	Cancelling bool
-}
 
 // Register makes a worker known to dispatch.
 func (db *DB) Register(ctx context.Context, w Worker) error {
@@ -293,7 +286,8 @@ func (db *DB) Unregister(ctx context.Context, id uuid.UUID) error {
 }
 
 // Renew extends the leases of the tickets that a worker is working on, in one statement, notes how many of their jobs are left, and returns
-// those that it still holds. An expired lease is not revived, and one that the worker doesn't name runs out.
-func (db *DB) Renew(ctx context.Context, w Worker, lease time.Duration, tickets []int64, left []int32) ([]Lease, error) {
-	return many[Lease](ctx, db.pool, renewLeases, w.ID, interval(lease), w.Hostname, w.PID, w.Slots, w.Concurrency, tickets, left)
+// the ids of those that it still holds. An expired lease is not revived, and one that the worker doesn't name runs out.
+func (db *DB) Renew(ctx context.Context, w Worker, lease time.Duration, tickets []int64, left []int32) ([]int64, error) {
+	rows, _ := db.pool.Query(ctx, renewLeases, w.ID, interval(lease), w.Hostname, w.PID, w.Slots, w.Concurrency, tickets, left)
+	return pgx.CollectRows(rows, pgx.RowTo[int64])
 }
