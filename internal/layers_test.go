@@ -24,7 +24,7 @@ var allowed = map[string][]string{
 	"internal/pricing":             {},
 	"internal/embedded":            {},
 	"internal/queue":               {},
-	"internal/queue/queuetest":     {},
+	"internal/queue/queuetest":     {"internal/embedded"}, // where a redis-server is
 	"internal/store":               {"migrations"},
 	"internal/store/storetest":     {"internal/store", "migrations"},
 	"internal/jobs":                {"internal/gateway", "internal/prompt", "internal/document", "internal/pricing", "internal/store"},
