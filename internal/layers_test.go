@@ -55,6 +55,7 @@ var owners = map[string][]string{
 	"github.com/fergusstrange":                {"internal/embedded"},
 	"github.com/spf13/cobra":                  {"internal/command"},
 	"github.com/vbauerster/mpb":               {"internal/command"},
+	"github.com/prometheus/client_golang":     {"internal/process"},
 	"github.com/gowebpki/jcs":                 {"internal/prompt"},
 	"golang.org/x/net/html":                   {"internal/document"},
 	"github.com/JohannesKaufmann/html-to-mar": {"internal/document"},
