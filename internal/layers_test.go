@@ -24,7 +24,7 @@ var allowed = map[string][]string{
 	"internal/pricing":             {},
 	"internal/embedded":            {},
 	"internal/queue":               {},
-	"internal/queue/queuetest":     {},
+	"internal/queue/queuetest":     {"internal/embedded"}, // where a redis-server is
 	"internal/store":               {"migrations"},
 	"internal/store/storetest":     {"internal/store", "migrations"},
 	"internal/jobs":                {"internal/gateway", "internal/prompt", "internal/document", "internal/pricing", "internal/store"},
@@ -55,6 +55,7 @@ var owners = map[string][]string{
 	"github.com/fergusstrange":                {"internal/embedded"},
 	"github.com/spf13/cobra":                  {"internal/command"},
 	"github.com/vbauerster/mpb":               {"internal/command"},
+	"github.com/prometheus/client_golang":     {"internal/process"},
 	"github.com/gowebpki/jcs":                 {"internal/prompt"},
 	"golang.org/x/net/html":                   {"internal/document"},
 	"github.com/JohannesKaufmann/html-to-mar": {"internal/document"},

@@ -38,8 +38,15 @@ func (h *host) aptPostgres(ctx context.Context) (*server, error) {
 
 // aptRedis runs the server of the distribution's own package.
 func (h *host) aptRedis(ctx context.Context) (*server, error) {
-	var bin redisBinary
-	err := h.unpack(ctx, "redis", redisPackages, func(ctx context.Context, root string) error {
+	bin, err := h.unpackedRedis(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return h.startRedis(ctx, bin)
+}
+
+func (h *host) unpackedRedis(ctx context.Context) (bin redisBinary, err error) {
+	err = h.unpack(ctx, "redis", redisPackages, func(ctx context.Context, root string) error {
 		for _, name := range []string{"redis-server", "valkey-server"} {
 			path := filepath.Join(root, "usr/bin", name)
 			if executable(path) {
@@ -50,10 +57,7 @@ func (h *host) aptRedis(ctx context.Context) (*server, error) {
 		}
 		return errors.New("no redis-server in the package")
 	})
-	if err != nil {
-		return nil, err
-	}
-	return h.startRedis(ctx, bin)
+	return bin, err
 }
 
 // librariesIn lists the folders with shared libraries in an unpacked tree.

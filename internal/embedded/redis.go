@@ -42,6 +42,14 @@ func (r redisBinary) command(args ...string) *exec.Cmd {
 
 // machineRedis runs the server that is installed.
 func (h *host) machineRedis(ctx context.Context) (*server, error) {
+	bin, err := installedRedis()
+	if err != nil {
+		return nil, err
+	}
+	return h.startRedis(ctx, bin)
+}
+
+func installedRedis() (redisBinary, error) {
 	for _, name := range []string{"redis-server", "valkey-server"} {
 		path, err := exec.LookPath(name)
 		for _, dir := range []string{"/usr/local/bin", "/opt/homebrew/bin"} {
@@ -50,10 +58,10 @@ func (h *host) machineRedis(ctx context.Context) (*server, error) {
 			}
 		}
 		if err == nil {
-			return h.startRedis(ctx, redisBinary{path: path, origin: path})
+			return redisBinary{path: path, origin: path}, nil
 		}
 	}
-	return nil, errors.New("none installed")
+	return redisBinary{}, errors.New("none installed")
 }
 
 // redisConfig is read by the server from its standard input, because other users can read a command line, and the

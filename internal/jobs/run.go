@@ -107,6 +107,7 @@ func (w *Worker) runJob(ctx context.Context, t *task) bool {
 		return false
 	}
 	w.settled.Add(1)
+	w.o.Meter.Settled(s.job.State)
 	return true
 }
 

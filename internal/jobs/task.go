@@ -191,6 +191,7 @@ func (t *task) record(id store.CallID, steps []gateway.Step, o gateway.Outcome) 
 		out.AnsweredBy = clean(o.Model)
 	}
 	out.CostMicrousd = t.w.cost(steps[o.Step], o)
+	t.w.o.Meter.Called(o.Provider, o.Class, o.Latency)
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.outcomes = append(t.outcomes, out)

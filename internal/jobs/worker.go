@@ -31,6 +31,7 @@ type WorkerOptions struct {
 	CancelGrace time.Duration // for calls in flight when their batch is cancelled or expires; default 20 s
 	Patience    time.Duration // after which a posted ticket that nobody claimed is posted again; default 10 s
 	Tag         bool          // send the job's id and labels along with each call, for the gateway's log
+	Meter       Meter         // is told what the worker does; nil for nobody
 }
 
 // Worker plans and runs jobs. Any number of workers share a database; none of them leads.
@@ -82,6 +83,9 @@ func NewWorker(db *store.DB, gw gateway.Gateway, prices *pricing.Table, post fun
 	o.Grace = cmp.Or(o.Grace, 20*time.Second)
 	o.CancelGrace = cmp.Or(o.CancelGrace, 20*time.Second)
 	o.Patience = cmp.Or(o.Patience, 10*time.Second)
+	if o.Meter == nil {
+		o.Meter = noMeter{}
+	}
 	id, err := uuid.NewV7()
 	if err != nil {
 		return nil, err
@@ -153,7 +157,7 @@ func (w *Worker) Run(ctx context.Context, serve func(ctx context.Context, work f
 	stopping := make(chan struct{})
 	g.Go(func() error { <-served; close(stopping); return nil })
 	g.Go(func() error { return w.every(gctx, stopping, w.o.Lease/6, w.beat, w.heartbeat) })
-	g.Go(func() error { return w.every(gctx, stopping, time.Second, w.wake, w.dispatch) })
+	g.Go(func() error { return w.every(gctx, stopping, time.Second, w.wake, w.timed(w.dispatch)) })
 	g.Go(func() error { return w.every(gctx, stopping, 2*time.Second, nil, w.sweep) })
 	err := g.Wait()
 	w.crew.stop()

@@ -10,7 +10,7 @@ import (
 	"time"
 )
 
-// serveAdmin serves profiles and the queue's depth on ADMIN_ADDR, if it is set. It has no authentication: keep it on loopback or a
+// serveAdmin serves metrics, profiles and the queue's depth on ADMIN_ADDR, if it is set. It has no authentication: keep it on loopback or a
 // private network.
 func (s *system) serveAdmin(ctx context.Context) error {
 	if s.c.AdminAddr == "" {
@@ -25,6 +25,7 @@ func (s *system) serveAdmin(ctx context.Context) error {
 	mux.HandleFunc("GET /debug/pprof/profile", pprof.Profile)
 	mux.HandleFunc("GET /debug/pprof/symbol", pprof.Symbol)
 	mux.HandleFunc("GET /debug/pprof/trace", pprof.Trace)
+	mux.Handle("GET /metrics", s.metrics.handler(s.log))
 	if s.queue != nil { // the gateway has none
 		mux.HandleFunc("GET /queue", s.showQueue)
 	}

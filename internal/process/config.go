@@ -17,12 +17,13 @@ import (
 // Config is everything that the environment says. Empty variables count as unset.
 type Config struct {
 	DatabaseURL string // DATABASE_URL
+	DirectURL   string // DATABASE_DIRECT_URL: past a pooler, for migrations and LISTEN; default DATABASE_URL
 	RedisURL    string // REDIS_URL
 	LogLevel    slog.Level
 	LogText     bool
 
 	HTTPAddr  string // HTTP_ADDR; default 127.0.0.1:8080
-	AdminAddr string // ADMIN_ADDR: pprof and queue depth; default none
+	AdminAddr string // ADMIN_ADDR: metrics, pprof and queue depth; default none
 	MaxBody   int64  // MAX_BODY_BYTES; default 512 MiB
 	MaxLine   int    // MAX_LINE_BYTES; default 32 MiB
 
@@ -106,13 +107,12 @@ func (r *reader) need(name, what string) string {
 func Configure(getenv func(string) string) (Config, error) {
 	r := &reader{getenv: getenv}
 	c := Config{
-		DatabaseURL: r.need("DATABASE_URL", "want a Postgres URL such as postgres://user:password@host:5432/batchwright"),
-		RedisURL:    r.need("REDIS_URL", "want a Redis URL such as redis://host:6379/0"),
-		HTTPAddr:    r.text("HTTP_ADDR", "127.0.0.1:8080"),
-		AdminAddr:   r.text("ADMIN_ADDR", ""),
-		MaxBody:     r.whole("MAX_BODY_BYTES", 512<<20, 1<<10, 1<<40),
-		MaxLine:     int(r.whole("MAX_LINE_BYTES", 32<<20, 1<<10, 1<<30)),
-		DBConns:     int32(r.whole("DB_MAX_CONNS", 16, 4, 1000)),
+		RedisURL:  r.need("REDIS_URL", "want a Redis URL such as redis://host:6379/0"),
+		HTTPAddr:  r.text("HTTP_ADDR", "127.0.0.1:8080"),
+		AdminAddr: r.text("ADMIN_ADDR", ""),
+		MaxBody:   r.whole("MAX_BODY_BYTES", 512<<20, 1<<10, 1<<40),
+		MaxLine:   int(r.whole("MAX_LINE_BYTES", 32<<20, 1<<10, 1<<30)),
+		DBConns:   int32(r.whole("DB_MAX_CONNS", 16, 4, 1000)),
 		Worker: jobs.WorkerOptions{
 			Concurrency: int(r.whole("WORKER_CONCURRENCY", 256, 1, 100_000)),
 			Slots:       int(r.whole("WORKER_SLOTS", 64, 1, 1000)),
@@ -121,11 +121,18 @@ func Configure(getenv func(string) string) (Config, error) {
 			Grace:       r.duration("SHUTDOWN_GRACE", 20*time.Second, 0),
 		},
 	}
+	c.DatabaseURL, c.DirectURL = r.database()
 	r.log(&c)
 	c.Gateway = r.gateway()
 	c.Server = r.server()
 	c.Worker.Tag = c.Gateway.remote()
 	return c, errors.Join(r.problems...)
+}
+
+// database reads where Postgres is, and where it is without a pooler before it.
+func (r *reader) database() (url, direct string) {
+	url = r.need("DATABASE_URL", "want a Postgres URL such as postgres://user:password@host:5432/batchwright")
+	return url, r.text("DATABASE_DIRECT_URL", url)
 }
 
 func (r *reader) log(c *Config) {

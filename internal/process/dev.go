@@ -72,7 +72,7 @@ func Dev(ctx context.Context, getenv func(string) string, stderr io.Writer, o De
 		c.LogLevel = 4 // warn
 	}
 	c.LogText = getenv("LOG_FORMAT") == "" || c.LogText
-	if _, err := store.Migrate(ctx, c.DatabaseURL); err != nil {
+	if _, err := store.Migrate(ctx, c.DirectURL); err != nil {
 		return err
 	}
 	s, err := open(ctx, c, c.logger(stderr))

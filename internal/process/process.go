@@ -26,15 +26,16 @@ import (
 
 // system is what every process is made of.
 type system struct {
-	c      Config
-	log    *slog.Logger
-	db     *store.DB
-	queue  *queue.Client
-	engine *gateway.Engine
-	gw     gateway.Gateway
-	check  func(provider, via string) error
-	prices *pricing.Table
-	close  []func()
+	c       Config
+	log     *slog.Logger
+	metrics *metrics
+	db      *store.DB
+	queue   *queue.Client
+	engine  *gateway.Engine
+	gw      gateway.Gateway
+	check   func(provider, via string) error
+	prices  *pricing.Table
+	close   []func()
 }
 
 func (s *system) Close() {
@@ -44,7 +45,7 @@ func (s *system) Close() {
 }
 
 func open(ctx context.Context, c Config, log *slog.Logger) (_ *system, err error) {
-	s := &system{c: c, log: log}
+	s := &system{c: c, log: log, metrics: newMetrics()}
 	defer func() {
 		if err != nil {
 			s.Close()
@@ -56,10 +57,12 @@ func open(ctx context.Context, c Config, log *slog.Logger) (_ *system, err error
 	if err = s.openGateway(); err != nil {
 		return nil, err
 	}
-	if s.db, err = store.Open(ctx, c.DatabaseURL, store.Options{MaxConns: c.DBConns}); err != nil {
+	if s.db, err = store.Open(ctx, c.DatabaseURL, store.Options{MaxConns: c.DBConns, DirectURL: c.DirectURL}); err != nil {
 		return nil, err
 	}
 	s.close = append(s.close, s.db.Close)
+	s.metrics.addPool(s.db)
+	s.metrics.addBacklog(s.db.Backlog)
 	if s.queue, err = queue.NewClient(c.RedisURL); err != nil {
 		return nil, err
 	}
@@ -192,10 +195,13 @@ func Worker(ctx context.Context, getenv func(string) string, stderr io.Writer) e
 }
 
 func (s *system) runWorker(ctx context.Context) error {
-	w, err := jobs.NewWorker(s.db, s.gw, s.prices, s.post, s.log, s.c.Worker)
+	o := s.c.Worker
+	o.Meter = s.metrics
+	w, err := jobs.NewWorker(s.db, s.gw, s.prices, s.post, s.log, o)
 	if err != nil {
 		return err
 	}
+	s.metrics.addWorker(w, o.Concurrency)
 	s.log.Info("worker ready", "concurrency", s.c.Worker.Concurrency)
 	return w.Run(ctx, func(ctx context.Context, work func(context.Context, store.Ticket)) error {
 		return queue.Serve(ctx, s.c.RedisURL, w.Slots(), s.c.Worker.Grace+10*time.Second, s.log, func(ctx context.Context, t queue.Ticket) {
@@ -204,12 +210,12 @@ func (s *system) runWorker(ctx context.Context) error {
 	})
 }
 
-// Migrate brings the database at DATABASE_URL up to this binary's level and returns it.
+// Migrate brings the database at DATABASE_DIRECT_URL, or else DATABASE_URL, up to this binary's level and returns it.
 func Migrate(ctx context.Context, getenv func(string) string) (int64, error) {
 	r := &reader{getenv: getenv}
-	url := r.need("DATABASE_URL", "want a Postgres URL such as postgres://user:password@host:5432/batchwright")
+	_, direct := r.database()
 	if len(r.problems) > 0 {
 		return 0, errors.Join(r.problems...)
 	}
-	return store.Migrate(ctx, url)
+	return store.Migrate(ctx, direct)
 }

@@ -58,15 +58,16 @@ func Gateway(ctx context.Context, getenv func(string) string, stderr io.Writer) 
 		debug.SetGCPercent(gatewayGC)
 	}
 	log := c.logger(stderr)
-	s := &system{c: c, log: log}
+	s := &system{c: c, log: log, metrics: newMetrics()}
 	defer s.Close()
 	if s.prices, err = prices(c.Gateway.priceFile); err != nil {
 		return err
 	}
-	if s.db, err = store.Open(ctx, c.DatabaseURL, store.Options{MaxConns: c.DBConns}); err != nil {
+	if s.db, err = store.Open(ctx, c.DatabaseURL, store.Options{MaxConns: c.DBConns, DirectURL: c.DirectURL}); err != nil {
 		return unlessStopped(ctx, err)
 	}
 	s.close = append(s.close, s.db.Close)
+	s.metrics.addPool(s.db)
 	srv, err := s.openServer()
 	if err != nil {
 		return err

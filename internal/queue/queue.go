@@ -41,11 +41,11 @@ type Client struct {
 	i *asynq.Inspector
 }
 
-// NewClient parses the URL (redis, rediss, redis-socket or redis-sentinel) and connects lazily.
+// NewClient parses the URL, of one server, of sentinels or of a cluster, and connects lazily.
 func NewClient(redisURL string) (*Client, error) {
-	opt, err := asynq.ParseRedisURI(redisURL)
+	opt, err := connection(redisURL)
 	if err != nil {
-		return nil, errors.New("queue: REDIS_URL can't be parsed: want redis://[:password@]host:port[/db]") // the cause would show the password
+		return nil, err
 	}
 	return &Client{asynq.NewClient(opt), asynq.NewInspector(opt)}, nil
 }
@@ -95,9 +95,9 @@ func (c *Client) Depth() (waiting, active int, err error) {
 // Serve hands tickets to work, slots at a time, until ctx ends, and then waits up to drain for those that are running. It returns an
 // error only when Redis can't be used at the start.
 func Serve(ctx context.Context, redisURL string, slots int, drain time.Duration, log *slog.Logger, work func(context.Context, Ticket)) error {
-	opt, err := asynq.ParseRedisURI(redisURL)
+	opt, err := connection(redisURL)
 	if err != nil {
-		return errors.New("queue: REDIS_URL can't be parsed: want redis://[:password@]host:port[/db]")
+		return err
 	}
 	srv := asynq.NewServer(opt, asynq.Config{
 		Concurrency:       slots,

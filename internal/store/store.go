@@ -46,7 +46,8 @@ type DB struct {
 
 // Options tune the connection pool.
 type Options struct {
-	MaxConns int32 // default 16
+	MaxConns  int32  // default 16
+	DirectURL string // of the same database past a pooler, for what needs a session of its own; default the URL that is opened
 }
 
 // Open connects; it does not migrate.

@@ -80,19 +80,35 @@ var globs = strings.NewReplacer(`\`, `\\`, `*`, `\*`, `?`, `\?`, `[`, `\[`, `]`,
 // DeleteAnswers implements gateway.SharedCache. It walks over the keys of the whole database in steps, so that Redis
 // goes on serving; answers that are put meanwhile may stay.
 func (r *Redis) DeleteAnswers(ctx context.Context, prefix string) error {
-	var cursor uint64
-	for {
-		keys, next, err := r.c.Scan(ctx, cursor, globs.Replace(answerPrefix+prefix)+"*", 1000).Result()
-		if err != nil {
-			return fmt.Errorf("redis: delete answers: %w", err)
-		}
-		if len(keys) > 0 {
-			if err := r.c.Unlink(ctx, keys...).Err(); err != nil {
-				return fmt.Errorf("redis: delete answers: %w", err)
+	forget := func(ctx context.Context, c goredis.UniversalClient) error {
+		var cursor uint64
+		for {
+			keys, next, err := c.Scan(ctx, cursor, globs.Replace(answerPrefix+prefix)+"*", 1000).Result()
+			if err != nil {
+				return err
+			}
+			_, err = c.Pipelined(ctx, func(p goredis.Pipeliner) error {
+				for _, k := range keys { // one by one: on a cluster they are of many slots
+					p.Unlink(ctx, k)
+				}
+				return nil
+			})
+			if err != nil {
+				return err
+			}
+			if cursor = next; cursor == 0 {
+				return nil
 			}
 		}
-		if cursor = next; cursor == 0 {
-			return nil
-		}
 	}
+	var err error
+	if r.cluster == nil {
+		err = forget(ctx, r.c)
+	} else {
+		err = r.cluster.ForEachMaster(ctx, func(ctx context.Context, node *goredis.Client) error { return forget(ctx, node) })
+	}
+	if err != nil {
+		return fmt.Errorf("redis: delete answers: %w", err)
+	}
+	return nil
 }

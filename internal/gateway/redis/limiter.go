@@ -153,7 +153,7 @@ func (r *Redis) Settle(ctx context.Context, v gateway.Reservation, used gateway.
 		return nil
 	}
 	slot := v.At.UnixMilli() / (minute / slots).Milliseconds()
-	if err := settle.Run(ctx, r.c, keys, append([]any{slots, slot, tokens, money}, limits...)...).Err(); err != nil {
+	if err := r.run(ctx, settle, keys, append([]any{slots, slot, tokens, money}, limits...)...).Err(); err != nil {
 		return fmt.Errorf("redis: settle: %w", err)
 	}
 	return nil
@@ -183,7 +183,7 @@ func (r *Redis) clock() int64 {
 
 // ask runs a script that returns a flag and a number.
 func (r *Redis) ask(ctx context.Context, s *goredis.Script, keys []string, args []any) (ok bool, n int64, err error) {
-	got, err := s.Run(ctx, r.c, keys, args...).Int64Slice()
+	got, err := r.run(ctx, s, keys, args...).Int64Slice()
 	if err != nil {
 		return false, 0, err
 	}

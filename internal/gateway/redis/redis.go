@@ -4,19 +4,17 @@
 // All of it may be lost at any time: limits and windows then begin anew, and answers are asked for again. Keys begin
 // with "gateway:" and expire by themselves. Times are the Redis server's, so clocks of the processes don't matter.
 //
-// One server is meant, or anything that looks like one. On a cluster a script's keys must lie on one node: the hash tag
-// of a limit is its provider, the part of the bound's name before the first slash, so the bounds of one call may be
+// One server will do, or sentinels that know it, or a cluster. On a cluster a script's keys must lie on one node: the hash
+// tag of a limit is its provider, the part of the bound's name before the first slash, so the bounds of one call may be
 // those of one provider and of its models, and not of two providers.
 package redis
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"time"
 
 	goredis "github.com/redis/go-redis/v9"
-	"github.com/redis/go-redis/v9/maintnotifications"
 
 	"batchwright/internal/gateway"
 )
@@ -28,23 +26,20 @@ var (
 
 // Redis is a connection pool. It is safe for concurrent use.
 type Redis struct {
-	c   *goredis.Client
-	now func() time.Time // for tests; nil is the server's clock
+	c       goredis.UniversalClient
+	cluster *goredis.ClusterClient // c, when it is one
+	now     func() time.Time       // for tests; nil is the server's clock
 }
 
-// New connects when first used. The URL is redis:// or rediss://[user:password@]host:port[/db], or unix://; options such
-// as pool_size go into its query.
+// New connects when first used. The URL is redis://[user:password@]host:port[/db], redis-sentinel:// with ?master=,
+// redis-cluster:// with one or more nodes, or redis-socket:///path; rediss is redis over TLS. Options such as pool_size go
+// into its query.
 func New(url string) (*Redis, error) {
-	o, err := goredis.ParseURL(url)
+	c, cluster, err := open(url)
 	if err != nil {
-		return nil, errors.New("redis: the URL can't be parsed: want redis://[:password@]host:port[/db]") // the cause would show the password
+		return nil, fmt.Errorf("redis: %w", err)
 	}
-	o.MaxRetries = -1 // a script that ran and whose answer was lost must not run again
-	o.DialerRetries = 1
-	o.ContextTimeoutEnabled = true
-	o.DisableIdentity = true
-	o.MaintNotificationsConfig = &maintnotifications.Config{Mode: maintnotifications.ModeDisabled}
-	return &Redis{c: goredis.NewClient(o)}, nil
+	return &Redis{c: c, cluster: cluster}, nil
 }
 
 // Close releases the connections.
@@ -56,4 +51,26 @@ func (r *Redis) Ping(ctx context.Context) error {
 		return fmt.Errorf("redis: ping: %w", err)
 	}
 	return nil
+}
+
+// run runs a script, at most once. A cluster's client would run it again when a connection breaks before the answer, so on
+// a cluster the node is asked; one that says that the keys are another's has run nothing.
+func (r *Redis) run(ctx context.Context, s *goredis.Script, keys []string, args ...any) *goredis.Cmd {
+	if r.cluster == nil {
+		return s.Run(ctx, r.c, keys, args...)
+	}
+	node, err := r.cluster.MasterForKey(ctx, keys[0])
+	if err != nil {
+		cmd := goredis.NewCmd(ctx)
+		cmd.SetErr(err)
+		return cmd
+	}
+	cmd := s.Run(ctx, node, keys, args...)
+	_, moved := goredis.IsMovedError(cmd.Err())
+	_, ask := goredis.IsAskError(cmd.Err())
+	if moved || ask {
+		r.cluster.ReloadState(ctx)
+		return s.Run(ctx, r.c, keys, args...)
+	}
+	return cmd
 }

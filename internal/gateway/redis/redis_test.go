@@ -40,7 +40,9 @@ func dial(t testing.TB, url string) *Redis {
 
 func TestURLsAreNotShown(t *testing.T) {
 	t.Parallel()
-	for _, url := range []string{"", "http://x", "redis://user:secret@host:port", "redis://:secret@host/x"} {
+	for _, url := range []string{"", "secret", "http://x", "redis://user:secret@host:port", "redis://:secret@host/x", "redis://:secret@host/secret", "redis://:secret/x@host",
+		"redis://:sec%ret@host", "redis://:x@host?secret=1", "redis://:secret@a:1,b:2", "redis-sentinel://:secret@a:1", "redis-sentinel://:secret@a:1?master=m&secret=1",
+		"redis-cluster://:secret@a:1,b:2/3", "redis-cluster://:secret@a:1,,b", "redis-cluster://:secret@a?secret=1", "redis-socket://:secret@host/path"} {
 		if _, err := New(url); err == nil || strings.Contains(err.Error(), "secret") {
 			t.Errorf("%q: %v", url, err)
 		}

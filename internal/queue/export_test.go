@@ -1,0 +1,4 @@
+package queue
+
+// Connection is connection, for tests.
+var Connection = connection
