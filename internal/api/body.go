@@ -17,6 +17,8 @@ import (
 	"unicode/utf8"
 
 	"github.com/getkin/kin-openapi/openapi3"
+
+	"batchwright/internal/store"
 )
 
 const (
@@ -152,7 +154,7 @@ func (b problemReader) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// steadyReader gives up on a sender that is silent for stallTimeout, so that it can't hold a transaction open. It
+// steadyReader gives up on a sender that is silent for stallTimeout, so that it can't hold a connection. It
 // replaces the server's ReadTimeout, which would cut a long upload that is coming in well.
 type steadyReader struct {
 	src io.Reader
@@ -180,9 +182,11 @@ func bodyError(err error) error {
 	case corrupt, errors.Is(err, gzip.ErrHeader), errors.Is(err, gzip.ErrChecksum):
 		p.detail = "Content-Encoding says gzip, but the body isn't valid gzip"
 	case errors.Is(err, os.ErrDeadlineExceeded):
-		p.status, p.detail = http.StatusRequestTimeout, fmt.Sprintf("no bytes came for %v; nothing was kept", stallTimeout)
+		p.status, p.detail = http.StatusRequestTimeout, fmt.Sprintf("no bytes came for %v; none of its jobs will run", stallTimeout)
+		p.err = fmt.Errorf("%w: %w", store.ErrBroken, err)
 	default:
-		p.detail = "the body broke off before its end; nothing was kept"
+		p.detail = "the body broke off before its end; none of its jobs will run"
+		p.err = fmt.Errorf("%w: %w", store.ErrBroken, err)
 	}
 	return p
 }

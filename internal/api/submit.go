@@ -14,6 +14,7 @@ import (
 	"unicode/utf8"
 
 	"batchwright/internal/jobs"
+	"batchwright/internal/store"
 )
 
 const (
@@ -298,5 +299,6 @@ func partError(err error) error {
 	if _, ok := errors.AsType[*problem](err); ok {
 		return err
 	}
-	return &problem{status: http.StatusBadRequest, detail: "the multipart body is malformed or broke off before its last boundary; nothing was kept", err: err}
+	return &problem{status: http.StatusBadRequest, detail: "the multipart body is malformed or broke off before its last boundary; none of its jobs will run",
+		err: fmt.Errorf("%w: %w", store.ErrBroken, err)}
 }

@@ -218,7 +218,7 @@ func post(ctx context.Context, srv *httptest.Server, contentType string, body io
 	return srv.Client().Do(r)
 }
 
-// TestSilentSenderIsLetGo: a body that stops coming must not hold the submission's transaction open, nor a connection.
+// TestSilentSenderIsLetGo: a body that stops coming must not hold the submission open, nor a connection.
 func TestSilentSenderIsLetGo(t *testing.T) {
 	t.Parallel()
 	for name, tc := range map[string]struct{ key, body, want string }{
@@ -332,8 +332,8 @@ func (l *oneConn) Close() error {
 
 func (l *oneConn) Addr() net.Addr { return &net.TCPAddr{} }
 
-// TestLostSenderKeepsNothing: the domain hears of the break and so drops what it has.
-func TestLostSenderKeepsNothing(t *testing.T) {
+// TestLostSenderIsHeardOf: the domain hears of the break, and runs nothing.
+func TestLostSenderIsHeardOf(t *testing.T) {
 	t.Parallel()
 	a := newAPI(t, &fake{})
 	body := io.MultiReader(strings.NewReader("{}\n{\"half"), errReader{})
@@ -342,7 +342,7 @@ func TestLostSenderKeepsNothing(t *testing.T) {
 	r.Header.Set("Content-Type", "application/x-ndjson")
 	w := httptest.NewRecorder()
 	a.handler.ServeHTTP(w, r)
-	if p := into[api.Problem](t, w, 400); !strings.Contains(p.Detail, "nothing was kept") || a.lines != nil {
+	if p := into[api.Problem](t, w, 400); !strings.Contains(p.Detail, "none of its jobs will run") || a.lines != nil {
 		t.Errorf("%+v", p)
 	}
 }

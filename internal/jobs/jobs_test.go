@@ -338,28 +338,6 @@ func TestSplitLineAgreesWithTheDecoder(t *testing.T) {
 	}
 }
 
-func TestAheadEndsItsGoroutine(t *testing.T) {
-	t.Parallel()
-	made := 0
-	seq := func(yield func(int, error) bool) {
-		for i := range 1000 {
-			made++
-			if !yield(i, nil) {
-				return
-			}
-		}
-	}
-	sum := 0
-	for v, err := range ahead(seq) {
-		if sum += v; err != nil || v == 10 {
-			break
-		}
-	}
-	if sum != 55 || made > 14 {
-		t.Errorf("sum %d, made %d", sum, made)
-	}
-}
-
 func FuzzParseLine(f *testing.F) {
 	f.Add([]byte(`{"custom_id":"a","variables":{"x":1}}`))
 	f.Add([]byte(`{"document":{"text":"x"}} {}`))

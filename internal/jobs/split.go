@@ -3,7 +3,6 @@ package jobs
 import (
 	"bytes"
 	"encoding/json"
-	"iter"
 )
 
 // splitLine takes a job object apart without decoding what is inside its fields: the kind checks those in full, each in its own way, and
@@ -119,40 +118,4 @@ func stringEnd(b []byte) int {
 		i = end
 	}
 	return -1
-}
-
-// ahead lets a sequence be made in a goroutine of its own, one element before it is asked for. The goroutine has ended when the range has.
-func ahead[T any](seq iter.Seq2[T, error]) iter.Seq2[T, error] {
-	type pair struct {
-		v   T
-		err error
-	}
-	return func(yield func(T, error) bool) {
-		pairs, stop, done := make(chan pair, 1), make(chan struct{}), make(chan struct{})
-		go func() {
-			defer close(done)
-			defer close(pairs)
-			defer func() { // what goes wrong here is this submission's fault, not the process's end
-				if p := recover(); p != nil {
-					select {
-					case pairs <- pair{err: panicked(p)}:
-					case <-stop:
-					}
-				}
-			}()
-			for v, err := range seq {
-				select {
-				case pairs <- pair{v, err}:
-				case <-stop:
-					return
-				}
-			}
-		}()
-		defer func() { close(stop); <-done }()
-		for p := range pairs {
-			if !yield(p.v, p.err) {
-				return
-			}
-		}
-	}
 }

@@ -38,6 +38,7 @@ type Spec struct {
 	Template       string          // "name" or "name@version"
 	Route          json.RawMessage // a JSON string or object, see ParseRoute
 	Params         json.RawMessage
+	Open           bool   // take more jobs, until it is sealed
 	OnInvalid      string // refuse (default) or skip
 	Cache          string // use (default), refresh or off
 	Metadata       map[string]string
@@ -73,43 +74,69 @@ type Upload struct {
 // maxLineErrors is how many bad lines a refusal lists.
 const maxLineErrors = 100
 
-// Submit checks, stores and announces a batch, all or nothing. The same idempotency key with the same submission returns the first batch
-// again, with replayed set. An error from lines ends it and is returned as it is.
+// Submit checks, stores and announces a batch. The same idempotency key with the same submission returns the first batch again, with
+// replayed set. An error from lines ends it and is returned as it is: nothing is left then, unless it is a [store.ErrBroken], which leaves
+// the batch failed.
 //
 // Errors are *[Error]: invalid for the batch's own fields, unprocessable with the bad lines unless they are skipped, conflict when the
-// idempotency key belongs to another submission.
+// idempotency key belongs to another submission, or to one that is being uploaded.
 func (s *Service) Submit(ctx context.Context, project store.Project, spec Spec, lines iter.Seq2[Line, error]) (_ store.Batch, replayed bool, err error) {
 	in := &intake{service: s, spec: spec, hash: sha256.New()}
 	if err := in.open(ctx, project); err != nil {
 		return store.Batch{}, false, err
 	}
-	if spec.IdempotencyKey != "" {
-		first, err := s.DB.BatchByKey(ctx, project.ID, spec.IdempotencyKey)
-		if err == nil {
-			return in.replay(first, lines)
-		} else if !errors.Is(err, store.ErrNotFound) {
-			return store.Batch{}, false, err
-		}
-	}
-	b, tickets, err := s.DB.CreateBatch(ctx, in.row, ahead(in.chunks(lines)), in.seal)
-	switch dup, _ := errors.AsType[*store.DuplicateError](err); {
-	case dup != nil:
-		return store.Batch{}, false, in.duplicates(dup)
-	case errors.Is(err, store.ErrConflict) && spec.IdempotencyKey != "":
-		// Another request with the key came first, after we looked: the batch's row clashed, and no line was read yet.
-		first, ferr := s.DB.BatchByKey(ctx, project.ID, spec.IdempotencyKey)
-		if ferr != nil {
-			return store.Batch{}, false, ferr
-		}
-		return in.replay(first, lines)
+	b, tickets, first, err := in.create(ctx, lines)
+	switch {
 	case err != nil:
 		return store.Batch{}, false, err
+	case first != nil:
+		return in.replay(*first, lines)
 	}
 	if err := s.Post(ctx, tickets); err != nil {
 		s.Log.WarnContext(ctx, "tickets not posted, the sweep will", "batch", b.ID, "err", err)
 	}
 	s.Log.InfoContext(ctx, "batch accepted", "batch", b.ID, "project", project.ID, "kind", b.Kind, "jobs", b.TotalJobs)
 	return b, false, nil
+}
+
+// create stores a submission, or returns the batch that its idempotency key made before; then no line was read yet.
+func (in *intake) create(ctx context.Context, lines iter.Seq2[Line, error]) (b store.Batch, tickets []store.Ticket, first *store.Batch, err error) {
+	db, key := in.service.DB, in.spec.IdempotencyKey
+	for range 3 { // as often as a key may be taken and set free between two looks
+		if key != "" {
+			b, err = db.BatchByKey(ctx, in.row.ProjectID, key)
+			if err == nil {
+				return store.Batch{}, nil, &b, uploading(b)
+			} else if !errors.Is(err, store.ErrNotFound) {
+				return store.Batch{}, nil, nil, err
+			}
+		}
+		b, tickets, err = db.CreateBatch(ctx, in.row, in.chunks(lines), in.seal)
+		if key == "" || !errors.Is(err, store.ErrConflict) {
+			break
+		}
+	}
+	if dup, ok := errors.AsType[*store.DuplicateError](err); ok {
+		err = in.duplicates(dup)
+	}
+	return b, tickets, nil, lost(err)
+}
+
+// uploading refuses the repeat of a submission whose first request is still under way.
+func uploading(b store.Batch) error {
+	if b.State != "ingesting" || b.OpenUpload {
+		return nil
+	}
+	return &Error{Code: Conflict, Field: "Idempotency-Key",
+		Message: fmt.Sprintf("is that of a submission that is being uploaded right now, as batch %s: wait for its end", b.ID)}
+}
+
+// lost says in words that a batch stopped taking the jobs of an upload.
+func lost(err error) error {
+	if !errors.Is(err, store.ErrUploadLost) {
+		return err
+	}
+	return &Error{Code: Conflict, Message: "the batch was cancelled, or given up, while its jobs came in: none of them will run", Err: err}
 }
 
 // intake reads one submission.
@@ -178,7 +205,7 @@ func (in *intake) open(ctx context.Context, project store.Project) error {
 		return invalidf("metadata", "is over 16 KiB or has a NUL character")
 	}
 	in.row = store.NewBatch{ID: id, ProjectID: project.ID, Name: clean(spec.Name), Kind: spec.Kind, RouteID: routeID, Route: routeJSON, Params: params,
-		Metadata: metadata, OnInvalid: spec.OnInvalid, Cache: spec.Cache, IdempotencyKey: spec.IdempotencyKey,
+		Metadata: metadata, OnInvalid: spec.OnInvalid, Cache: spec.Cache, IdempotencyKey: spec.IdempotencyKey, Open: spec.Open,
 		APIKeyID: project.KeyID, Priority: spec.Limits.Priority, Concurrency: spec.Limits.Concurrency, MaxAttempts: spec.Limits.MaxAttempts,
 		JobTimeoutSeconds: spec.Limits.JobTimeoutSeconds, MaxCostMicrousd: spec.Limits.MaxCostMicrousd, ExpiresAt: spec.Limits.ExpiresAt}
 	in.batch = &batch{kind: k, route: route, check: s.checkModel}
@@ -188,7 +215,11 @@ func (in *intake) open(ctx context.Context, project store.Project) error {
 	if err := in.batch.checkForms(); err != nil {
 		return err
 	}
-	head, err := json.Marshal([]any{spec.Kind, spec.Name, spec.Template, spec.Route, spec.Params, spec.OnInvalid, spec.Cache, spec.Metadata, spec.Limits})
+	about := []any{spec.Kind, spec.Name, spec.Template, spec.Route, spec.Params, spec.OnInvalid, spec.Cache, spec.Metadata, spec.Limits}
+	if spec.Open {
+		about = append(about, "open")
+	}
+	head, err := json.Marshal(about)
 	if err != nil {
 		return err
 	}
@@ -294,7 +325,7 @@ func (in *intake) chunks(lines iter.Seq2[Line, error]) iter.Seq2[store.Chunk, er
 				if !yield(c, nil) {
 					return
 				}
-				c, size = store.Chunk{}, 0
+				c, size = store.Chunk{Inputs: make([]store.NewInput, 0, len(c.Inputs))}, 0
 			}
 		}
 		if err := in.end(); err != nil {
@@ -312,7 +343,7 @@ func (in *intake) end() error {
 	case in.badN > 0 && in.spec.OnInvalid == "refuse":
 		return &Error{Code: Unprocessable, Field: "jobs", LineCount: in.badN, Lines: in.bad,
 			Message: fmt.Sprintf("%d of %d jobs can't be run; nothing was accepted. Correct them, or submit with on_invalid=skip", in.badN, in.seq)}
-	case in.seq == 0:
+	case in.seq == 0 && !in.spec.Open:
 		return invalidf("jobs", "is empty: a batch has at least one job")
 	}
 	return nil

@@ -1,13 +1,9 @@
 package store
 
 import (
-	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
-	"fmt"
-	"iter"
-	"slices"
 	"time"
 
 	"github.com/google/uuid"
@@ -116,6 +112,7 @@ type NewBatch struct {
 	OnInvalid      string
 	Cache          string
 	IdempotencyKey string // empty for none
+	Open           bool   // an upload session: it takes more jobs until it is sealed
 
 	APIKeyID          uuid.UUID
 	Priority          int16
@@ -126,172 +123,10 @@ type NewBatch struct {
 	ExpiresAt         *time.Time
 }
 
-// NewInput is one submitted job. Seq counts from 1 without gaps.
-type NewInput struct {
-	Seq            int32
-	CustomID       *string
-	Input          json.RawMessage
-	DocumentSHA256 []byte
-	Invalid        json.RawMessage // why it can't run; nil for a good one
-}
-
-// NewDocument is a document's content, as received.
-type NewDocument struct {
-	SHA256      []byte
-	ContentType string
-	Body        []byte
-}
-
-// Chunk is a bounded part of a submission.
-type Chunk struct {
-	Inputs    []NewInput
-	Documents []NewDocument
-}
-
-// Duplicate says that two jobs of a submission have the same custom_id.
-type Duplicate struct {
-	Seq      int32
-	FirstSeq int32
-	CustomID string
-}
-
-const maxDuplicates = 100
-
-// DuplicateError lists the first duplicates of a refused submission.
-type DuplicateError struct{ Duplicates []Duplicate }
-
-func (e *DuplicateError) Error() string {
-	return fmt.Sprintf("store: %d duplicate custom ids", len(e.Duplicates))
-}
-
-const (
-	createBatch = `-- name: CreateBatch
-insert into batches (id, project_id, name, kind, state, template_id, route_id, route, params, metadata, on_invalid, cache,
-    idempotency_key, request_sha256, api_key_id, priority, concurrency, max_attempts, job_timeout_seconds, max_cost_microusd, expires_at)
-values ($1, $2, $3, $4, 'planning', $5, $6, $7, $8, $9, $10, $11, nullif($12, ''), '', nullif($13::uuid, '00000000-0000-0000-0000-000000000000'),
-    $14, $15, $16, $17, $18, $19)`
-	putDocuments = `-- name: PutDocuments
-insert into documents (project_id, sha256, content_type, bytes, body)
-select $1, u.sha256, u.content_type, octet_length(u.body), u.body
-from unnest($2::bytea[], $3::text[], $4::bytea[]) as u(sha256, content_type, body)
-on conflict do nothing`
-	findDuplicates = `-- name: FindDuplicates
-select custom_id from inputs where batch_id = $1 and custom_id is not null group by custom_id having count(*) > 1 limit $2`
-	listDuplicates = `-- name: ListDuplicates
-select seq, first_seq, custom_id from (
-    select seq, custom_id, min(seq) over (partition by custom_id) as first_seq from inputs where batch_id = $1 and custom_id = any($2::text[])) d
-where seq <> first_seq order by seq limit $3`
-	markDuplicates = `-- name: MarkDuplicates
-with d as materialized (
-    select ctid as row, seq, min(seq) over (partition by custom_id) as first_seq from inputs where batch_id = $1 and custom_id is not null)
-update inputs i set invalid = json_build_object('code', 'duplicate_custom_id', 'field', 'custom_id',
-    'message', format('custom_id is the same as that of job %s: give each job its own', d.first_seq))
-from d where d.seq <> d.first_seq and i.ctid = d.row and i.invalid is null`
-	sealBatch = `-- name: SealBatch
-update batches set total_jobs = $2, request_sha256 = $3 where id = $1`
-	issuePlanTickets = `-- name: IssuePlanTickets
-insert into tickets (batch_id, purpose, first_seq, last_seq, jobs)
-select $1, 'plan', s, least(s + $3 - 1, $2), least(s + $3 - 1, $2) - s + 1 from generate_series(1, $2, $3) s
-returning ` + ticketCols
-)
-
-// PlanRange is how many jobs one plan ticket covers.
-const PlanRange = 5_000
-
-// CreateBatch streams a submission in, all or nothing, and issues its plan tickets. When the sequence ends, seal says
-// how many inputs there were, and the submission's hash. Errors: whatever the sequence yields; ErrConflict when the idempotency key is
-// taken; *DuplicateError when custom ids clash and the batch refuses bad lines.
-func (db *DB) CreateBatch(ctx context.Context, nb NewBatch, chunks iter.Seq2[Chunk, error], seal func() (total int32, sha256 [32]byte)) (b Batch, tickets []Ticket, err error) {
-	if err := db.uploads.Acquire(ctx, 1); err != nil { // slow clients must not hold every connection
-		return Batch{}, nil, err
-	}
-	defer db.uploads.Release(1)
-	err = pgx.BeginFunc(ctx, db.pool, func(tx pgx.Tx) error {
-		if _, err := tx.Exec(ctx, createBatch, nb.ID, nb.ProjectID, nb.Name, nb.Kind, nb.TemplateID, nb.RouteID, nb.Route, nb.Params,
-			nb.Metadata, nb.OnInvalid, nb.Cache, nb.IdempotencyKey, nb.APIKeyID, nb.Priority, nb.Concurrency, nb.MaxAttempts,
-			nb.JobTimeoutSeconds, nb.MaxCostMicrousd, nb.ExpiresAt); err != nil {
-			return err
-		}
-		named := false
-		for chunk, err := range chunks {
-			if err != nil {
-				return err
-			}
-			if err := putChunk(ctx, tx, nb, chunk, &named); err != nil {
-				return err
-			}
-		}
-		if named {
-			if err := settleDuplicates(ctx, tx, nb); err != nil {
-				return err
-			}
-		}
-		total, sum := seal()
-		if _, err := tx.Exec(ctx, sealBatch, nb.ID, total, sum[:]); err != nil {
-			return err
-		}
-		if tickets, err = many[Ticket](ctx, tx, issuePlanTickets, nb.ID, total, PlanRange); err != nil {
-			return err
-		}
-		b, err = one[Batch](ctx, tx, getAnyBatch, nb.ID)
-		return err
-	})
-	return b, tickets, translate(err)
-}
-
-func putChunk(ctx context.Context, tx pgx.Tx, nb NewBatch, chunk Chunk, named *bool) error {
-	if n := len(chunk.Documents); n > 0 {
-		// In one order, or two submissions of the same documents would wait for each other.
-		slices.SortFunc(chunk.Documents, func(a, b NewDocument) int { return bytes.Compare(a.SHA256, b.SHA256) })
-		sums, types, bodies := make([][]byte, n), make([]string, n), make([][]byte, n)
-		for i, d := range chunk.Documents {
-			sums[i], types[i], bodies[i] = d.SHA256, d.ContentType, d.Body
-		}
-		if _, err := tx.Exec(ctx, putDocuments, nb.ProjectID, sums, types, bodies); err != nil {
-			return err
-		}
-	}
-	i := 0
-	row := make([]any, 6)
-	var id any = uuidOf(nb.ID)
-	_, err := tx.CopyFrom(ctx, pgx.Identifier{"inputs"}, []string{"batch_id", "seq", "custom_id", "input", "document_sha256", "invalid"},
-		pgx.CopyFromFunc(func() ([]any, error) {
-			if i == len(chunk.Inputs) {
-				return nil, nil
-			}
-			in := &chunk.Inputs[i]
-			i++
-			*named = *named || in.CustomID != nil
-			row[0], row[1], row[2], row[3], row[4], row[5] = id, in.Seq, in.CustomID, in.Input, in.DocumentSHA256, in.Invalid
-			return row, nil
-		}))
-	return err
-}
-
-func settleDuplicates(ctx context.Context, tx pgx.Tx, nb NewBatch) error {
-	if _, err := tx.Exec(ctx, `set local work_mem = '64MB'`); err != nil {
-		return err
-	}
-	rows, _ := tx.Query(ctx, findDuplicates, nb.ID, maxDuplicates)
-	ids, err := pgx.CollectRows(rows, pgx.RowTo[string])
-	if err != nil || len(ids) == 0 {
-		return err
-	}
-	if nb.OnInvalid == "skip" {
-		_, err := tx.Exec(ctx, markDuplicates, nb.ID)
-		return err
-	}
-	dups, err := many[Duplicate](ctx, tx, listDuplicates, nb.ID, ids, maxDuplicates)
-	if err != nil {
-		return err
-	}
-	return &DuplicateError{dups}
-}
-
 const (
 	cancelBatch = `-- name: CancelBatch
 update batches set state = 'cancelling', ending = 'cancelled', ending_at = now(), pause_reason = null, pause_detail = null, paused_at = null
-where id = $1 and project_id = $2 and state in ('planning', 'running', 'paused') returning id`
+where id = $1 and project_id = $2 and state in ('ingesting', 'planning', 'running', 'paused') returning id`
 	cancelJobs = `-- name: CancelJobs
 update jobs set state = 'cancelled', due_at = null, finished_at = now() where batch_id = $1 and state in ('planned', 'waiting')`
 	dropPostedTickets = `-- name: DropPostedTickets
