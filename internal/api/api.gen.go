@@ -83,6 +83,12 @@ const (
 	ResultStatusSucceeded ResultStatus = "succeeded"
 )
 
+// Defines values for RetryFilterStatuses.
+const (
+	RetryFilterStatusesCancelled RetryFilterStatuses = "cancelled"
+	RetryFilterStatusesFailed    RetryFilterStatuses = "failed"
+)
+
 // Defines values for RouteStepAPI.
 const (
 	RouteStepAPIChat      RouteStepAPI = "chat"
@@ -282,6 +288,9 @@ type BatchStats struct {
 // BatchSubmission Options and jobs in one object, up to 32 MiB; use NDJSON for more.
 type BatchSubmission = json.RawMessage
 
+// BatchUpdate What to change about a batch.
+type BatchUpdate = json.RawMessage
+
 // CacheCounts Jobs by cache verdict. The kinds are never summed.
 type CacheCounts struct {
 	// ResultHit Answered from the durable result cache.
@@ -366,6 +375,66 @@ type Call struct {
 // CallState `intent` before the outcome is known; `uncertain` when it was lost, so that the call may have been billed.
 type CallState string
 
+// DeadLetter A job that failed for good.
+type DeadLetter struct {
+	// JobID Id of the job.
+	JobID string `json:"job_id"`
+
+	// CustomID The submitter's own id.
+	CustomID *string `json:"custom_id"`
+
+	// Index Position in the batch, from 1.
+	Index int32 `json:"index"`
+
+	// BatchID Its batch.
+	BatchID openapi_types.UUID `json:"batch_id"`
+
+	// BatchName A free name, for people.
+	BatchName BatchName `json:"batch_name"`
+
+	// Kind What is done with each job.
+	Kind Kind `json:"kind"`
+
+	// Error Why a job failed, or why its last attempt did.
+	Error *JobFailure `json:"error"`
+
+	// Attempts Attempts that counted.
+	Attempts int32 `json:"attempts"`
+
+	// Requeueable Whether it can be tried again; not when its input is invalid.
+	Requeueable bool `json:"requeueable"`
+
+	// FinishedAt When it failed.
+	FinishedAt time.Time `json:"finished_at"`
+}
+
+// DeadLetterFilter Which failed jobs to try again; all that is given must hold. To mean every one, say `all`.
+type DeadLetterFilter struct {
+	// All Needed when nothing else narrows the choice.
+	All *bool `json:"all,omitempty"`
+
+	// BatchID Only jobs of this batch.
+	BatchID *openapi_types.UUID `json:"batch_id,omitempty"`
+
+	// ErrorClass Stable class of a failure, such as `rate_limited` or `invalid_request`.
+	ErrorClass *ErrorClass `json:"error_class,omitempty"`
+
+	// Kind What is done with each job.
+	Kind *Kind `json:"kind,omitempty"`
+
+	// Since Only jobs that failed then or later.
+	Since *time.Time `json:"since,omitempty"`
+}
+
+// DeadLetterPage A page of failed jobs.
+type DeadLetterPage struct {
+	// Data The jobs; the newest batch first, in the order of submission within it.
+	Data []DeadLetter `json:"data"`
+
+	// NextCursor Pass as `cursor` for the next page; null on the last one.
+	NextCursor *NextCursor `json:"next_cursor"`
+}
+
 // DefinitionName Name of a template or route, unique of its sort within the project.
 type DefinitionName = string
 
@@ -380,6 +449,9 @@ type DocumentInput struct {
 	// Text The document.
 	Text string `json:"text"`
 }
+
+// ErrorClass Stable class of a failure, such as `rate_limited` or `invalid_request`.
+type ErrorClass = string
 
 // ExpiresAt When what is not finished is given up; finished work is kept. Never when left out.
 type ExpiresAt = time.Time
@@ -603,6 +675,21 @@ type Readiness struct {
 	Migration string `json:"migration"`
 }
 
+// Requeued What requeueing did.
+type Requeued struct {
+	// Requeued Jobs that run again.
+	Requeued int64 `json:"requeued"`
+
+	// Excluded Jobs of the same batches that match but can never run.
+	Excluded int64 `json:"excluded"`
+
+	// Batches Batches that they are of.
+	Batches int32 `json:"batches"`
+
+	// More Whether there are more; if so, repeat the request.
+	More bool `json:"more"`
+}
+
 // Result A finished job and its answer.
 type Result struct {
 	// JobID The batch id, a dash, the index.
@@ -641,6 +728,33 @@ type Result struct {
 
 // ResultStatus How a job ended.
 type ResultStatus string
+
+// Retried What a retry did.
+type Retried struct {
+	// Requeued Jobs that run again.
+	Requeued int64 `json:"requeued"`
+
+	// Excluded Jobs that match but can never run; their input is invalid.
+	Excluded int64 `json:"excluded"`
+
+	// Batch A submission.
+	Batch Batch `json:"batch"`
+}
+
+// RetryFilter Which jobs to try again; all that is given must hold. An empty object means every failed job.
+type RetryFilter struct {
+	// CustomIds Only the jobs with these ids.
+	CustomIds []string `json:"custom_ids,omitempty"`
+
+	// ErrorClasses Only failures of these classes.
+	ErrorClasses []ErrorClass `json:"error_classes,omitempty"`
+
+	// Statuses How the jobs ended; only failed ones when left out.
+	Statuses []RetryFilterStatuses `json:"statuses,omitempty"`
+}
+
+// RetryFilterStatuses A status.
+type RetryFilterStatuses string
 
 // Route One version of a route. It never changes.
 type Route struct {
@@ -915,6 +1029,12 @@ type CreateBatchParams struct {
 	IdempotencyKey *string `json:"Idempotency-Key,omitempty"`
 }
 
+// CancelBatchParams defines parameters for CancelBatch.
+type CancelBatchParams struct {
+	// GraceSeconds Time for calls in flight; the workers' setting (20 seconds unless set otherwise) when left out. For a batch that is being cancelled already, the new time counts, from when that began.
+	GraceSeconds *int32 `form:"grace_seconds,omitempty" json:"grace_seconds,omitempty"`
+}
+
 // ListJobsParams defines parameters for ListJobs.
 type ListJobsParams struct {
 	// Status Only jobs with this status.
@@ -934,6 +1054,27 @@ type StreamResultsParams struct {
 
 	// After Start behind this `index`.
 	After *int32 `form:"after,omitempty" json:"after,omitempty"`
+}
+
+// ListDeadLettersParams defines parameters for ListDeadLetters.
+type ListDeadLettersParams struct {
+	// ErrorClass Only failures of this class.
+	ErrorClass *ErrorClass `form:"error_class,omitempty" json:"error_class,omitempty"`
+
+	// Kind Only jobs of this kind.
+	Kind *Kind `form:"kind,omitempty" json:"kind,omitempty"`
+
+	// BatchID Only jobs of this batch.
+	BatchID *openapi_types.UUID `form:"batch_id,omitempty" json:"batch_id,omitempty"`
+
+	// Since Only jobs that failed then or later.
+	Since *time.Time `form:"since,omitempty" json:"since,omitempty"`
+
+	// Limit Jobs a page.
+	Limit *int `form:"limit,omitempty" json:"limit,omitempty"`
+
+	// Cursor `next_cursor` of the page before. Opaque.
+	Cursor *Cursor `form:"cursor,omitempty" json:"cursor,omitempty"`
 }
 
 // ListRoutesParams defines parameters for ListRoutes.
@@ -972,6 +1113,15 @@ type CreateBatchJSONRequestBody = BatchSubmission
 // CreateBatchMultipartRequestBody defines body for CreateBatch for multipart/form-data ContentType.
 type CreateBatchMultipartRequestBody CreateBatchMultipartBody
 
+// UpdateBatchJSONRequestBody defines body for UpdateBatch for application/json ContentType.
+type UpdateBatchJSONRequestBody = BatchUpdate
+
+// RetryJobsJSONRequestBody defines body for RetryJobs for application/json ContentType.
+type RetryJobsJSONRequestBody = RetryFilter
+
+// RequeueDeadLettersJSONRequestBody defines body for RequeueDeadLetters for application/json ContentType.
+type RequeueDeadLettersJSONRequestBody = DeadLetterFilter
+
 // SaveRouteJSONRequestBody defines body for SaveRoute for application/json ContentType.
 type SaveRouteJSONRequestBody = RouteInput
 
@@ -998,15 +1148,33 @@ type ServerInterface interface {
 	// GetBatch A batch with its counts, tokens, cost and cache verdicts.
 	// (GET /v1/batches/{id})
 	GetBatch(ctx echo.Context, id BatchID) error
+	// UpdateBatch Change a batch's labels and limits.
+	// (PATCH /v1/batches/{id})
+	UpdateBatch(ctx echo.Context, id BatchID) error
 	// CancelBatch Stop a batch.
 	// (POST /v1/batches/{id}/cancel)
-	CancelBatch(ctx echo.Context, id BatchID) error
+	CancelBatch(ctx echo.Context, id BatchID, params CancelBatchParams) error
 	// ListJobs List a batch's jobs in the order of submission.
 	// (GET /v1/batches/{id}/jobs)
 	ListJobs(ctx echo.Context, id BatchID, params ListJobsParams) error
+	// PauseBatch Keep a batch from starting calls.
+	// (POST /v1/batches/{id}/pause)
+	PauseBatch(ctx echo.Context, id BatchID) error
 	// StreamResults Stream the results that exist so far, in the order of submission.
 	// (GET /v1/batches/{id}/results)
 	StreamResults(ctx echo.Context, id BatchID, params StreamResultsParams) error
+	// ResumeBatch Let a paused batch go on.
+	// (POST /v1/batches/{id}/resume)
+	ResumeBatch(ctx echo.Context, id BatchID) error
+	// RetryJobs Try failed or cancelled jobs again, within the same batch.
+	// (POST /v1/batches/{id}/retry)
+	RetryJobs(ctx echo.Context, id BatchID) error
+	// ListDeadLetters List the project's failed jobs, those of the newest batch first.
+	// (GET /v1/dead-letters)
+	ListDeadLetters(ctx echo.Context, params ListDeadLettersParams) error
+	// RequeueDeadLetters Try the project's failed jobs again, each within its batch.
+	// (POST /v1/dead-letters/requeue)
+	RequeueDeadLetters(ctx echo.Context) error
 	// GetJob A job with every call it made.
 	// (GET /v1/jobs/{id})
 	GetJob(ctx echo.Context, id string) error
@@ -1249,6 +1417,22 @@ func (w *ServerInterfaceWrapper) GetBatch(ctx echo.Context) error {
 	return err
 }
 
+// UpdateBatch converts echo context to params.
+func (w *ServerInterfaceWrapper) UpdateBatch(ctx echo.Context) error {
+	var err error
+	// ------------- Path parameter "id" -------------
+	var id BatchID
+
+	err = runtime.BindStyledParameterWithOptions("simple", "id", ctx.Param("id"), &id, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: ctx.Request().URL.RawPath == ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter id: %s", err))
+	}
+
+	// Invoke the callback with all the unmarshaled arguments
+	err = w.Handler.UpdateBatch(ctx, id)
+	return err
+}
+
 // CancelBatch converts echo context to params.
 func (w *ServerInterfaceWrapper) CancelBatch(ctx echo.Context) error {
 	var err error
@@ -1260,8 +1444,17 @@ func (w *ServerInterfaceWrapper) CancelBatch(ctx echo.Context) error {
 		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter id: %s", err))
 	}
 
+	// Parameter object where we will unmarshal all parameters from the context
+	var params CancelBatchParams
+	// ------------- Optional query parameter "grace_seconds" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "grace_seconds", ctx.QueryParams(), &params.GraceSeconds, runtime.BindQueryParameterOptions{Type: "integer", Format: "int32"})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter grace_seconds: %s", err))
+	}
+
 	// Invoke the callback with all the unmarshaled arguments
-	err = w.Handler.CancelBatch(ctx, id)
+	err = w.Handler.CancelBatch(ctx, id, params)
 	return err
 }
 
@@ -1304,6 +1497,22 @@ func (w *ServerInterfaceWrapper) ListJobs(ctx echo.Context) error {
 	return err
 }
 
+// PauseBatch converts echo context to params.
+func (w *ServerInterfaceWrapper) PauseBatch(ctx echo.Context) error {
+	var err error
+	// ------------- Path parameter "id" -------------
+	var id BatchID
+
+	err = runtime.BindStyledParameterWithOptions("simple", "id", ctx.Param("id"), &id, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: ctx.Request().URL.RawPath == ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter id: %s", err))
+	}
+
+	// Invoke the callback with all the unmarshaled arguments
+	err = w.Handler.PauseBatch(ctx, id)
+	return err
+}
+
 // StreamResults converts echo context to params.
 func (w *ServerInterfaceWrapper) StreamResults(ctx echo.Context) error {
 	var err error
@@ -1333,6 +1542,100 @@ func (w *ServerInterfaceWrapper) StreamResults(ctx echo.Context) error {
 
 	// Invoke the callback with all the unmarshaled arguments
 	err = w.Handler.StreamResults(ctx, id, params)
+	return err
+}
+
+// ResumeBatch converts echo context to params.
+func (w *ServerInterfaceWrapper) ResumeBatch(ctx echo.Context) error {
+	var err error
+	// ------------- Path parameter "id" -------------
+	var id BatchID
+
+	err = runtime.BindStyledParameterWithOptions("simple", "id", ctx.Param("id"), &id, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: ctx.Request().URL.RawPath == ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter id: %s", err))
+	}
+
+	// Invoke the callback with all the unmarshaled arguments
+	err = w.Handler.ResumeBatch(ctx, id)
+	return err
+}
+
+// RetryJobs converts echo context to params.
+func (w *ServerInterfaceWrapper) RetryJobs(ctx echo.Context) error {
+	var err error
+	// ------------- Path parameter "id" -------------
+	var id BatchID
+
+	err = runtime.BindStyledParameterWithOptions("simple", "id", ctx.Param("id"), &id, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: ctx.Request().URL.RawPath == ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter id: %s", err))
+	}
+
+	// Invoke the callback with all the unmarshaled arguments
+	err = w.Handler.RetryJobs(ctx, id)
+	return err
+}
+
+// ListDeadLetters converts echo context to params.
+func (w *ServerInterfaceWrapper) ListDeadLetters(ctx echo.Context) error {
+	var err error
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params ListDeadLettersParams
+	// ------------- Optional query parameter "error_class" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "error_class", ctx.QueryParams(), &params.ErrorClass, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter error_class: %s", err))
+	}
+
+	// ------------- Optional query parameter "kind" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "kind", ctx.QueryParams(), &params.Kind, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter kind: %s", err))
+	}
+
+	// ------------- Optional query parameter "batch_id" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "batch_id", ctx.QueryParams(), &params.BatchID, runtime.BindQueryParameterOptions{Type: "string", Format: "uuid"})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter batch_id: %s", err))
+	}
+
+	// ------------- Optional query parameter "since" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "since", ctx.QueryParams(), &params.Since, runtime.BindQueryParameterOptions{Type: "string", Format: "date-time"})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter since: %s", err))
+	}
+
+	// ------------- Optional query parameter "limit" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "limit", ctx.QueryParams(), &params.Limit, runtime.BindQueryParameterOptions{Type: "integer", Format: ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter limit: %s", err))
+	}
+
+	// ------------- Optional query parameter "cursor" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "cursor", ctx.QueryParams(), &params.Cursor, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter cursor: %s", err))
+	}
+
+	// Invoke the callback with all the unmarshaled arguments
+	err = w.Handler.ListDeadLetters(ctx, params)
+	return err
+}
+
+// RequeueDeadLetters converts echo context to params.
+func (w *ServerInterfaceWrapper) RequeueDeadLetters(ctx echo.Context) error {
+	var err error
+
+	// Invoke the callback with all the unmarshaled arguments
+	err = w.Handler.RequeueDeadLetters(ctx)
 	return err
 }
 
@@ -1555,9 +1858,15 @@ func RegisterHandlersWithOptions(router EchoRouter, si ServerInterface, options 
 	router.GET(options.BaseURL+"/v1/batches", wrapper.ListBatches, options.OperationMiddlewares["ListBatches"]...)
 	router.POST(options.BaseURL+"/v1/batches", wrapper.CreateBatch, options.OperationMiddlewares["CreateBatch"]...)
 	router.GET(options.BaseURL+"/v1/batches/:id", wrapper.GetBatch, options.OperationMiddlewares["GetBatch"]...)
+	router.PATCH(options.BaseURL+"/v1/batches/:id", wrapper.UpdateBatch, options.OperationMiddlewares["UpdateBatch"]...)
 	router.POST(options.BaseURL+"/v1/batches/:id/cancel", wrapper.CancelBatch, options.OperationMiddlewares["CancelBatch"]...)
 	router.GET(options.BaseURL+"/v1/batches/:id/jobs", wrapper.ListJobs, options.OperationMiddlewares["ListJobs"]...)
+	router.POST(options.BaseURL+"/v1/batches/:id/pause", wrapper.PauseBatch, options.OperationMiddlewares["PauseBatch"]...)
 	router.GET(options.BaseURL+"/v1/batches/:id/results", wrapper.StreamResults, options.OperationMiddlewares["StreamResults"]...)
+	router.POST(options.BaseURL+"/v1/batches/:id/resume", wrapper.ResumeBatch, options.OperationMiddlewares["ResumeBatch"]...)
+	router.POST(options.BaseURL+"/v1/batches/:id/retry", wrapper.RetryJobs, options.OperationMiddlewares["RetryJobs"]...)
+	router.GET(options.BaseURL+"/v1/dead-letters", wrapper.ListDeadLetters, options.OperationMiddlewares["ListDeadLetters"]...)
+	router.POST(options.BaseURL+"/v1/dead-letters/requeue", wrapper.RequeueDeadLetters, options.OperationMiddlewares["RequeueDeadLetters"]...)
 	router.GET(options.BaseURL+"/v1/jobs/:id", wrapper.GetJob, options.OperationMiddlewares["GetJob"]...)
 	router.GET(options.BaseURL+"/v1/routes", wrapper.ListRoutes, options.OperationMiddlewares["ListRoutes"]...)
 	router.POST(options.BaseURL+"/v1/routes", wrapper.SaveRoute, options.OperationMiddlewares["SaveRoute"]...)
@@ -1726,8 +2035,32 @@ func (response GetBatch200JSONResponse) VisitGetBatchResponse(w http.ResponseWri
 	return err
 }
 
+type UpdateBatchRequestObject struct {
+	ID   BatchID `json:"id"`
+	Body *UpdateBatchJSONRequestBody
+}
+
+type UpdateBatchResponseObject interface {
+	VisitUpdateBatchResponse(w http.ResponseWriter) error
+}
+
+type UpdateBatch200JSONResponse Batch
+
+func (response UpdateBatch200JSONResponse) VisitUpdateBatchResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
 type CancelBatchRequestObject struct {
-	ID BatchID `json:"id"`
+	ID     BatchID `json:"id"`
+	Params CancelBatchParams
 }
 
 type CancelBatchResponseObject interface {
@@ -1760,6 +2093,28 @@ type ListJobsResponseObject interface {
 type ListJobs200JSONResponse JobPage
 
 func (response ListJobs200JSONResponse) VisitListJobsResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type PauseBatchRequestObject struct {
+	ID BatchID `json:"id"`
+}
+
+type PauseBatchResponseObject interface {
+	VisitPauseBatchResponse(w http.ResponseWriter) error
+}
+
+type PauseBatch200JSONResponse Batch
+
+func (response PauseBatch200JSONResponse) VisitPauseBatchResponse(w http.ResponseWriter) error {
 
 	var buf bytes.Buffer
 	if err := json.NewEncoder(&buf).Encode(response); err != nil {
@@ -1821,6 +2176,95 @@ func (response StreamResults200ApplicationXNdjsonResponse) VisitStreamResultsRes
 			return err
 		}
 	}
+}
+
+type ResumeBatchRequestObject struct {
+	ID BatchID `json:"id"`
+}
+
+type ResumeBatchResponseObject interface {
+	VisitResumeBatchResponse(w http.ResponseWriter) error
+}
+
+type ResumeBatch200JSONResponse Batch
+
+func (response ResumeBatch200JSONResponse) VisitResumeBatchResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type RetryJobsRequestObject struct {
+	ID   BatchID `json:"id"`
+	Body *RetryJobsJSONRequestBody
+}
+
+type RetryJobsResponseObject interface {
+	VisitRetryJobsResponse(w http.ResponseWriter) error
+}
+
+type RetryJobs200JSONResponse Retried
+
+func (response RetryJobs200JSONResponse) VisitRetryJobsResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type ListDeadLettersRequestObject struct {
+	Params ListDeadLettersParams
+}
+
+type ListDeadLettersResponseObject interface {
+	VisitListDeadLettersResponse(w http.ResponseWriter) error
+}
+
+type ListDeadLetters200JSONResponse DeadLetterPage
+
+func (response ListDeadLetters200JSONResponse) VisitListDeadLettersResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type RequeueDeadLettersRequestObject struct {
+	Body *RequeueDeadLettersJSONRequestBody
+}
+
+type RequeueDeadLettersResponseObject interface {
+	VisitRequeueDeadLettersResponse(w http.ResponseWriter) error
+}
+
+type RequeueDeadLetters200JSONResponse Requeued
+
+func (response RequeueDeadLetters200JSONResponse) VisitRequeueDeadLettersResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
 }
 
 type GetJobRequestObject struct {
@@ -2087,15 +2531,33 @@ type StrictServerInterface interface {
 	// GetBatch A batch with its counts, tokens, cost and cache verdicts.
 	// (GET /v1/batches/{id})
 	GetBatch(ctx context.Context, request GetBatchRequestObject) (GetBatchResponseObject, error)
+	// UpdateBatch Change a batch's labels and limits.
+	// (PATCH /v1/batches/{id})
+	UpdateBatch(ctx context.Context, request UpdateBatchRequestObject) (UpdateBatchResponseObject, error)
 	// CancelBatch Stop a batch.
 	// (POST /v1/batches/{id}/cancel)
 	CancelBatch(ctx context.Context, request CancelBatchRequestObject) (CancelBatchResponseObject, error)
 	// ListJobs List a batch's jobs in the order of submission.
 	// (GET /v1/batches/{id}/jobs)
 	ListJobs(ctx context.Context, request ListJobsRequestObject) (ListJobsResponseObject, error)
+	// PauseBatch Keep a batch from starting calls.
+	// (POST /v1/batches/{id}/pause)
+	PauseBatch(ctx context.Context, request PauseBatchRequestObject) (PauseBatchResponseObject, error)
 	// StreamResults Stream the results that exist so far, in the order of submission.
 	// (GET /v1/batches/{id}/results)
 	StreamResults(ctx context.Context, request StreamResultsRequestObject) (StreamResultsResponseObject, error)
+	// ResumeBatch Let a paused batch go on.
+	// (POST /v1/batches/{id}/resume)
+	ResumeBatch(ctx context.Context, request ResumeBatchRequestObject) (ResumeBatchResponseObject, error)
+	// RetryJobs Try failed or cancelled jobs again, within the same batch.
+	// (POST /v1/batches/{id}/retry)
+	RetryJobs(ctx context.Context, request RetryJobsRequestObject) (RetryJobsResponseObject, error)
+	// ListDeadLetters List the project's failed jobs, those of the newest batch first.
+	// (GET /v1/dead-letters)
+	ListDeadLetters(ctx context.Context, request ListDeadLettersRequestObject) (ListDeadLettersResponseObject, error)
+	// RequeueDeadLetters Try the project's failed jobs again, each within its batch.
+	// (POST /v1/dead-letters/requeue)
+	RequeueDeadLetters(ctx context.Context, request RequeueDeadLettersRequestObject) (RequeueDeadLettersResponseObject, error)
 	// GetJob A job with every call it made.
 	// (GET /v1/jobs/{id})
 	GetJob(ctx context.Context, request GetJobRequestObject) (GetJobResponseObject, error)
@@ -2316,11 +2778,60 @@ func (sh *strictHandler) GetBatch(ctx echo.Context, id BatchID) error {
 	return nil
 }
 
+// UpdateBatch operation middleware
+func (sh *strictHandler) UpdateBatch(ctx echo.Context, id BatchID) error {
+	var request UpdateBatchRequestObject
+
+	request.ID = id
+
+	var body UpdateBatchJSONRequestBody
+	var err error
+	if binder, ok := ctx.Echo().Binder.(*echo.DefaultBinder); ok {
+		// A request validator built on kin-openapi's openapi3filter with
+		// KeepValidatedValue leaves the value it validated on the body. Bind
+		// that value, matching member names exactly, so the handler receives
+		// what was validated instead of a second, case-insensitive decode.
+		// Otherwise bind only the request body, so that path and query
+		// parameters are not also bound into the body struct.
+		if vb, ok := ctx.Request().Body.(interface{ ValidatedValue() any }); !ok || runtime.BindJSONValue(vb.ValidatedValue(), &body) != nil {
+			err = binder.BindBody(ctx, &body)
+		}
+	} else {
+		// A custom binder is installed on the Echo instance; defer to it
+		// entirely, since echo.Binder does not expose body-only binding and
+		// the binder may do more than decode (for example call ctx.Validate).
+		err = ctx.Bind(&body)
+	}
+	if err != nil {
+		return err
+	}
+	request.Body = &body
+
+	handler := func(ctx echo.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.UpdateBatch(ctx.Request().Context(), request.(UpdateBatchRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "UpdateBatch")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		return err
+	} else if validResponse, ok := response.(UpdateBatchResponseObject); ok {
+		return validResponse.VisitUpdateBatchResponse(ctx.Response())
+	} else if response != nil {
+		return fmt.Errorf("unexpected response type: %T", response)
+	}
+	return nil
+}
+
 // CancelBatch operation middleware
-func (sh *strictHandler) CancelBatch(ctx echo.Context, id BatchID) error {
+func (sh *strictHandler) CancelBatch(ctx echo.Context, id BatchID, params CancelBatchParams) error {
 	var request CancelBatchRequestObject
 
 	request.ID = id
+	request.Params = params
 
 	handler := func(ctx echo.Context, request interface{}) (interface{}, error) {
 		return sh.ssi.CancelBatch(ctx.Request().Context(), request.(CancelBatchRequestObject))
@@ -2367,6 +2878,31 @@ func (sh *strictHandler) ListJobs(ctx echo.Context, id BatchID, params ListJobsP
 	return nil
 }
 
+// PauseBatch operation middleware
+func (sh *strictHandler) PauseBatch(ctx echo.Context, id BatchID) error {
+	var request PauseBatchRequestObject
+
+	request.ID = id
+
+	handler := func(ctx echo.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.PauseBatch(ctx.Request().Context(), request.(PauseBatchRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "PauseBatch")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		return err
+	} else if validResponse, ok := response.(PauseBatchResponseObject); ok {
+		return validResponse.VisitPauseBatchResponse(ctx.Response())
+	} else if response != nil {
+		return fmt.Errorf("unexpected response type: %T", response)
+	}
+	return nil
+}
+
 // StreamResults operation middleware
 func (sh *strictHandler) StreamResults(ctx echo.Context, id BatchID, params StreamResultsParams) error {
 	var request StreamResultsRequestObject
@@ -2387,6 +2923,150 @@ func (sh *strictHandler) StreamResults(ctx echo.Context, id BatchID, params Stre
 		return err
 	} else if validResponse, ok := response.(StreamResultsResponseObject); ok {
 		return validResponse.VisitStreamResultsResponse(ctx.Response())
+	} else if response != nil {
+		return fmt.Errorf("unexpected response type: %T", response)
+	}
+	return nil
+}
+
+// ResumeBatch operation middleware
+func (sh *strictHandler) ResumeBatch(ctx echo.Context, id BatchID) error {
+	var request ResumeBatchRequestObject
+
+	request.ID = id
+
+	handler := func(ctx echo.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.ResumeBatch(ctx.Request().Context(), request.(ResumeBatchRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "ResumeBatch")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		return err
+	} else if validResponse, ok := response.(ResumeBatchResponseObject); ok {
+		return validResponse.VisitResumeBatchResponse(ctx.Response())
+	} else if response != nil {
+		return fmt.Errorf("unexpected response type: %T", response)
+	}
+	return nil
+}
+
+// RetryJobs operation middleware
+func (sh *strictHandler) RetryJobs(ctx echo.Context, id BatchID) error {
+	var request RetryJobsRequestObject
+
+	request.ID = id
+
+	var body RetryJobsJSONRequestBody
+	var err error
+	if binder, ok := ctx.Echo().Binder.(*echo.DefaultBinder); ok {
+		// A request validator built on kin-openapi's openapi3filter with
+		// KeepValidatedValue leaves the value it validated on the body. Bind
+		// that value, matching member names exactly, so the handler receives
+		// what was validated instead of a second, case-insensitive decode.
+		// Otherwise bind only the request body, so that path and query
+		// parameters are not also bound into the body struct.
+		if vb, ok := ctx.Request().Body.(interface{ ValidatedValue() any }); !ok || runtime.BindJSONValue(vb.ValidatedValue(), &body) != nil {
+			err = binder.BindBody(ctx, &body)
+		}
+	} else {
+		// A custom binder is installed on the Echo instance; defer to it
+		// entirely, since echo.Binder does not expose body-only binding and
+		// the binder may do more than decode (for example call ctx.Validate).
+		err = ctx.Bind(&body)
+	}
+	if err != nil {
+		return err
+	}
+	request.Body = &body
+
+	handler := func(ctx echo.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.RetryJobs(ctx.Request().Context(), request.(RetryJobsRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "RetryJobs")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		return err
+	} else if validResponse, ok := response.(RetryJobsResponseObject); ok {
+		return validResponse.VisitRetryJobsResponse(ctx.Response())
+	} else if response != nil {
+		return fmt.Errorf("unexpected response type: %T", response)
+	}
+	return nil
+}
+
+// ListDeadLetters operation middleware
+func (sh *strictHandler) ListDeadLetters(ctx echo.Context, params ListDeadLettersParams) error {
+	var request ListDeadLettersRequestObject
+
+	request.Params = params
+
+	handler := func(ctx echo.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.ListDeadLetters(ctx.Request().Context(), request.(ListDeadLettersRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "ListDeadLetters")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		return err
+	} else if validResponse, ok := response.(ListDeadLettersResponseObject); ok {
+		return validResponse.VisitListDeadLettersResponse(ctx.Response())
+	} else if response != nil {
+		return fmt.Errorf("unexpected response type: %T", response)
+	}
+	return nil
+}
+
+// RequeueDeadLetters operation middleware
+func (sh *strictHandler) RequeueDeadLetters(ctx echo.Context) error {
+	var request RequeueDeadLettersRequestObject
+
+	var body RequeueDeadLettersJSONRequestBody
+	var err error
+	if binder, ok := ctx.Echo().Binder.(*echo.DefaultBinder); ok {
+		// A request validator built on kin-openapi's openapi3filter with
+		// KeepValidatedValue leaves the value it validated on the body. Bind
+		// that value, matching member names exactly, so the handler receives
+		// what was validated instead of a second, case-insensitive decode.
+		// Otherwise bind only the request body, so that path and query
+		// parameters are not also bound into the body struct.
+		if vb, ok := ctx.Request().Body.(interface{ ValidatedValue() any }); !ok || runtime.BindJSONValue(vb.ValidatedValue(), &body) != nil {
+			err = binder.BindBody(ctx, &body)
+		}
+	} else {
+		// A custom binder is installed on the Echo instance; defer to it
+		// entirely, since echo.Binder does not expose body-only binding and
+		// the binder may do more than decode (for example call ctx.Validate).
+		err = ctx.Bind(&body)
+	}
+	if err != nil {
+		return err
+	}
+	request.Body = &body
+
+	handler := func(ctx echo.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.RequeueDeadLetters(ctx.Request().Context(), request.(RequeueDeadLettersRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "RequeueDeadLetters")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		return err
+	} else if validResponse, ok := response.(RequeueDeadLettersResponseObject); ok {
+		return validResponse.VisitRequeueDeadLettersResponse(ctx.Response())
 	} else if response != nil {
 		return fmt.Errorf("unexpected response type: %T", response)
 	}

@@ -47,9 +47,9 @@ type Server struct {
 // Writer is what changes things: *jobs.Service, or a fake of it.
 type Writer interface {
 	Submit(ctx context.Context, project store.Project, spec jobs.Spec, lines iter.Seq2[jobs.Line, error]) (b store.Batch, replayed bool, err error)
-	Cancel(ctx context.Context, project, batch uuid.UUID) (store.Batch, error)
 	SaveTemplate(ctx context.Context, project uuid.UUID, name string, spec json.RawMessage) (t store.Template, created bool, err error)
 	SaveRoute(ctx context.Context, project uuid.UUID, name string, route json.RawMessage) (r store.Route, created bool, err error)
+	controller
 }
 
 // Reader is what only looks: store.Reader, or a fake of it.
@@ -57,6 +57,7 @@ type Reader interface {
 	ProjectByKey(ctx context.Context, keySHA256 [32]byte) (store.Project, error)
 	Ready(ctx context.Context) (migration int64, err error)
 	batchReader
+	deadReader
 	catalogReader
 }
 

@@ -110,20 +110,6 @@ func (h *handlers) GetBatch(ctx context.Context, req GetBatchRequestObject) (Get
 	return GetBatch200JSONResponse(out), err
 }
 
-// CancelBatch stops a batch.
-func (h *handlers) CancelBatch(ctx context.Context, req CancelBatchRequestObject) (CancelBatchResponseObject, error) {
-	id, err := batchID(req.ID)
-	if err != nil {
-		return nil, err
-	}
-	b, err := h.Jobs.Cancel(ctx, projectOf(ctx).ID, id)
-	if err != nil {
-		return nil, err
-	}
-	out, err := h.counted(ctx, b)
-	return CancelBatch200JSONResponse(out), err
-}
-
 func (h *handlers) counted(ctx context.Context, b store.Batch) (Batch, error) {
 	stats, err := h.Read.BatchStats(ctx, b)
 	if err != nil {

@@ -47,6 +47,7 @@ type line struct {
 // fake stands in for the domain and the store. Methods that a test doesn't set up panic.
 type fake struct {
 	api.Reader
+	api.Writer
 	mu       sync.Mutex
 	spec     jobs.Spec
 	lines    []line
@@ -115,7 +116,7 @@ func (f *fake) Submit(_ context.Context, p store.Project, spec jobs.Spec, in ite
 	return b, f.replayed, nil
 }
 
-func (f *fake) Cancel(_ context.Context, p, id uuid.UUID) (store.Batch, error) {
+func (f *fake) Cancel(_ context.Context, p, id uuid.UUID, _ *int32) (store.Batch, error) {
 	return f.Batch(context.Background(), p, id)
 }
 

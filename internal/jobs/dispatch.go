@@ -45,7 +45,7 @@ func (w *Worker) advance(ctx context.Context, b store.OpenBatch) error {
 		w.nudge()
 		_, err = w.finish(ctx, b)
 		return err
-	case "running":
+	case "running", "paused":
 		if b.NextSeq <= b.TotalJobs || b.Due > 0 {
 			return nil
 		}

@@ -80,10 +80,24 @@ func (w *Worker) refresh(ctx context.Context) error {
 	for _, l := range w.leases {
 		if s, ok := stopped[l.batch.ID]; ok && l.ticket.Purpose != store.PurposePlan {
 			l.close()
-			if s.State == "cancelling" && l.grace == nil {
-				l.grace = time.AfterFunc(max(w.o.CancelGrace-s.Ending, 0), l.cut)
+			if s.State == "cancelling" {
+				w.cutLater(l, s)
 			}
 		}
 	}
 	return nil
+}
+
+// cutLater cuts a lease's calls when the grace time of its batch, which may have been changed, is over.
+func (w *Worker) cutLater(l *lease, s store.Standing) {
+	grace := w.o.CancelGrace
+	if s.EndingGrace != nil {
+		grace = time.Duration(*s.EndingGrace) * time.Second
+	}
+	left := max(grace-s.Ending, 0)
+	if l.grace == nil {
+		l.grace = time.AfterFunc(left, l.cut)
+	} else {
+		l.grace.Reset(left)
+	}
 }

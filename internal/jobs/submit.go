@@ -456,18 +456,6 @@ func (in *intake) line(seq int32) int {
 	return int(seq) + ahead
 }
 
-// Cancel stops a batch: what has not begun is cancelled, what runs is finished. It does nothing to a batch that is final.
-func (s *Service) Cancel(ctx context.Context, project, id uuid.UUID) (store.Batch, error) {
-	b, err := s.DB.CancelBatch(ctx, project, id)
-	if err != nil || b.State != "cancelling" {
-		return b, err
-	}
-	if done, err := s.DB.FinishBatch(ctx, id); err != nil || !done {
-		return b, err
-	}
-	return s.DB.Batch(ctx, project, id)
-}
-
 // SaveTemplate checks a template and stores it as the next version of its name; the same template again is the version that is there.
 func (s *Service) SaveTemplate(ctx context.Context, project uuid.UUID, name string, raw json.RawMessage) (store.Template, bool, error) {
 	if err := checkName(name); err != nil {

@@ -269,8 +269,16 @@ func (w *Worker) heartbeat(ctx context.Context) error {
 	return w.refresh(ctx)
 }
 
-// sweep takes back what dead workers held, posts again what seems lost, and moves batches on whose last ticket ended unseen.
+// sweep ends batches whose time is over, takes back what dead workers held, and posts again what seems lost.
 func (w *Worker) sweep(ctx context.Context) error {
+	ended, err := w.DB.Expire(ctx)
+	for _, id := range ended {
+		w.Log.InfoContext(ctx, "batch expired", "batch", id)
+		w.nudge()
+	}
+	if err != nil {
+		return fmt.Errorf("expire: %w", err)
+	}
 	reissued, returned, err := w.DB.Sweep(ctx, w.o.Patience)
 	if err != nil {
 		return fmt.Errorf("sweep: %w", err)

@@ -124,37 +124,6 @@ type NewBatch struct {
 }
 
 const (
-	cancelBatch = `-- name: CancelBatch
-update batches set state = 'cancelling', ending = 'cancelled', ending_at = now(), pause_reason = null, pause_detail = null, paused_at = null
-where id = $1 and project_id = $2 and state in ('ingesting', 'planning', 'running', 'paused') returning id`
-	cancelJobs = `-- name: CancelJobs
-update jobs set state = 'cancelled', due_at = null, finished_at = now() where batch_id = $1 and state in ('planned', 'waiting')`
-	dropPostedTickets = `-- name: DropPostedTickets
-delete from tickets where batch_id = $1 and worker_id is null`
-)
-
-// CancelBatch stops what has not begun: planned and waiting jobs are cancelled, running ones settle as they end. On a
-// batch that is already final or being cancelled it does nothing. ErrNotFound when the project has no such batch.
-func (db *DB) CancelBatch(ctx context.Context, project, id uuid.UUID) (b Batch, err error) {
-	err = pgx.BeginFunc(ctx, db.pool, func(tx pgx.Tx) error {
-		_, err := scalar[uuid.UUID](ctx, tx, cancelBatch, id, project)
-		if err != nil && !errors.Is(err, ErrNotFound) {
-			return err
-		}
-		if err == nil {
-			for _, sql := range []string{dropPostedTickets, cancelJobs} {
-				if _, err := tx.Exec(ctx, sql, id); err != nil {
-					return err
-				}
-			}
-		}
-		b, err = one[Batch](ctx, tx, getBatch, id, project)
-		return err
-	})
-	return b, translate(err)
-}
-
-const (
 	lockOpenBatch = `-- name: LockOpenBatch
 select state from batches where id = $1 and state in ('running', 'paused', 'cancelling') for update`
 	unfinishedWork = `-- name: UnfinishedWork
@@ -166,6 +135,7 @@ update calls set state = 'uncertain' where batch_id = $1 and state = 'intent'`
 	freezeBatch = `-- name: FreezeBatch
 with j as (` + jobCounts + `), c as (` + callCounts + `)
 update batches b set state = case when b.state = 'cancelling' then b.ending else 'completed' end, finished_at = now(),
+    pause_reason = null, pause_detail = null, paused_at = null,
     succeeded_jobs = j.succeeded, failed_jobs = j.failed, cancelled_jobs = b.total_jobs - j.succeeded - j.failed,
     result_hits = j.result_hits, coalesced = j.coalesced, gateway_hits = j.gateway_hits, misses = j.misses, bypassed = j.bypassed,
     calls = c.calls, uncertain_calls = c.uncertain_calls, unpriced_calls = c.unpriced_calls, input_tokens = c.input_tokens,
@@ -173,7 +143,7 @@ update batches b set state = case when b.state = 'cancelling' then b.ending else
 from j, c where b.id = $1`
 )
 
-// FinishBatch ends a running or cancelling batch that has nothing left to do, and freezes its counts. It reports whether it did.
+// FinishBatch ends a running, paused or cancelling batch that has nothing left to do, and freezes its counts. It reports whether it did.
 func (db *DB) FinishBatch(ctx context.Context, id uuid.UUID) (done bool, err error) {
 	err = pgx.BeginFunc(ctx, db.pool, func(tx pgx.Tx) error {
 		state, err := scalar[string](ctx, tx, lockOpenBatch, id)

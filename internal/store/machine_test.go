@@ -324,7 +324,7 @@ func (m *machine) pass(*rapid.T) {
 }
 
 func (m *machine) cancel(rt *rapid.T) {
-	_, err := m.db.CancelBatch(m.ctx, m.project, pick(rt, m.batches, "batch"))
+	_, err := m.db.CancelBatch(m.ctx, m.project, pick(rt, m.batches, "batch"), nil)
 	must(rt, err)
 }
 

@@ -25,9 +25,9 @@ from jobs where batch_id = $1`
 from calls where batch_id = $1`
 	liveStats = `-- name: LiveStats
 with j as (` + jobCounts + `), c as (` + callCounts + `)
-select case when b.state in ('cancelling', 'cancelled') then 0 else b.total_jobs - j.planned_rows end as pending,
+select case when b.state in ('cancelling', 'cancelled', 'expired') then 0 else b.total_jobs - j.planned_rows end as pending,
     j.planned, j.running, j.waiting, j.succeeded, j.failed,
-    case when b.state in ('cancelling', 'cancelled') then b.total_jobs - j.planned_rows + j.cancelled else j.cancelled end as cancelled,
+    case when b.state in ('cancelling', 'cancelled', 'expired') then b.total_jobs - j.planned_rows + j.cancelled else j.cancelled end as cancelled,
     j.result_hits, j.coalesced, j.gateway_hits, j.misses, j.bypassed, c.*
 from batches b, j, c where b.id = $1`
 	frozenStats = `-- name: FrozenStats
@@ -77,7 +77,7 @@ type Job struct {
 }
 
 const jobCols = `i.batch_id, i.seq, i.custom_id,
-coalesce(j.state, case when b.state in ('cancelling', 'cancelled') then 'cancelled' else 'pending' end) as state, j.cache_status, j.error_class,
+coalesce(j.state, case when b.state in ('cancelling', 'cancelled', 'expired') then 'cancelled' else 'pending' end) as state, j.cache_status, j.error_class,
 j.error_message, coalesce(j.attempts, 0) as attempts, j.provider, j.model, coalesce(j.calls, 0)::bigint as calls,
 coalesce(j.input_tokens, 0) as input_tokens, coalesce(j.cached_input_tokens, 0) as cached_input_tokens,
 coalesce(j.output_tokens, 0) as output_tokens, case when j.seq is null then 0 else j.cost_microusd end as cost_microusd,
@@ -88,7 +88,7 @@ const jobFrom = ` from batches b join inputs i on i.batch_id = b.id left join jo
 const (
 	listJobs = `-- name: ListJobs
 select ` + jobCols + jobFrom + `where b.id = $1 and i.seq > $3
-    and ($2 = '' or coalesce(j.state, case when b.state in ('cancelling', 'cancelled') then 'cancelled' else 'pending' end) = $2)
+    and ($2 = '' or coalesce(j.state, case when b.state in ('cancelling', 'cancelled', 'expired') then 'cancelled' else 'pending' end) = $2)
 order by i.seq limit $4`
 	getJob = `-- name: GetJob
 select ` + jobCols + jobFrom + `where b.id = $2 and b.project_id = $1 and i.seq = $3`
@@ -101,7 +101,7 @@ from calls where batch_id = $1 and seq = $2 order by ticket_id, number`
 select ` + jobCols + `, c.output, coalesce(c.format, 'text') as output_format` + jobFrom + `
 left join completions c on c.project_id = b.project_id and c.key = j.result_key and c.generation = j.result_generation
 where b.id = $1 and i.seq > $3
-    and ($2 = '' or coalesce(j.state, case when b.state in ('cancelling', 'cancelled') then 'cancelled' else 'pending' end) = $2)
+    and ($2 = '' or coalesce(j.state, case when b.state in ('cancelling', 'cancelled', 'expired') then 'cancelled' else 'pending' end) = $2)
 order by i.seq`
 )
 

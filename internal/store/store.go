@@ -28,6 +28,7 @@ var (
 	ErrNotFound  = errors.New("store: not found")
 	ErrConflict  = errors.New("store: conflict")
 	ErrLeaseLost = errors.New("store: lease lost")
+	ErrState     = errors.New("store: the batch's state forbids it")
 )
 
 type querier interface {
@@ -101,6 +102,13 @@ func many[T any](ctx context.Context, q querier, sql string, args ...any) ([]T, 
 func scalar[T any](ctx context.Context, q querier, sql string, args ...any) (T, error) {
 	rows, _ := q.Query(ctx, sql, args...)
 	v, err := pgx.CollectOneRow(rows, pgx.RowTo[T])
+	return v, translate(err)
+}
+
+// column reads the one column of any number of rows.
+func column[T any](ctx context.Context, q querier, sql string, args ...any) ([]T, error) {
+	rows, _ := q.Query(ctx, sql, args...)
+	v, err := pgx.CollectRows(rows, pgx.RowTo[T])
 	return v, translate(err)
 }
 

@@ -132,19 +132,21 @@ const (
 	claimPlan = `-- name: ClaimPlan
 update tickets t set worker_id = $2, lease_until = now() + $3::interval
 from batches b where t.id = $1 and t.worker_id is null and b.id = t.batch_id and b.state = 'planning' returning t.id`
+	// A ticket is taken only while its batch runs, by the snapshot that shows the jobs: one that lies about while the batch is paused keeps
+	// its range, and is taken once the batch runs again.
 	claimRun = `-- name: ClaimRun
 with t as (update tickets set worker_id = $2, lease_until = now() + $3::interval where id = $1 and worker_id is null
+        and exists (select 1 from batches b where b.id = batch_id and b.state = 'running')
     returning id, batch_id, first_seq, last_seq)
 update jobs j set state = 'running', ticket_id = $1, first_run_at = now()
 from inputs i
 where j.batch_id = (select batch_id from t) and j.seq between (select first_seq from t) and (select last_seq from t) and j.state = 'planned'
-    and exists (select 1 from batches where id = (select batch_id from t) and state = 'running')
     and i.batch_id = (select batch_id from t) and i.seq between (select first_seq from t) and (select last_seq from t) and i.seq = j.seq
 returning j.seq, j.attempts, j.first_run_at, i.input, i.document_sha256`
 	claimRetry = `-- name: ClaimRetry
-with t as (select id, batch_id, jobs as n from tickets where id = $1 and worker_id is null for update),
-d as (select j.batch_id, j.seq from t join batches b on b.id = t.batch_id and b.state = 'running'
-    join jobs j on j.batch_id = t.batch_id and j.due_at <= now()
+with t as (select id, batch_id, jobs as n from tickets where id = $1 and worker_id is null
+        and exists (select 1 from batches b where b.id = batch_id and b.state = 'running') for update),
+d as (select j.batch_id, j.seq from t join jobs j on j.batch_id = t.batch_id and j.due_at <= now()
     order by j.due_at limit (select n from t) for update of j skip locked),
 u as (update tickets set worker_id = $2, lease_until = now() + $3::interval,
         first_seq = coalesce((select min(seq) from d), 1), last_seq = coalesce((select max(seq) from d), 0)
@@ -163,7 +165,8 @@ func (db *DB) ClaimPlan(ctx context.Context, ticket int64, worker uuid.UUID, lea
 	return err
 }
 
-// ClaimJobs takes a run or retry ticket and the jobs behind it. No jobs: the ticket was gone or taken, or its work was done or cancelled.
+// ClaimJobs takes a run or retry ticket and the jobs behind it. No jobs: the ticket was gone or taken, its batch doesn't run, or its work was
+// done.
 func (db *DB) ClaimJobs(ctx context.Context, t Ticket, worker uuid.UUID, lease time.Duration) ([]Claimed, error) {
 	sql := claimRun
 	if t.Purpose == PurposeRetry {
@@ -217,8 +220,9 @@ const (
 	expiredTickets = `-- name: ExpiredTickets
 select id from tickets where lease_until < now() and purpose <> 'plan'`
 	reissueTickets = `-- name: ReissueTickets
-with old as (delete from tickets where
+with old as (delete from tickets where id in (select id from tickets where
         (worker_id is null and posted_at < now() - $1::interval * least(posts, 20)) or (lease_until < now() and purpose = 'plan')
+        for update skip locked) -- whoever holds one is about to claim or withdraw it; two that wait could wait for each other
     returning batch_id, purpose, first_seq, last_seq, jobs, posts)
 insert into tickets (batch_id, purpose, first_seq, last_seq, jobs, posts)
 select batch_id, purpose, first_seq, last_seq, jobs, posts + 1 from old
@@ -243,6 +247,9 @@ func (db *DB) Sweep(ctx context.Context, patience time.Duration) (reissued []Tic
 		returned += int(tag.RowsAffected())
 	}
 	if _, err := db.pool.Exec(ctx, forgetWorkers); err != nil {
+		return nil, returned, err
+	}
+	if err := db.withdrawStray(ctx); err != nil {
 		return nil, returned, err
 	}
 	reissued, err = many[Ticket](ctx, db.pool, reissueTickets, interval(patience))
@@ -288,6 +295,5 @@ func (db *DB) Unregister(ctx context.Context, id uuid.UUID) error {
 // Renew extends the leases of the tickets that a worker is working on, in one statement, notes how many of their jobs are left, and returns
 // the ids of those that it still holds. An expired lease is not revived, and one that the worker doesn't name runs out.
 func (db *DB) Renew(ctx context.Context, w Worker, lease time.Duration, tickets []int64, left []int32) ([]int64, error) {
-	rows, _ := db.pool.Query(ctx, renewLeases, w.ID, interval(lease), w.Hostname, w.PID, w.Slots, w.Concurrency, tickets, left)
-	return pgx.CollectRows(rows, pgx.RowTo[int64])
+	return column[int64](ctx, db.pool, renewLeases, w.ID, interval(lease), w.Hostname, w.PID, w.Slots, w.Concurrency, tickets, left)
 }

@@ -289,7 +289,7 @@ func TestRetryComesWhenItIsDueAndCancelEndsIt(t *testing.T) {
 	if done, err := b.db.FinishBatch(t.Context(), batch.ID); err != nil || done {
 		t.Fatalf("a batch with work left finished: %v, %v", done, err)
 	}
-	if _, err := b.db.CancelBatch(t.Context(), b.project, batch.ID); err != nil {
+	if _, err := b.db.CancelBatch(t.Context(), b.project, batch.ID, nil); err != nil {
 		t.Fatal(err)
 	}
 	if done, err := b.db.FinishBatch(t.Context(), batch.ID); err != nil || done {
@@ -305,7 +305,7 @@ func TestRetryComesWhenItIsDueAndCancelEndsIt(t *testing.T) {
 	if s, _ := b.db.BatchStats(t.Context(), batch); batch.State != "cancelled" || s.Cancelled != 3 {
 		t.Errorf("%s, %+v", batch.State, s)
 	}
-	if _, err := b.db.CancelBatch(t.Context(), uuid.New(), batch.ID); !errors.Is(err, store.ErrNotFound) {
+	if _, err := b.db.CancelBatch(t.Context(), uuid.New(), batch.ID, nil); !errors.Is(err, store.ErrNotFound) {
 		t.Errorf("another project's cancel: %v", err)
 	}
 }
@@ -339,7 +339,7 @@ func TestCancelledBatchIsNeverStuck(t *testing.T) {
 	batch := b.submit(t, "use", "a", "b", "c")
 	ticket := b.dispatch(t, store.Grant{Batch: batch.ID, Run: 1, Size: 1})[0]
 	b.claim(t, ticket)
-	if _, err := b.db.CancelBatch(t.Context(), b.project, batch.ID); err != nil {
+	if _, err := b.db.CancelBatch(t.Context(), b.project, batch.ID, nil); err != nil {
 		t.Fatal(err)
 	}
 	// What a settlement writes whose snapshot is older than the cancellation, and a planner's late insert:
