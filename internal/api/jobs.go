@@ -76,7 +76,7 @@ func toJob(j store.Job) Job {
 		out.Error = &JobFailure{Class: *j.ErrorClass, Message: deref(j.ErrorMessage, "")}
 	}
 	if j.LeaderSeq != nil {
-		leader := jobs.JobID(j.BatchID, *j.LeaderSeq)
+		leader := jobs.JobID(deref(j.LeaderBatch, j.BatchID), *j.LeaderSeq)
 		out.LeaderID = &leader
 	}
 	return out

@@ -11,6 +11,8 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/google/uuid"
+
 	"batchwright/internal/gateway"
 	"batchwright/internal/store"
 )
@@ -46,13 +48,18 @@ func (w *Worker) runTicket(soft, hard context.Context, t store.Ticket) error {
 	}
 	var wg sync.WaitGroup
 	var unsettled atomic.Bool
-	for _, job := range claimed {
+	known, err := w.recheck(steady, b, t, claimed)
+	if err != nil { // handed back: without a look, an answer might be paid for twice
+		w.Log.WarnContext(ctx, "jobs not looked up again", "batch", b.ID, "ticket", t.ID, "err", err)
+		l.close()
+	}
+	for i, job := range claimed {
 		wg.Add(1)
 		w.crew.do(func() {
 			defer wg.Done()
 			defer w.room.Release(1)
 			defer l.left.Add(-1)
-			if !w.runJob(ctx, &task{w: w, batch: b, lease: l, job: job}) {
+			if !w.runJob(ctx, &task{w: w, batch: b, lease: l, job: job, known: known[i]}) {
 				unsettled.Store(true)
 			}
 		})
@@ -85,8 +92,14 @@ func (w *Worker) closeTicket(ctx context.Context, b *batch, t store.Ticket, sett
 
 // runJob makes one attempt at a job. It reports whether the job is settled; else it is to be handed back.
 func (w *Worker) runJob(ctx context.Context, t *task) bool {
-	out, err := w.attempt(ctx, t)
-	s, ok := t.settle(out, err)
+	var s settlement
+	ok := true
+	if t.known != nil {
+		s = t.reuse()
+	} else {
+		out, err := w.attempt(ctx, t)
+		s, ok = t.settle(out, err)
+	}
 	if !ok {
 		s.job = nil // handed back when the ticket closes; what its calls took is written all the same
 	}
@@ -94,7 +107,7 @@ func (w *Worker) runJob(ctx context.Context, t *task) bool {
 		return false
 	}
 	// The settlement is written even when ctx was cut: the answer is paid for.
-	err = w.settlements.do(context.WithoutCancel(ctx), s)
+	err := w.settlements.do(context.WithoutCancel(ctx), s)
 	if err != nil && s.job != nil && !errors.Is(err, store.ErrLeaseLost) {
 		w.Log.ErrorContext(ctx, "settlement failed", "batch", t.batch.ID, "seq", t.job.Seq, "err", err)
 		if !passing(err) { // Postgres won't have these values, next time either: running the job again would only pay again
@@ -253,20 +266,26 @@ func (w *Worker) writeSettlements(ctx context.Context, items []settlement) []err
 	if err != nil {
 		return slices.Repeat([]error{err}, len(items))
 	}
+	w.release(ctx, done)
 	if len(done) == len(jobs) {
 		return nil
 	}
-	accepted := make(map[store.Settled]bool, len(done))
+	accepted := make(map[jobRef]bool, len(done))
 	for _, d := range done {
-		accepted[d] = true
+		accepted[jobRef{d.BatchID, d.Seq}] = true
 	}
 	errs := make([]error, len(items))
 	for i := range items {
-		if j := items[i].job; j != nil && !accepted[store.Settled{BatchID: j.BatchID, Seq: j.Seq}] {
+		if j := items[i].job; j != nil && !accepted[jobRef{j.BatchID, j.Seq}] {
 			errs[i] = store.ErrLeaseLost
 		}
 	}
 	return errs
+}
+
+type jobRef struct {
+	batch uuid.UUID
+	seq   int32
 }
 
 // passing reports whether err is of the database's state, not of what was written.

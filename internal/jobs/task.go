@@ -18,6 +18,7 @@ type task struct {
 	batch *batch
 	lease *lease
 	job   store.Claimed
+	known *store.Hit // the cache has its answer by now
 	// Set by the job's kind.
 	route  Route          // the steps that this job takes
 	stable gateway.Stable // what its requests share with those of the batch

@@ -54,6 +54,7 @@ type Worker struct {
 	settled     atomic.Int64  // jobs, since the start
 	pace        pace
 	crew        *crew
+	following   map[uuid.UUID]*recurrence // of the sweep only
 
 	mu      sync.Mutex
 	batches map[uuid.UUID]*batch
@@ -102,7 +103,7 @@ func NewWorker(db *store.DB, gw gateway.Gateway, prices *pricing.Table, post fun
 		planning: semaphore.NewWeighted(3),
 		wake:     make(chan struct{}, 1),
 		beat:     make(chan struct{}, 1),
-		batches:  map[uuid.UUID]*batch{}, leases: map[int64]*lease{},
+		batches:  map[uuid.UUID]*batch{}, leases: map[int64]*lease{}, following: map[uuid.UUID]*recurrence{},
 	}
 	w.crew = newCrew()
 	w.intents = newGroup(500, 2*time.Millisecond, w.writeIntents)
@@ -287,7 +288,7 @@ func (w *Worker) sweep(ctx context.Context) error {
 		w.Log.InfoContext(ctx, "swept", "jobs_returned", returned, "tickets_reissued", len(reissued))
 		w.nudge()
 	}
-	return w.post(ctx, reissued)
+	return errors.Join(w.post(ctx, reissued), w.reconcile(ctx))
 }
 
 func (w *Worker) post(ctx context.Context, tickets []store.Ticket) error {

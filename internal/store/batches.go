@@ -163,9 +163,13 @@ func (db *DB) FinishBatch(ctx context.Context, id uuid.UUID) (done bool, err err
 		if _, err := tx.Exec(ctx, loseIntents, id); err != nil {
 			return err
 		}
-		_, err = tx.Exec(ctx, freezeBatch, id)
-		done = err == nil
-		return err
+		for _, sql := range []string{freezeBatch, releaseFollowers} {
+			if _, err := tx.Exec(ctx, sql, id); err != nil {
+				return err
+			}
+		}
+		done = true
+		return nil
 	})
 	return done, translate(err)
 }

@@ -90,8 +90,12 @@ func pause(ctx context.Context, tx pgx.Tx, id uuid.UUID, reason, detail string) 
 	if err != nil || tag.RowsAffected() == 0 {
 		return err
 	}
-	_, err = tx.Exec(ctx, withdrawTickets, id)
-	return err
+	for _, sql := range []string{withdrawTickets, releaseFollowers} {
+		if _, err := tx.Exec(ctx, sql, id); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // ResumeBatch lets a paused batch run, for whatever reason it was paused, or takes back a pause that has yet to come. On a batch that isn't
@@ -150,7 +154,7 @@ func end(ctx context.Context, tx pgx.Tx, id uuid.UUID, ending string, graceSecon
 	if err != nil || tag.RowsAffected() == 0 {
 		return err
 	}
-	for _, sql := range []string{dropPostedTickets, cancelJobs} {
+	for _, sql := range []string{dropPostedTickets, cancelJobs, releaseFollowers} {
 		if _, err := tx.Exec(ctx, sql, id); err != nil {
 			return err
 		}

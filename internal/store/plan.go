@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"iter"
+	"time"
 
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
@@ -90,20 +91,19 @@ on conflict do nothing`
 delete from tickets where id = $1`
 )
 
-type plannedHit struct {
-	Ord        int32 // of the key, from 1
-	Key        []byte
-	Generation int32
-	Provider   string
-	Model      string
-}
-
 // InsertPlanned stores what planning found: jobs that the cache answers are born succeeded, bad ones failed. Doing a range twice changes
 // nothing. With last set, the range is done and the ticket ends.
 func (db *DB) InsertPlanned(ctx context.Context, batch Batch, ticket Ticket, rows []Planned, last bool) error {
-	hits, err := db.lookUpPlanned(ctx, batch, rows)
-	if err != nil {
-		return err
+	hits := make([]*Hit, len(rows))
+	if batch.Cache == "use" {
+		keys := make([][][32]byte, len(rows))
+		for i := range rows {
+			keys[i] = rows[i].Keys
+		}
+		var err error
+		if hits, err = db.Hits(ctx, batch.ProjectID, keys); err != nil {
+			return err
+		}
 	}
 	n := len(rows)
 	seqs, states, keys, results := make([]int32, n), make([]string, n), make([][]byte, n), make([][]byte, n)
@@ -130,61 +130,112 @@ func (db *DB) InsertPlanned(ctx context.Context, batch Batch, ticket Ticket, row
 	return translate(db.pool.SendBatch(ctx, &b).Close())
 }
 
-// lookUpPlanned finds for each row the cached answer under the first of its keys that has one.
-func (db *DB) lookUpPlanned(ctx context.Context, batch Batch, rows []Planned) ([]*plannedHit, error) {
-	hits := make([]*plannedHit, len(rows))
-	if batch.Cache != "use" {
-		return hits, nil
-	}
+// Hit is where the result cache has an answer, and who gave it.
+type Hit struct {
+	Ord        int32 // of the key, from 1
+	Key        []byte
+	Generation int32
+	Provider   string
+	Model      string
+}
+
+// Hits finds for each job the newest answer under the first of its keys that has one; nil for a job without.
+func (r Reader) Hits(ctx context.Context, project uuid.UUID, jobs [][][32]byte) ([]*Hit, error) {
 	var keys [][]byte
-	var owner []int // the row of each key
-	for i := range rows {
-		for j := range rows[i].Keys {
-			keys, owner = append(keys, rows[i].Keys[j][:]), append(owner, i)
+	var owner []int // the job of each key
+	for i := range jobs {
+		for j := range jobs[i] {
+			keys, owner = append(keys, jobs[i][j][:]), append(owner, i)
 		}
 	}
-	found, err := many[plannedHit](ctx, db.pool, lookUpPlanned, batch.ProjectID, keys)
+	found, err := many[Hit](ctx, r.q, lookUpPlanned, project, keys)
+	hits := make([]*Hit, len(jobs))
 	for i := range found {
-		row := owner[found[i].Ord-1]
-		if hits[row] == nil || found[i].Ord < hits[row].Ord {
-			hits[row] = &found[i]
+		job := owner[found[i].Ord-1]
+		if hits[job] == nil || found[i].Ord < hits[job].Ord {
+			hits[job] = &found[i]
 		}
 	}
 	return hits, err
 }
 
 const (
+	// Starts of a project's batches come one after the other, so that of two the second sees the first one's jobs. Who doesn't get the lock comes back.
+	lockStart = `-- name: LockStart
+select pg_try_advisory_xact_lock(hashtextextended('batchwright.start ' || project_id, 0)) from batches where id = $1 and state = 'planning'`
 	lockPlannedBatch = `-- name: LockPlannedBatch
-select cache from batches b where id = $1 and state = 'planning'
+select project_id, cache, created_at from batches b where id = $1 and state = 'planning'
     and not exists (select 1 from tickets where batch_id = $1 and purpose = 'plan') for update`
-	hangFollowers = `-- name: HangFollowers
-with m as materialized (select ctid as row, seq, min(seq) over (partition by key) as leader from jobs where batch_id = $1 and state = 'planned')
-update jobs j set state = 'waiting', leader_seq = m.leader from m where m.seq <> m.leader and j.ctid = m.row`
+	findNeighbours = `-- name: FindNeighbours
+with o as materialized (select id, state from batches where finished_at is null and project_id = $1 and id <> $2 and cache <> 'off')
+select array(select id from o where state = 'running' order by id) as running, exists (select 1 from o)
+    or exists (select 1 from batches where project_id = $1 and finished_at > $3 and cache <> 'off') as overlapped`
 	startBatch = `-- name: StartBatch
-update batches set state = case when pause_reason is null then 'running' else 'paused' end, started_at = now(), has_followers = $2 where id = $1`
+update batches set state = case when pause_reason is null then 'running' else 'paused' end, started_at = now(),
+    has_followers = $2 or $3, follows = $3, followed = $3, recheck = $4 where id = $1` // followers may come to lead those of other batches
 )
 
-// StartBatch ends the planning of a batch whose every range is planned: identical jobs are hung on the first of them, and
-// the batch runs. It reports whether it did.
+// plannedBatch is what StartBatch knows of its batch.
+type plannedBatch struct {
+	ProjectID uuid.UUID
+	Cache     string
+	CreatedAt time.Time
+}
+
+// neighbours are the other batches of a project that use its cache.
+type neighbours struct {
+	Running    []uuid.UUID
+	Overlapped bool // some were open since the batch was made
+}
+
+// StartBatch ends the planning of a batch whose every range is planned: jobs are hung on identical ones of batches that run, identical jobs
+// on the first of them, and the batch runs. It reports whether it did: not when another batch of the project is being started.
 func (db *DB) StartBatch(ctx context.Context, id uuid.UUID) (started bool, err error) {
+	follows := false
 	err = pgx.BeginFunc(ctx, db.pool, func(tx pgx.Tx) error {
-		cache, err := scalar[string](ctx, tx, lockPlannedBatch, id)
+		if free, err := scalar[bool](ctx, tx, lockStart, id); errors.Is(err, ErrNotFound) || (err == nil && !free) {
+			return nil
+		} else if err != nil {
+			return err
+		}
+		b, err := one[plannedBatch](ctx, tx, lockPlannedBatch, id)
 		if errors.Is(err, ErrNotFound) {
 			return nil
 		} else if err != nil {
 			return err
 		}
-		followers := false
-		if cache != "off" {
+		var inside, recheck bool
+		if b.Cache != "off" {
+			if _, err := tx.Exec(ctx, hashOnly); err != nil {
+				return err
+			}
+			if b.Cache == "use" {
+				if follows, recheck, err = hangOnNeighbours(ctx, tx, id, b); err != nil {
+					return err
+				}
+			}
 			tag, err := tx.Exec(ctx, hangFollowers, id)
 			if err != nil {
 				return err
 			}
-			followers = tag.RowsAffected() > 0
+			inside = tag.RowsAffected() > 0
 		}
-		_, err = tx.Exec(ctx, startBatch, id, followers)
+		_, err = tx.Exec(ctx, startBatch, id, inside, follows, recheck)
 		started = err == nil
 		return err
 	})
+	if err == nil && follows { // leaders that ended meanwhile, unseen
+		_, err = db.Reconcile(ctx, id)
+	}
 	return started, translate(err)
+}
+
+// hangOnNeighbours hangs planned jobs on identical ones of the project's running batches.
+func hangOnNeighbours(ctx context.Context, tx pgx.Tx, id uuid.UUID, b plannedBatch) (follows, overlapped bool, err error) {
+	n, err := one[neighbours](ctx, tx, findNeighbours, b.ProjectID, id, b.CreatedAt)
+	if err != nil || len(n.Running) == 0 {
+		return false, n.Overlapped, err
+	}
+	hung, err := scalar[int64](ctx, tx, hangOutside, id, n.Running)
+	return hung > 0, n.Overlapped, err
 }

@@ -73,6 +73,7 @@ type Job struct {
 	CostMicrousd      *int64
 	DueAt             *time.Time
 	FinishedAt        *time.Time
+	LeaderBatch       *uuid.UUID // nil when the leader is of the same batch
 	LeaderSeq         *int32
 }
 
@@ -81,7 +82,7 @@ coalesce(j.state, case when b.state in ('cancelling', 'cancelled', 'expired') th
 j.error_message, coalesce(j.attempts, 0) as attempts, j.provider, j.model, coalesce(j.calls, 0)::bigint as calls,
 coalesce(j.input_tokens, 0) as input_tokens, coalesce(j.cached_input_tokens, 0) as cached_input_tokens,
 coalesce(j.output_tokens, 0) as output_tokens, case when j.seq is null then 0 else j.cost_microusd end as cost_microusd,
-j.due_at, j.finished_at, j.leader_seq`
+j.due_at, j.finished_at, j.leader_batch, j.leader_seq`
 
 const jobFrom = ` from batches b join inputs i on i.batch_id = b.id left join jobs j on j.batch_id = i.batch_id and j.seq = i.seq `
 

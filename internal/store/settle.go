@@ -95,7 +95,7 @@ type Settlement struct {
 	State             string // succeeded, failed, or waiting to be tried again
 	Counted           bool   // the attempt counts
 	ResultKey         []byte // of a succeeded job
-	Refresh           bool   // the answer superseded one that was there
+	Refresh           bool   // the newest generation under that key is the answer, not the first
 	CacheStatus       string
 	Provider, Model   string
 	ErrorClass        string
@@ -153,30 +153,32 @@ s as (update jobs j set ticket_id = null, attempts = j.attempts + case when u.co
         error_class, error_message, retry_in, calls, input_tokens, cached_input_tokens, output_tokens, cost, refresh)
     join batches b on b.id = u.batch_id
     where j.batch_id = u.batch_id and j.seq = u.seq and j.ticket_id = u.ticket_id
-    returning j.batch_id, j.seq, j.state, j.result_key, j.result_generation, j.provider, j.model, j.error_class, j.error_message)`
+    returning j.batch_id, j.seq, j.state, j.result_key, j.result_generation, j.provider, j.model, j.error_class, j.error_message, b.followed)`
 
 	settleJobs = `-- name: SettleJobs
 with ` + settleJobsCTE + `
-select batch_id, seq from s`
+select batch_id, seq, followed and state <> 'waiting' as followed from s`
 
 	settleJobsAndFollowers = `-- name: SettleJobsAndFollowers
 with ` + settleJobsCTE + `,
 f as (update jobs j set state = s.state, finished_at = now(), result_key = s.result_key, result_generation = s.result_generation,
         cache_status = case when s.state = 'succeeded' then 'coalesced' end, provider = s.provider, model = s.model,
         error_class = s.error_class, error_message = 'job ' || s.seq || ' asks the same, and failed: ' || s.error_message
-    from s where s.state in ('succeeded', 'failed') and j.batch_id = s.batch_id and j.leader_seq = s.seq and j.state = 'waiting')
-select batch_id, seq from s`
+    from s where s.state in ('succeeded', 'failed') and j.batch_id = s.batch_id and j.leader_seq = s.seq and j.leader_batch is null
+        and j.state = 'waiting')
+select batch_id, seq, followed and state <> 'waiting' as followed from s`
 )
 
 // Settled is a job whose settlement was accepted.
 type Settled struct {
-	BatchID uuid.UUID
-	Seq     int32
+	BatchID  uuid.UUID
+	Seq      int32
+	Followed bool // it ended, and jobs of other batches may wait for it: see ReleaseFollowers
 }
 
 // Settle writes, in one transaction, how calls ended, which answers are kept, and what becomes of the jobs. A job that this worker no
 // longer holds is left alone and missing from the result; its calls and answers are recorded all the same, since they were paid for.
-// With followers set, jobs that wait for a settled leader take its result.
+// With followers set, jobs of its batch that wait for a settled leader take its result.
 func (db *DB) Settle(ctx context.Context, calls []Outcome, answers []Completion, jobs []Settlement, followers bool) ([]Settled, error) {
 	var b pgx.Batch
 	if len(calls) > 0 {

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"iter"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -48,6 +49,12 @@ func keyFor(text string) [32]byte { return sha256.Sum256([]byte(text)) }
 // submit makes a planned, running batch whose job i has the key keys[i].
 func (b *bench) submit(t *testing.T, cache string, keys ...string) store.Batch {
 	t.Helper()
+	return b.start(t, b.plan(t, cache, keys...))
+}
+
+// plan makes a batch whose every range is planned. A key may be several, in the order of preference: "a|b".
+func (b *bench) plan(t testing.TB, cache string, keys ...string) store.Batch {
+	t.Helper()
 	id, err := uuid.NewV7()
 	if err != nil {
 		t.Fatal(err)
@@ -70,7 +77,7 @@ func (b *bench) submit(t *testing.T, cache string, keys ...string) store.Batch {
 		}
 		var rows []store.Planned
 		for i := ticket.FirstSeq; i <= ticket.LastSeq; i++ {
-			rows = append(rows, store.Planned{Seq: i, Keys: [][32]byte{keyFor(keys[i-1])}})
+			rows = append(rows, store.Planned{Seq: i, Keys: keysFor(keys[i-1])})
 		}
 		for range 2 { // planning a range twice changes nothing
 			if err := b.db.InsertPlanned(t.Context(), batch, ticket, rows, true); err != nil {
@@ -78,10 +85,28 @@ func (b *bench) submit(t *testing.T, cache string, keys ...string) store.Batch {
 			}
 		}
 	}
+	return batch
+}
+
+func keysFor(text string) [][32]byte {
+	var out [][32]byte
+	for k := range strings.SplitSeq(text, "|") {
+		out = append(out, keyFor(k))
+	}
+	return out
+}
+
+func (b *bench) start(t testing.TB, batch store.Batch) store.Batch {
+	t.Helper()
 	if ok, err := b.db.StartBatch(t.Context(), batch.ID); err != nil || !ok {
 		t.Fatalf("start: %v, %v", ok, err)
 	}
-	batch, err = b.db.AnyBatch(t.Context(), batch.ID)
+	return b.get(t, batch)
+}
+
+func (b *bench) get(t testing.TB, batch store.Batch) store.Batch {
+	t.Helper()
+	batch, err := b.db.AnyBatch(t.Context(), batch.ID)
 	if err != nil {
 		t.Fatal(err)
 	}
