@@ -193,7 +193,10 @@ func (db *DB) FinishBatch(ctx context.Context, id uuid.UUID) (done bool, err err
 		if _, err := tx.Exec(ctx, loseIntents, id); err != nil {
 			return err
 		}
-		_, err = tx.Exec(ctx, freezeBatch, id)
+		if _, err := tx.Exec(ctx, freezeBatch, id); err != nil {
+			return err
+		}
+		err = sendEvents(ctx, tx, eventState, id)
 		done = err == nil
 		return err
 	})
