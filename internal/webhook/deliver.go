@@ -246,7 +246,7 @@ func (d *Deliverer) explain(err error) string {
 		return "the host's name can't be resolved"
 	case cert:
 		return "the host's certificate is not valid"
-	case record, alert:
+	case record, alert, errors.Is(err, http.ErrSchemeMismatch):
 		return "the host doesn't speak TLS as expected"
 	}
 	return "the connection failed"
