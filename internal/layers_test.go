@@ -28,9 +28,10 @@ var allowed = map[string][]string{
 	"internal/store":               {"migrations"},
 	"internal/store/storetest":     {"internal/store", "migrations"},
 	"internal/jobs":                {"internal/gateway", "internal/prompt", "internal/document", "internal/pricing", "internal/store"},
-	"internal/api":                 {"internal/jobs", "internal/prompt", "internal/document", "internal/pricing", "internal/store"},
+	"internal/webhook":             {"internal/store"},
+	"internal/api":                 {"internal/jobs", "internal/prompt", "internal/document", "internal/pricing", "internal/store", "internal/webhook"},
 	"internal/process": {"internal/api", "internal/embedded", "internal/gateway", "internal/gateway/redis", "internal/gateway/server", "internal/jobs",
-		"internal/pricing", "internal/queue", "internal/store"},
+		"internal/pricing", "internal/queue", "internal/store", "internal/webhook"},
 	"internal/client":  {}, // a client of the REST API, as a stranger would write it
 	"internal/command": {"internal/client", "internal/process"},
 	"internal/bench": {"internal/client", "internal/embedded", "internal/gateway", "internal/gateway/server", "internal/gateway/redis", "internal/process", "internal/store", "internal/prompt",

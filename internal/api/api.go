@@ -37,11 +37,14 @@ import (
 type Server struct {
 	Jobs          Writer
 	Read          Reader
+	Webhooks      WebhookWriter
 	RedisPing     func(ctx context.Context) error
 	Log           *slog.Logger // default: discard
 	MaxBody       int64        // bytes of a streamed body, before and after decompression; default 512 MiB
 	MaxLine       int          // bytes of a line or a document; default 32 MiB
 	WantMigration int64        // schema level that this build needs
+
+	Stopping <-chan struct{} // closed when the server is to stop: event streams end; default never
 }
 
 // Writer is what changes things: *jobs.Service, or a fake of it.
@@ -59,6 +62,7 @@ type Reader interface {
 	batchReader
 	deadReader
 	catalogReader
+	webhookReader
 }
 
 type batchReader interface {
@@ -85,6 +89,7 @@ type handlers struct {
 	Server
 	contract *contract
 	keys     *keyring
+	hubs     *hubs
 }
 
 var _ StrictServerInterface = (*handlers)(nil)
@@ -103,7 +108,8 @@ func newHandlers(s Server) *handlers {
 	if err != nil { // the file is compiled in: a bug that every test meets
 		panic(err)
 	}
-	return &handlers{Server: s, contract: c, keys: newKeyring(s.Read.ProjectByKey)}
+	return &handlers{Server: s, contract: c, keys: newKeyring(s.Read.ProjectByKey),
+		hubs: &hubs{read: s.Read, log: s.Log, open: map[uuid.UUID]*hub{}}}
 }
 
 // Handler builds the API. It panics when the embedded contract is broken.
@@ -140,7 +146,9 @@ func decodedPath(next echo.HandlerFunc) echo.HandlerFunc {
 }
 
 // isStream tells answers that must reach the client as they are made: compression would hold them back.
-func isStream(c echo.Context) bool { return strings.HasSuffix(c.Path(), "/results") }
+func isStream(c echo.Context) bool {
+	return strings.HasSuffix(c.Path(), "/results") || strings.HasSuffix(c.Path(), "/events")
+}
 
 // requestID keeps a caller's X-Request-Id if it is short and plain, and makes one otherwise.
 func requestID() echo.MiddlewareFunc {

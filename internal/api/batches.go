@@ -131,6 +131,9 @@ func toBatch(b store.Batch, stats *store.BatchStats) Batch {
 	if b.PauseReason != nil && b.PausedAt != nil {
 		out.Pause = &Pause{Reason: PauseReason(*b.PauseReason), Detail: deref(b.PauseDetail, ""), Since: b.PausedAt.UTC()}
 	}
+	if b.State == "running" {
+		out.StalledAt = utc(b.StalledAt)
+	}
 	if stats != nil {
 		out.Stats = toStats(*stats)
 	}

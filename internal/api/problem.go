@@ -13,6 +13,7 @@ import (
 
 	"batchwright/internal/jobs"
 	"batchwright/internal/store"
+	"batchwright/internal/webhook"
 )
 
 // maxFaults bounds the errors of one problem.
@@ -85,6 +86,9 @@ func problemOf(err error) *problem {
 	}
 	if e, ok := errors.AsType[*jobs.Error](err); ok && statuses[e.Code] != 0 {
 		return jobsProblem(e)
+	}
+	if e, ok := errors.AsType[*webhook.Error](err); ok {
+		return webhookProblem(e)
 	}
 	if errors.Is(err, store.ErrNotFound) {
 		return &problem{status: http.StatusNotFound, detail: "there is no such thing in this project", err: err}

@@ -83,6 +83,9 @@ type Services struct {
 	// Chosen has one line for people for each service, Postgres first. It has no secrets in it.
 	Chosen []string
 
+	// Dir is the folder in which what is to outlive this process is kept; empty when all is given or ephemeral.
+	Dir string
+
 	stop []func(context.Context) error
 	once sync.Once
 	err  error
@@ -109,6 +112,9 @@ func Start(ctx context.Context, o Options) (*Services, error) {
 	})
 	err := g.Wait()
 	s := new(Services)
+	if !o.Ephemeral {
+		s.Dir = h.base
+	}
 	for _, srv := range []*server{postgres, redis} {
 		if srv == nil {
 			continue

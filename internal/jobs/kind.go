@@ -60,6 +60,8 @@ type batch struct {
 	current  atomic.Pointer[store.Standing] // see standing
 
 	check func(s RouteStep, model string, at time.Time) string // while lines are accepted: why a step can't ask for a model
+
+	moved atomic.Bool // a job of it became final here since the last heartbeat
 }
 
 // result is a complete, valid answer.

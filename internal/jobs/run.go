@@ -121,6 +121,9 @@ func (w *Worker) runJob(ctx context.Context, t *task) bool {
 	}
 	w.settled.Add(1)
 	w.o.Meter.Settled(s.job.State)
+	if s.job.State != "waiting" {
+		w.progressed(t.batch)
+	}
 	return true
 }
 

@@ -30,6 +30,7 @@ type WorkerOptions struct {
 	Grace       time.Duration // for calls in flight when the worker is told to stop; default 20 s
 	CancelGrace time.Duration // for calls in flight when their batch is cancelled or expires; default 20 s
 	Patience    time.Duration // after which a posted ticket that nobody claimed is posted again; default 10 s
+	StallAfter  time.Duration // without a job of a running batch becoming final, after which it counts as stalled; default 15 min
 	Tag         bool          // send the job's id and labels along with each call, for the gateway's log
 	Meter       Meter         // is told what the worker does; nil for nobody
 }
@@ -59,6 +60,7 @@ type Worker struct {
 	mu      sync.Mutex
 	batches map[uuid.UUID]*batch
 	leases  map[int64]*lease
+	moved   []*batch // since the last heartbeat; see progressed
 }
 
 // lease is a ticket that this worker holds.
@@ -87,6 +89,7 @@ func NewWorker(db *store.DB, gw gateway.Gateway, prices *pricing.Table, post fun
 	if o.Meter == nil {
 		o.Meter = noMeter{}
 	}
+	o.StallAfter = cmp.Or(o.StallAfter, 15*time.Minute)
 	id, err := uuid.NewV7()
 	if err != nil {
 		return nil, err
@@ -160,6 +163,10 @@ func (w *Worker) Run(ctx context.Context, serve func(ctx context.Context, work f
 	g.Go(func() error { return w.every(gctx, stopping, w.o.Lease/6, w.beat, w.heartbeat) })
 	g.Go(func() error { return w.every(gctx, stopping, time.Second, w.wake, w.timed(w.dispatch)) })
 	g.Go(func() error { return w.every(gctx, stopping, 2*time.Second, nil, w.sweep) })
+	g.Go(func() error { return w.every(gctx, stopping, w.o.Lease/6, nil, w.touch) })
+	g.Go(func() error {
+		return w.every(gctx, stopping, min(max(w.o.StallAfter/10, time.Second), time.Minute), nil, w.findStalled)
+	})
 	err := g.Wait()
 	w.crew.stop()
 	close(w.intents.in)

@@ -31,6 +31,7 @@ type Config struct {
 	Worker  jobs.WorkerOptions
 	Gateway gatewayConfig
 	Server  serverConfig
+	Webhook webhookConfig
 }
 
 // reader collects what is wrong, so that all of it is reported together.
@@ -119,12 +120,14 @@ func Configure(getenv func(string) string) (Config, error) {
 			MaxAttempts: int(r.whole("JOB_MAX_ATTEMPTS", 4, 1, 100)),
 			Lease:       r.duration("WORKER_LEASE", 30*time.Second, 3*time.Second),
 			Grace:       r.duration("SHUTDOWN_GRACE", 20*time.Second, 0),
+			StallAfter:  r.duration("STALL_AFTER", 15*time.Minute, time.Second),
 		},
 	}
 	c.DatabaseURL, c.DirectURL = r.database()
 	r.log(&c)
 	c.Gateway = r.gateway()
 	c.Server = r.server()
+	c.Webhook = r.webhook()
 	c.Worker.Tag = c.Gateway.remote()
 	return c, errors.Join(r.problems...)
 }

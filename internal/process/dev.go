@@ -56,6 +56,10 @@ func Dev(ctx context.Context, getenv func(string) string, stderr io.Writer, o De
 		defer cancel()
 		err = errors.Join(err, services.Stop(sctx))
 	}()
+	env, err := devWebhooks(getenv, services.Dir, o.Ephemeral)
+	if err != nil {
+		return err
+	}
 	c, err := Configure(func(name string) string {
 		switch name {
 		case "DATABASE_URL":
@@ -63,7 +67,7 @@ func Dev(ctx context.Context, getenv func(string) string, stderr io.Writer, o De
 		case "REDIS_URL":
 			return services.RedisURL
 		}
-		return getenv(name)
+		return env(name)
 	})
 	if err != nil {
 		return err
@@ -92,6 +96,7 @@ func Dev(ctx context.Context, getenv func(string) string, stderr io.Writer, o De
 	g, gctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return s.serveAPI(gctx, l) })
 	g.Go(func() error { return s.runWorker(gctx) })
+	g.Go(func() error { return s.runWebhooks(gctx) })
 	g.Go(func() error { return s.serveAdmin(gctx) })
 	g.Go(func() error {
 		if err := awaitReady(gctx, run.APIURL); err != nil {

@@ -106,12 +106,14 @@ func (s *system) service() *jobs.Service {
 	return &jobs.Service{DB: s.db, Prices: s.prices, CheckProvider: s.check, Post: s.post, Log: s.log}
 }
 
-func (s *system) handler() (http.Handler, error) {
+// handler answers requests; its event streams end when stopping is closed.
+func (s *system) handler(stopping <-chan struct{}) (http.Handler, error) {
 	want, err := store.WantMigration()
 	if err != nil {
 		return nil, err
 	}
-	srv := &api.Server{Jobs: s.service(), Read: s.db.Reader, RedisPing: s.queue.Ping, Log: s.log, MaxBody: s.c.MaxBody, MaxLine: s.c.MaxLine, WantMigration: want}
+	srv := &api.Server{Jobs: s.service(), Read: s.db.Reader, Webhooks: s.webhooks(), Stopping: stopping, RedisPing: s.queue.Ping, Log: s.log,
+		MaxBody: s.c.MaxBody, MaxLine: s.c.MaxLine, WantMigration: want}
 	return srv.Handler(), nil
 }
 
@@ -138,7 +140,7 @@ func API(ctx context.Context, getenv func(string) string, stderr io.Writer) erro
 }
 
 func (s *system) serveAPI(ctx context.Context, l net.Listener) error {
-	h, err := s.handler()
+	h, err := s.handler(ctx.Done())
 	if err != nil {
 		return err
 	}
@@ -190,6 +192,7 @@ func Worker(ctx context.Context, getenv func(string) string, stderr io.Writer) e
 	defer s.Close()
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return s.runWorker(ctx) })
+	g.Go(func() error { return s.runWebhooks(ctx) })
 	g.Go(func() error { return s.serveAdmin(ctx) })
 	return g.Wait()
 }

@@ -168,8 +168,9 @@ func (db *DB) FinishBatch(ctx context.Context, id uuid.UUID) (done bool, err err
 				return err
 			}
 		}
-		done = true
-		return nil
+		err = sendEvents(ctx, tx, eventState, id)
+		done = err == nil
+		return err
 	})
 	return done, translate(err)
 }

@@ -3,6 +3,7 @@ package store
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"time"
 
 	"github.com/google/uuid"
@@ -55,9 +56,11 @@ const (
 const (
 	// Planning goes on and ends in paused. What a caller asked for isn't undone by a budget that is raised.
 	pauseBatch = `-- name: PauseBatch
-update batches set state = case when state = 'running' then 'paused' else state end, pause_reason = $2, pause_detail = $3,
-    paused_at = coalesce(paused_at, now())
-where id = $1 and state in ('ingesting', 'planning', 'running', 'paused') and (pause_reason is null or $2 = 'requested')`
+update batches b set state = case when b.state = 'running' then 'paused' else b.state end, pause_reason = $2, pause_detail = $3,
+    paused_at = coalesce(b.paused_at, now())
+from batches old where b.id = $1 and old.id = b.id and b.state in ('ingesting', 'planning', 'running', 'paused')
+    and (b.pause_reason is null or $2 = 'requested')
+returning old.state`
 	// Dispatch takes planned jobs from next_seq on, and passes over those that are claimed or done.
 	withdrawTickets = `-- name: WithdrawTickets
 with gone as (delete from tickets where batch_id = $1 and worker_id is null and purpose <> 'plan' returning purpose, first_seq)
@@ -68,7 +71,7 @@ update jobs set first_run_at = first_run_at + (select now() - paused_at from bat
 where batch_id = $1 and due_at is not null and first_run_at is not null`
 	resumeBatch = `-- name: ResumeBatch
 update batches set state = case when state = 'paused' then 'running' else state end, pause_reason = null, pause_detail = null, paused_at = null
-where id = $1 and state in ('ingesting', 'planning', 'paused')`
+where id = $1 and state in ('ingesting', 'planning', 'paused') returning state`
 )
 
 // PauseBatch keeps a batch from starting calls, for a reason of the Pause constants, until it is resumed. A batch that isn't planned yet is
@@ -86,8 +89,10 @@ func (db *DB) PauseBatch(ctx context.Context, project, id uuid.UUID, reason, det
 
 // pause works on a batch whose row is locked.
 func pause(ctx context.Context, tx pgx.Tx, id uuid.UUID, reason, detail string) error {
-	tag, err := tx.Exec(ctx, pauseBatch, id, reason, detail)
-	if err != nil || tag.RowsAffected() == 0 {
+	was, err := scalar[string](ctx, tx, pauseBatch, id, reason, detail)
+	if errors.Is(err, ErrNotFound) {
+		return nil
+	} else if err != nil {
 		return err
 	}
 	for _, sql := range []string{withdrawTickets, releaseFollowers} {
@@ -95,7 +100,10 @@ func pause(ctx context.Context, tx pgx.Tx, id uuid.UUID, reason, detail string) 
 			return err
 		}
 	}
-	return nil
+	if was != "running" { // it will tell when it pauses, or has told
+		return nil
+	}
+	return sendEvents(ctx, tx, EventPaused, id)
 }
 
 // ResumeBatch lets a paused batch run, for whatever reason it was paused, or takes back a pause that has yet to come. On a batch that isn't
@@ -117,8 +125,13 @@ func resume(ctx context.Context, tx pgx.Tx, id uuid.UUID) error {
 	if _, err := tx.Exec(ctx, forgivePause, id); err != nil {
 		return err
 	}
-	_, err := tx.Exec(ctx, resumeBatch, id)
-	return err
+	state, err := scalar[string](ctx, tx, resumeBatch, id)
+	if errors.Is(err, ErrNotFound) {
+		return nil
+	} else if err != nil || state != "running" {
+		return err
+	}
+	return sendEvents(ctx, tx, EventResumed, id)
 }
 
 const (

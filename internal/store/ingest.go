@@ -276,9 +276,23 @@ update batches set upload_id = null where id = $1`
 delete from batches where id = $1 and state = 'failed' and started_at is null`
 )
 
+// fail makes a batch that is still coming in a failed one, unless another upload has taken it over, and tells of it if it is to be told.
+// It returns how many batches it failed.
+func (db *DB) fail(ctx context.Context, batch uuid.UUID, upload *uuid.UUID, brokeOff, tell bool) (n int, err error) {
+	err = pgx.BeginFunc(ctx, db.pool, func(tx pgx.Tx) error {
+		tag, err := tx.Exec(ctx, failUpload, batch, upload, brokeOff)
+		n = int(tag.RowsAffected())
+		if err != nil || n == 0 || !tell {
+			return err
+		}
+		return sendEvents(ctx, tx, eventState, batch)
+	})
+	return n, err
+}
+
 // giveUp ends an upload of a whole submission: the batch fails, and with gone set nothing of it is left.
 func (u *upload) giveUp(ctx context.Context, gone bool) error {
-	if _, err := u.db.pool.Exec(ctx, failUpload, u.batch, u.id, true); err != nil {
+	if _, err := u.db.fail(ctx, u.batch, &u.id, true, !gone); err != nil {
 		return err
 	}
 	if err := u.db.tidy(ctx, u.project, u.batch, u.id); err != nil || !gone {
@@ -339,11 +353,11 @@ func (db *DB) SweepIngest(ctx context.Context, patience, idle time.Duration) (fa
 		return 0, err
 	}
 	for _, b := range unsealed {
-		tag, err := db.pool.Exec(ctx, failUpload, b.ID, nil, false)
+		n, err := db.fail(ctx, b.ID, nil, false, true)
 		if err != nil {
 			return failed, err
 		}
-		failed += int(tag.RowsAffected())
+		failed += n
 	}
 	stale, err := many[staleUpload](ctx, db.pool, staleUploads, interval(patience))
 	if err != nil {
@@ -351,11 +365,11 @@ func (db *DB) SweepIngest(ctx context.Context, patience, idle time.Duration) (fa
 	}
 	for _, s := range stale {
 		if s.Fails {
-			tag, err := db.pool.Exec(ctx, failUpload, s.ID, s.UploadID, true)
+			n, err := db.fail(ctx, s.ID, &s.UploadID, true, true)
 			if err != nil {
 				return failed, err
 			}
-			failed += int(tag.RowsAffected())
+			failed += n
 		}
 		if err := db.tidy(ctx, s.ProjectID, s.ID, s.UploadID); err != nil {
 			return failed, err

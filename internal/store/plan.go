@@ -172,7 +172,7 @@ select array(select id from o where state = 'running' order by id) as running, e
     or exists (select 1 from batches where project_id = $1 and finished_at > $3 and cache <> 'off') as overlapped`
 	startBatch = `-- name: StartBatch
 update batches set state = case when pause_reason is null then 'running' else 'paused' end, started_at = now(),
-    has_followers = $2 or $3, follows = $3, followed = $3, recheck = $4 where id = $1` // followers may come to lead those of other batches
+    has_followers = $2 or $3, follows = $3, followed = $3, recheck = $4 where id = $1 returning state` // followers may come to lead those of other batches
 )
 
 // plannedBatch is what StartBatch knows of its batch.
@@ -220,7 +220,10 @@ func (db *DB) StartBatch(ctx context.Context, id uuid.UUID) (started bool, err e
 			}
 			inside = tag.RowsAffected() > 0
 		}
-		_, err = tx.Exec(ctx, startBatch, id, inside, follows, recheck)
+		state, err := scalar[string](ctx, tx, startBatch, id, inside, follows, recheck)
+		if err == nil && state == "paused" {
+			err = sendEvents(ctx, tx, EventPaused, id)
+		}
 		started = err == nil
 		return err
 	})

@@ -85,6 +85,21 @@ func Scalar[T any](t testing.TB, url, sql string, args ...any) T {
 	return v
 }
 
+// Lock runs one statement in a transaction of its own and leaves that open until release.
+func Lock(t testing.TB, url, sql string, args ...any) (release func()) {
+	t.Helper()
+	tx, err := connect(t, url).Begin(context.Background())
+	if err != nil {
+		t.Fatal(err)
+	}
+	release = sync.OnceFunc(func() { _ = tx.Rollback(context.Background()) })
+	t.Cleanup(release)
+	if _, err := tx.Exec(context.Background(), sql, args...); err != nil {
+		t.Fatal(err)
+	}
+	return release
+}
+
 // Rows reads one column of any number of rows.
 func Rows[T any](t testing.TB, url, sql string, args ...any) []T {
 	t.Helper()
