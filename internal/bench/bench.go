@@ -122,9 +122,10 @@ type plan struct {
 
 var (
 	batches = suite{
-		name: "batch", document: "benchmarks.md", preface: preface, programs: []string{"api", "worker"}, start: (*lab).startProviders,
-		plans: []plan{{"P1", overHTTP}, {"P2", inProcess}, {"L200", waiting}, {"P4", ingest}, {"P5", cached}},
-		per:   "a job or line", parties: []string{"api", "worker", "postgres", "redis", "provider", "bench"},
+		name: "batch", document: "benchmarks.md", preface: preface, programs: []string{"api", "worker", "gateway"}, start: (*lab).startProviders,
+		plans: []plan{{"P1", overHTTP}, {"P2", inProcess}, {"P3", twoWorkers}, {"L200", waiting}, {"G200", viaGateway}, {"L500", crowded}, {"P6", patient},
+			{"P4", ingest}, {"P5", cached}, {"P10", claims}, {"M", million}},
+		per: "a job or line", parties: []string{"api", "worker", "gateway", "postgres", "redis", "provider", "bench"},
 	}
 	gateways = suite{
 		name: "gateway", document: "benchmarks-gateway.md", preface: gatewayPreface, programs: []string{"gateway"}, start: (*lab).startStandIns,
@@ -193,7 +194,7 @@ func measure(ctx context.Context, s *settings, stdout, stderr io.Writer) (err er
 		}
 	}
 	r.took = time.Since(began)
-	fmt.Fprintf(stdout, "\n%s\n", r.cpuText())
+	fmt.Fprintf(stdout, "\n%s\n", r.tables())
 	switch {
 	case failed:
 		return errors.New("not everything was measured; see above")

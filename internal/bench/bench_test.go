@@ -10,11 +10,7 @@ import (
 	"strings"
 	"testing"
 	"time"
-
-	"go.uber.org/goleak"
 )
-
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 func TestMedian(t *testing.T) {
 	t.Parallel()
@@ -59,8 +55,8 @@ func TestColumnsLineUp(t *testing.T) {
 func example() *report {
 	ms := time.Millisecond
 	l := line{name: "P1 jobs/s | HTTP", target: 0.5, note: "A note."}
-	l.add(run{jobs: 1000, accepted: ms, planned: 20 * ms, done: 100 * ms, cpu: usage{"api": 2 * ms, "worker": 40 * ms}}, 15000)
-	l.add(run{jobs: 1000, accepted: ms, planned: 20 * ms, done: 200 * ms, cpu: usage{"api": 4 * ms, "worker": 80 * ms}}, 17000)
+	l.add(run{jobs: 1000, accepted: ms, planned: 20 * ms, done: 100 * ms, cpu: usage{"api": 2 * ms, "worker": 40 * ms}, memory: memory{"api": 20, "worker": 80.5}}, 15000)
+	l.add(run{jobs: 1000, accepted: ms, planned: 20 * ms, done: 200 * ms, cpu: usage{"api": 4 * ms, "worker": 80 * ms}, memory: memory{"api": 20, "worker": 90}}, 17000)
 	return &report{settings: &settings{suite: &batches, rounds: 2, quick: true}, date: time.Date(2026, 11, 21, 9, 5, 0, 0, time.UTC), took: 75 * time.Second,
 		machine: machine{cpu: "Abacus", cores: 2, memory: "4 GiB", kernel: "Linux 6"}, facts: []fact{{"Postgres", "15"}},
 		lines: []line{l, {name: "memory", ours: []float64{12}, note: "Another."}}}
@@ -77,8 +73,9 @@ func TestMarkdown(t *testing.T) {
 		"| memory | 12.0 | - | - | - | - |\n",
 		"- **memory.** Another.\n",
 		"| 10000, 5000 | 15000, 17000 | 100ms (accepted after 1ms, planned after 20ms); 200ms ",
-		"| CPU, µs a job or line | api | worker | postgres | redis | provider | bench |\n",
-		"| 3.0 | 60.0 | - | - | - | - |\n",
+		"| CPU, µs a job or line | api | worker | gateway | postgres | redis | provider | bench |\n",
+		"| 3.0 | 60.0 | - | - | - | - | - |\n",
+		"| peak resident memory, MiB | api | worker | gateway |\n", "| 20.0 | 85.2 | - |\n",
 	} {
 		if !strings.Contains(got, want) {
 			t.Errorf("missing: %s\nin:\n%s", want, got)

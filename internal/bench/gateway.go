@@ -89,7 +89,7 @@ func (l *lab) gatewaySystem(ctx context.Context) (_ *gatewaySystem, err error) {
 	if _, err := store.Migrate(ctx, databaseURL); err != nil {
 		return nil, err
 	}
-	if err := s.configure(ctx, databaseURL); err != nil {
+	if err := makeGateways(ctx, databaseURL, s.token); err != nil {
 		return nil, err
 	}
 	if s.db, err = connect(ctx, databaseURL, 2); err != nil {
@@ -101,8 +101,8 @@ func (l *lab) gatewaySystem(ctx context.Context) (_ *gatewaySystem, err error) {
 	return s, err
 }
 
-// configure makes the gateways and a token that may only run.
-func (s *gatewaySystem) configure(ctx context.Context, databaseURL string) error {
+// makeGateways makes the gateways, and the token, which may only run.
+func makeGateways(ctx context.Context, databaseURL, token string) error {
 	db, err := store.Open(ctx, databaseURL, store.Options{MaxConns: 1})
 	if err != nil {
 		return err
@@ -121,7 +121,7 @@ func (s *gatewaySystem) configure(ctx context.Context, databaseURL string) error
 			return err
 		}
 	}
-	hash := sha256.Sum256([]byte(s.token))
+	hash := sha256.Sum256([]byte(token))
 	_, err = db.CreateGatewayToken(ctx, store.GatewayToken{Account: benchAccount, Name: "bench", Run: true}, hash[:])
 	return err
 }

@@ -15,10 +15,10 @@ import (
 
 const (
 	linesFull  = 1_000_000
-	linesQuick = 200_000
+	linesQuick = 20_000
 	apiGrowth  = 64 // MiB
 	hitsFull   = 100_000
-	hitsQuick  = 20_000
+	hitsQuick  = 2_000
 )
 
 // input is a row of inputs, as the API stores it.
@@ -105,7 +105,7 @@ func (s *system) ingest(ctx context.Context, n int, tag string) (run, error) {
 	}
 	r.done = time.Since(began)
 	r.accepted = r.done
-	r.cpu = s.cpu().sub(before)
+	r.cpu, r.memory = s.cpu().sub(before), s.peaks()
 	var stored int
 	if err := s.db.QueryRow(ctx, `select count(*) from inputs where batch_id = $1`, b.ID).Scan(&stored); err != nil {
 		return run{}, err
@@ -140,11 +140,9 @@ func cached(ctx context.Context, l *lab) (_ []line, err error) {
 		if err != nil {
 			return nil, err
 		}
-		ceiling, err := s.copyInputs(ctx, n, func(i int) input {
-			return input{fmt.Sprintf("p-%d", i), json.RawMessage(`{"name":"` + product(tag, i) + `"}`)}
-		})
+		ceiling, err := s.copyProducts(ctx, n, tag)
 		if err != nil {
-			return nil, fmt.Errorf("copy: %w", err)
+			return nil, err
 		}
 		jobs.add(r, ceiling)
 		l.say(fmt.Sprintf("P5 round %d: %.0f jobs/s in %s; COPY %.0f rows/s", round+1, r.rate(), r, ceiling))
@@ -153,6 +151,17 @@ func cached(ctx context.Context, l *lab) (_ []line, err error) {
 		_, err := s.run(ctx, n, route, products(n, tag))
 		return err
 	})
+}
+
+// copyProducts is copyInputs of what products submits.
+func (s *system) copyProducts(ctx context.Context, n int, tag string) (float64, error) {
+	rate, err := s.copyInputs(ctx, n, func(i int) input {
+		return input{fmt.Sprintf("p-%d", i), json.RawMessage(`{"name":"` + product(tag, i) + `"}`)}
+	})
+	if err != nil {
+		return 0, fmt.Errorf("copy: %w", err)
+	}
+	return rate, nil
 }
 
 // ticketsMade counts the tickets of whatever purpose that there ever were: their ids are never reused.

@@ -28,7 +28,7 @@ type lab struct {
 	services *embedded.Services
 	admin    *pgxpool.Pool
 	redis    *redis.Client
-	backends []string // addresses; at once, then slow
+	backends []string // addresses; in the order of latencies
 	pids     map[string]int
 	facts    []fact
 	log      io.Writer
@@ -37,8 +37,16 @@ type lab struct {
 	profiled map[string]bool
 }
 
-// slow is the latency of the second simulated provider.
-const slow = 200 * time.Millisecond
+// latencies are those of the simulated providers.
+var latencies = []time.Duration{0, 200 * time.Millisecond, 500 * time.Millisecond, 2 * time.Second}
+
+// Indices into latencies.
+const (
+	atOnce = iota
+	slow
+	slower
+	slowest
+)
 
 // open builds the programs and starts the services. Nothing is left running when it fails.
 func open(ctx context.Context, s *settings, log io.Writer) (_ *lab, err error) {
@@ -126,7 +134,11 @@ func (l *lab) startProviders() error {
 	if err != nil {
 		return err
 	}
-	cmd, addrs, stop, err := startBackends(self, "-backend", "0s,"+slow.String())
+	var list []string
+	for _, d := range latencies {
+		list = append(list, d.String())
+	}
+	cmd, addrs, stop, err := startBackends(self, "-backend", strings.Join(list, ","))
 	if err != nil {
 		return err
 	}

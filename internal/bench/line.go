@@ -16,6 +16,7 @@ type line struct {
 	note    string    // one sentence for the document
 	phases  []string  // of our runs, a round each
 	cpu     []usage   // of our runs, a round each
+	memory  []memory  // of our runs, a round each
 }
 
 // ratio compares the medians; 0 without a ceiling.

@@ -72,6 +72,14 @@ func peakRSS(pid int) float64 {
 	return kb / 1024
 }
 
+// forgetPeak begins the peak of a process's resident memory anew, where the kernel can.
+func forgetPeak(pid int) {
+	_ = os.WriteFile(fmt.Sprintf("/proc/%d/clear_refs", pid), []byte("5"), 0) // elsewhere the peak is the process's whole life's
+}
+
+// memory is the peak of the resident memory in MiB, by process; of several with a name, the largest.
+type memory map[string]float64
+
 // usage is CPU time by process.
 type usage map[string]time.Duration
 

@@ -18,7 +18,11 @@ import (
 // profile runs f once more, for what the command line asks to see. A process is profiled in the first line that has it.
 func (s *system) profile(ctx context.Context, name string, long time.Duration, f func(context.Context) error) error {
 	wanted := map[*program]string{}
-	for p, file := range map[*program]string{s.worker: s.workerProfile, s.api: s.apiProfile} {
+	files := map[*program]string{s.api: s.apiProfile}
+	if len(s.workers) > 0 {
+		files[s.workers[0]] = s.workerProfile
+	}
+	for p, file := range files {
 		if p != nil && file != "" && !s.profiled[p.name] {
 			wanted[p] = file
 		}

@@ -22,7 +22,7 @@ type report struct {
 // add notes a round of a batch.
 func (l *line) add(r run, ceiling float64) {
 	l.ours, l.ceiling = append(l.ours, r.rate()), append(l.ceiling, ceiling)
-	l.phases, l.cpu = append(l.phases, r.String()), append(l.cpu, r.perJob())
+	l.phases, l.cpu, l.memory = append(l.phases, r.String()), append(l.cpu, r.perJob()), append(l.memory, r.memory)
 }
 
 // read adds a round of anything else. The usage may be nil.
@@ -43,17 +43,41 @@ func seconds(s float64) time.Duration { return time.Duration(s * float64(time.Se
 
 // cpuTable has a row for each line that was sampled: the median over its rounds, in microseconds a job.
 func (r *report) cpuTable() [][]string {
-	rows := [][]string{append([]string{"CPU, µs " + r.suite.per}, r.suite.parties...)}
+	return r.byProcess("CPU, µs "+r.suite.per, r.suite.parties, func(l line) (out []map[string]float64) {
+		for _, u := range l.cpu {
+			m := map[string]float64{}
+			for name, t := range u {
+				m[name] = float64(t) / float64(time.Microsecond)
+			}
+			out = append(out, m)
+		}
+		return out
+	})
+}
+
+// memoryTable has a row for each line whose processes were looked at: the median over its rounds, in MiB.
+func (r *report) memoryTable() [][]string {
+	return r.byProcess("peak resident memory, MiB", []string{"api", "worker", "gateway"}, func(l line) (out []map[string]float64) {
+		for _, m := range l.memory {
+			out = append(out, m)
+		}
+		return out
+	})
+}
+
+func (r *report) byProcess(title string, processes []string, of func(line) []map[string]float64) [][]string {
+	rows := [][]string{append([]string{title}, processes...)}
 	for _, l := range r.lines {
-		if len(l.cpu) == 0 {
+		rounds := of(l)
+		if len(rounds) == 0 {
 			continue
 		}
 		row := []string{l.name}
-		for _, p := range r.suite.parties {
+		for _, p := range processes {
 			var v []float64
-			for _, u := range l.cpu {
-				if t, ok := u[p]; ok {
-					v = append(v, float64(t)/float64(time.Microsecond))
+			for _, m := range rounds {
+				if f, ok := m[p]; ok {
+					v = append(v, f)
 				}
 			}
 			cell := "-"
@@ -67,9 +91,14 @@ func (r *report) cpuTable() [][]string {
 	return rows
 }
 
-func (r *report) cpuText() string {
+// tables are those by process, as text.
+func (r *report) tables() string {
 	var b strings.Builder
-	for _, row := range r.cpuTable() {
+	rows := r.cpuTable()
+	if mem := r.memoryTable(); len(mem) > 1 {
+		rows = append(rows, mem...)
+	}
+	for _, row := range rows {
 		fmt.Fprintf(&b, "%-52s", row[0])
 		for _, c := range row[1:] {
 			fmt.Fprintf(&b, " %9s", c)
@@ -129,6 +158,10 @@ func (r *report) markdown() string {
 	if cpu := r.cpuTable(); len(cpu) > 1 {
 		b.WriteString("\n## Where the CPU goes\n\n")
 		table(&b, cpu)
+	}
+	if mem := r.memoryTable(); len(mem) > 1 {
+		b.WriteString("\n## Memory\n\nOf several workers, the one that took most.\n\n")
+		table(&b, mem)
 	}
 	return b.String()
 }

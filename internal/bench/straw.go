@@ -42,7 +42,7 @@ func (l *lab) straw(ctx context.Context, concurrency int) (*straw, error) {
 		return nil, err
 	}
 	_, err = db.Exec(ctx, `create table job (id integer primary key, state text not null, body json not null, output json, finished_at timestamptz)`)
-	return &straw{db: db, opt: opt, calls: newCaller(l.backends[0], concurrency), drop: drop}, err
+	return &straw{db: db, opt: opt, calls: newCaller(l.backends[atOnce], concurrency), drop: drop}, err
 }
 
 func (s *straw) close(ctx context.Context) {

@@ -16,7 +16,7 @@ import (
 	"batchwright/internal/store"
 )
 
-// system is a whole Batchwright on a database of its own: one API and, but for ingest, one worker.
+// system is a whole Batchwright on a database of its own: one API and, but for ingest, a worker or two.
 type system struct {
 	*lab
 	databaseURL string
@@ -24,7 +24,9 @@ type system struct {
 	key         string
 	db          *pgxpool.Pool // to look from outside
 	api         *program
-	worker      *program // nil when none was asked for
+	workers     []*program
+	gateway     *program // nil but where calls go through one
+	more        []string // settings of all that is started from now on
 	client      *client.Client
 	ends        []func(context.Context) error
 }
@@ -65,13 +67,30 @@ func (l *lab) system(ctx context.Context, worker []string) (_ *system, err error
 	if worker == nil {
 		return s, nil
 	}
-	s.worker, err = startProgram(ctx, "worker", filepath.Join(l.dir, "worker"), s.env(worker...), "admin ready", "worker ready")
-	return s, err
+	return s, s.startWorker(ctx, worker)
+}
+
+// startWorker starts one more worker.
+func (s *system) startWorker(ctx context.Context, settings []string) error {
+	w, err := startProgram(ctx, "worker", filepath.Join(s.dir, "worker"), s.env(settings...), "admin ready", "worker ready")
+	if err == nil {
+		s.workers = append(s.workers, w)
+	}
+	return err
+}
+
+// stopWorkers stops all but the first n.
+func (s *system) stopWorkers(ctx context.Context, n int) (err error) {
+	for _, w := range s.workers[min(n, len(s.workers)):] {
+		err = errors.Join(err, w.stop(ctx))
+	}
+	s.workers = s.workers[:min(n, len(s.workers))]
+	return err
 }
 
 func (s *system) env(more ...string) []string {
 	return append([]string{"DATABASE_URL=" + s.databaseURL, "REDIS_URL=" + s.redisURL, "HTTP_ADDR=127.0.0.1:0", "ADMIN_ADDR=127.0.0.1:0",
-		"OPENAI_COMPATIBLE_BASE_URL=http://" + s.backends[0] + "/v1"}, more...)
+		"OPENAI_COMPATIBLE_BASE_URL=http://" + s.backends[atOnce] + "/v1"}, append(s.more[:len(s.more):len(s.more)], more...)...)
 }
 
 // startAPI starts the API, in place of the one that runs.
@@ -95,7 +114,7 @@ func (s *system) close(ctx context.Context) (err error) {
 	if s.client != nil {
 		s.client.Close()
 	}
-	err = errors.Join(s.worker.stop(ctx), s.api.stop(ctx))
+	err = errors.Join(s.stopWorkers(ctx, 0), s.gateway.stop(ctx), s.api.stop(ctx))
 	for i := len(s.ends) - 1; i >= 0; i-- {
 		err = errors.Join(err, s.ends[i](ctx))
 	}
@@ -107,6 +126,7 @@ type run struct {
 	jobs                    int
 	accepted, planned, done time.Duration // since the first byte
 	cpu                     usage
+	memory                  memory
 	batch                   client.Batch
 }
 
@@ -126,6 +146,7 @@ func (r run) String() string {
 func (s *system) run(ctx context.Context, n int, route string, body io.Reader) (run, error) {
 	r := run{jobs: n}
 	before := s.cpu()
+	s.forgetPeaks()
 	began := time.Now()
 	b, err := s.submit(ctx, route, body)
 	if err != nil {
@@ -135,7 +156,7 @@ func (s *system) run(ctx context.Context, n int, route string, body io.Reader) (
 	if r.planned, r.done, err = s.await(ctx, b.ID, began); err != nil {
 		return run{}, err
 	}
-	r.cpu = s.cpu().sub(before)
+	r.cpu, r.memory = s.cpu().sub(before), s.peaks()
 	if r.batch, err = s.client.Batch(ctx, b.ID); err != nil {
 		return run{}, err
 	}
@@ -174,15 +195,47 @@ func (s *system) await(ctx context.Context, id string, began time.Time) (planned
 	}
 }
 
-// cpu reads the CPU time of all processes that take part.
-func (s *system) cpu() usage {
-	more := map[string]int{}
-	for _, p := range []*program{s.api, s.worker} {
+// processes are those of this system that run, by name.
+func (s *system) processes() map[string][]int {
+	m := map[string][]int{}
+	for _, p := range append([]*program{s.api, s.gateway}, s.workers...) {
 		if p != nil {
-			more[p.name] = p.pid()
+			m[p.name] = append(m[p.name], p.pid())
 		}
 	}
-	return s.lab.cpu(more)
+	return m
+}
+
+// cpu reads the CPU time of all processes that take part.
+func (s *system) cpu() usage {
+	u := s.lab.cpu(nil)
+	for name, pids := range s.processes() {
+		for _, pid := range pids {
+			if t, ok := treeTime(pid); ok {
+				u[name] += t
+			}
+		}
+	}
+	return u
+}
+
+func (s *system) forgetPeaks() {
+	for _, pids := range s.processes() {
+		for _, pid := range pids {
+			forgetPeak(pid)
+		}
+	}
+}
+
+// peaks reads the peaks since they were forgotten.
+func (s *system) peaks() memory {
+	m := memory{}
+	for name, pids := range s.processes() {
+		for _, pid := range pids {
+			m[name] = max(m[name], peakRSS(pid))
+		}
+	}
+	return m
 }
 
 // settle does for the next round what autovacuum does in the long run.
@@ -191,9 +244,11 @@ func (s *system) settle(ctx context.Context) error {
 	return err
 }
 
+const warmJobs = 2000
+
 // warm runs a small batch, so that connections are open and statements are prepared.
 func (s *system) warm(ctx context.Context, route string) error {
-	const n = 2000
+	n := s.size(warmJobs, warmJobs/4)
 	if _, err := s.run(ctx, n, route, products(n, "warm-up")); err != nil {
 		return fmt.Errorf("warm-up: %w", err)
 	}

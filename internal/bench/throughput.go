@@ -8,7 +8,7 @@ import (
 
 const (
 	jobsFull    = 20_000
-	jobsQuick   = 4_000
+	jobsQuick   = 1_000
 	concurrency = 256
 )
 
@@ -26,7 +26,7 @@ func overHTTP(ctx context.Context, l *lab) (_ []line, err error) {
 		return nil, err
 	}
 	defer naive.close(ctx)
-	bare := newCaller(l.backends[0], concurrency)
+	bare := newCaller(l.backends[atOnce], concurrency)
 	defer bare.close()
 	if err := s.warm(ctx, route); err != nil {
 		return nil, err
@@ -35,7 +35,7 @@ func overHTTP(ctx context.Context, l *lab) (_ []line, err error) {
 	if err != nil {
 		return nil, err
 	}
-	if _, err := bare.all(ctx, requests[:min(n, 2000)], concurrency); err != nil {
+	if _, err := bare.all(ctx, requests[:min(n, warmJobs)], concurrency); err != nil {
 		return nil, err
 	}
 	jobs := line{name: "P1 jobs/s, provider over HTTP : bare calls/s", target: 0.30,
@@ -117,35 +117,4 @@ func (s *system) profileRun(ctx context.Context, id string, n int, route string,
 		_, err := s.run(ctx, n, route, products(n, "profile"))
 		return err
 	})
-}
-
-// waiting is L200: jobs whose calls take a while, many in flight.
-func waiting(ctx context.Context, l *lab) (_ []line, err error) {
-	n := l.size(jobsFull, jobsQuick)
-	const (
-		route    = "openai-compatible:sim-1"
-		inFlight = 1000
-	)
-	s, err := l.system(ctx, []string{fmt.Sprintf("WORKER_CONCURRENCY=%d", inFlight), "OPENAI_COMPATIBLE_BASE_URL=http://" + l.backends[1] + "/v1"})
-	if err != nil {
-		return nil, err
-	}
-	defer func() { err = errors.Join(err, s.close(ctx)) }()
-	if err := s.warm(ctx, route); err != nil {
-		return nil, err
-	}
-	ideal := inFlight / slow.Seconds()
-	jobs := line{name: fmt.Sprintf("L200 jobs/s, %d in flight, %s each : ideal", inFlight, slow), target: 0.90,
-		note: fmt.Sprintf("%d jobs. The ideal is jobs in flight over latency, from the first byte of the submission on, so planning and the last answers count against it.", n)}
-	memory := line{name: "L200 peak RSS of the worker, MiB", note: "For orientation, with as many connections as calls in flight."}
-	for round := range l.rounds {
-		r, err := s.fresh(ctx, n, route, fmt.Sprintf("L200 %d", round))
-		if err != nil {
-			return nil, err
-		}
-		jobs.add(r, ideal)
-		memory.ours = append(memory.ours, peakRSS(s.worker.pid()))
-		l.say(fmt.Sprintf("L200 round %d: %.0f jobs/s in %s; ideal %.0f jobs/s", round+1, r.rate(), r, ideal))
-	}
-	return []line{jobs, memory}, s.profileRun(ctx, "L200", n, route, jobs)
 }

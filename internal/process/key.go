@@ -13,11 +13,11 @@ import (
 // CreateKey makes an API key for a project of the database at DATABASE_URL, and the project if it is missing. The key is shown this once.
 func CreateKey(ctx context.Context, getenv func(string) string, project, name string) (string, error) {
 	r := &reader{getenv: getenv}
-	url := r.need("DATABASE_URL", "want a Postgres URL such as postgres://user:password@host:5432/batchwright")
+	_, direct := r.database()
 	if len(r.problems) > 0 {
 		return "", errors.Join(r.problems...)
 	}
-	db, err := store.Open(ctx, url, store.Options{MaxConns: 1})
+	db, err := store.Open(ctx, direct, store.Options{MaxConns: 1})
 	if err != nil {
 		return "", err
 	}

@@ -47,8 +47,12 @@ type DB struct {
 
 // Options tune the connection pool.
 type Options struct {
-	MaxConns  int32  // default 16
-	DirectURL string // of the same database past a pooler, for what needs a session of its own; default the URL that is opened
+	MaxConns int32 // default 16
+
+	// DirectURL leads to the same database past a pooler, for what needs a session of its own; default the URL that is opened. Given another one, the
+	// pooler is taken to hand each transaction to any session, so statements are not prepared: the next transaction may be where they are unknown.
+	// default_query_exec_mode=cache_statement in the URL that is opened says that the pooler keeps track of them.
+	DirectURL string
 }
 
 // Open connects; it does not migrate.
@@ -62,6 +66,9 @@ func Open(ctx context.Context, url string, o Options) (*DB, error) {
 		if o.MaxConns > 0 {
 			cfg.MaxConns = o.MaxConns
 		}
+	}
+	if o.DirectURL != "" && o.DirectURL != url && !strings.Contains(url, "default_query_exec_mode") {
+		cfg.ConnConfig.DefaultQueryExecMode = pgx.QueryExecModeCacheDescribe
 	}
 	cfg.ConnConfig.RuntimeParams["application_name"] = "batchwright"
 	pool, err := pgxpool.NewWithConfig(ctx, cfg)
