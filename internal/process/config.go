@@ -117,8 +117,9 @@ func Configure(getenv func(string) string) (Config, error) {
 			Concurrency: int(r.whole("WORKER_CONCURRENCY", 256, 1, 100_000)),
 			Slots:       int(r.whole("WORKER_SLOTS", 64, 1, 1000)),
 			MaxAttempts: int(r.whole("JOB_MAX_ATTEMPTS", 4, 1, 100)),
-			Lease:       r.duration("WORKER_LEASE", 30*time.Second, 3*time.Second),
+			Lease:       r.duration("WORKER_LEASE", 30*time.Second, time.Second),
 			Grace:       r.duration("SHUTDOWN_GRACE", 20*time.Second, 0),
+			Patience:    r.duration("WORKER_PATIENCE", 10*time.Second, time.Second),
 		},
 	}
 	c.DatabaseURL, c.DirectURL = r.database()
