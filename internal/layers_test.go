@@ -17,7 +17,7 @@ var allowed = map[string][]string{
 	"internal/gateway/jsonspan":    {},
 	"internal/gateway/gatewaytest": {"internal/gateway"},
 	"internal/gateway/redis":       {"internal/gateway"},
-	"internal/gateway/server":      {"internal/gateway", "internal/gateway/jsonspan", "internal/pricing", "internal/store"},
+	"internal/gateway/server":      {"internal/fault", "internal/gateway", "internal/gateway/jsonspan", "internal/pricing", "internal/store"},
 	"internal/gateway/conformance": {"internal/gateway", "internal/gateway/gatewaytest"},
 	"internal/prompt":              {},
 	"internal/document":            {},
@@ -27,9 +27,9 @@ var allowed = map[string][]string{
 	"internal/queue/queuetest":     {"internal/embedded"}, // where a redis-server is
 	"internal/store":               {"migrations"},
 	"internal/store/storetest":     {"internal/store", "migrations"},
-	"internal/jobs":                {"internal/gateway", "internal/prompt", "internal/document", "internal/pricing", "internal/store"},
+	"internal/jobs":                {"internal/fault", "internal/gateway", "internal/prompt", "internal/document", "internal/pricing", "internal/store"},
 	"internal/api":                 {"internal/jobs", "internal/prompt", "internal/document", "internal/pricing", "internal/store"},
-	"internal/process": {"internal/api", "internal/embedded", "internal/gateway", "internal/gateway/redis", "internal/gateway/server", "internal/jobs",
+	"internal/process": {"internal/api", "internal/embedded", "internal/fault", "internal/gateway", "internal/gateway/redis", "internal/gateway/server", "internal/jobs",
 		"internal/pricing", "internal/queue", "internal/store"},
 	"internal/client":  {}, // a client of the REST API, as a stranger would write it
 	"internal/command": {"internal/client", "internal/process"},

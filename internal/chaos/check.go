@@ -125,10 +125,9 @@ func (w *world) audit(ctx context.Context) (wrong []string, err error) {
 
 // read compares a batch's result stream with what was submitted.
 func (w *world) read(ctx context.Context, a accepted) (wrong []string, err error) {
-	c := w.clients[a.project]
-	b, err := c.Batch(ctx, a.id)
+	b, results, err := w.fetch(ctx, a)
 	if err != nil {
-		return nil, fmt.Errorf("read %s: %w", a.name, err)
+		return nil, err
 	}
 	fault := func(format string, args ...any) { wrong = append(wrong, a.name+" "+fmt.Sprintf(format, args...)) }
 	if int(b.TotalJobs) != len(a.tags) {
@@ -138,10 +137,7 @@ func (w *world) read(ctx context.Context, a accepted) (wrong []string, err error
 		fault("is %s", b.State)
 	}
 	seen := make([]int, len(a.tags))
-	for r, err := range c.Results(ctx, a.id, client.ResultOptions{}) {
-		if err != nil {
-			return wrong, fmt.Errorf("read the results of %s: %w", a.name, err)
-		}
+	for _, r := range results {
 		n, err := strconv.Atoi(*r.CustomID)
 		if err != nil || n < 1 || n > len(seen) {
 			fault("has a result %q", *r.CustomID)
@@ -158,6 +154,25 @@ func (w *world) read(ctx context.Context, a accepted) (wrong []string, err error
 		}
 	}
 	return wrong, nil
+}
+
+// fetch reads a batch and its results from the API, which may just be starting again.
+func (w *world) fetch(ctx context.Context, a accepted) (b client.Batch, results []client.Result, err error) {
+	c := w.clients[a.project]
+	err = w.insist(ctx, "reading "+a.name, func(ctx context.Context) (err error) {
+		if b, err = c.Batch(ctx, a.id); err != nil {
+			return err
+		}
+		results = nil
+		for r, err := range c.Results(ctx, a.id, client.ResultOptions{}) {
+			if err != nil {
+				return err
+			}
+			results = append(results, r)
+		}
+		return nil
+	})
+	return b, results, err
 }
 
 // rerun submits a batch again whose every job succeeded: all of it must come from the cache.

@@ -26,13 +26,17 @@ func openLink(name, listen, upstream string) (*link, error) {
 	return l, l.open()
 }
 
-func (l *link) open() error {
-	server := toxiproxy.NewServer(toxiproxy.NewMetricsContainer(nil), zerolog.Nop())
-	l.proxy = toxiproxy.NewProxy(server, l.name, l.listen, l.upstream)
-	if err := l.proxy.Start(); err != nil {
-		return fmt.Errorf("link %s: %w", l.name, err)
+// open starts a proxy. The one before may take a moment to leave the port.
+func (l *link) open() (err error) {
+	for range 100 {
+		server := toxiproxy.NewServer(toxiproxy.NewMetricsContainer(nil), zerolog.Nop())
+		l.proxy = toxiproxy.NewProxy(server, l.name, l.listen, l.upstream)
+		if err = l.proxy.Start(); err == nil {
+			return nil
+		}
+		_ = wait(context.Background(), 20*time.Millisecond)
 	}
-	return nil
+	return fmt.Errorf("link %s: %w", l.name, err)
 }
 
 func (l *link) close() {

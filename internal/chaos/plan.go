@@ -181,25 +181,27 @@ func (d *dice) spell() spell {
 	from := d.between(0, span)
 	return spell{from: from, until: from + d.between(300*time.Millisecond, 2*time.Second), share: 0.1 + 0.8*float64(d.IntN(100))/100,
 		model: pick(d, "", first, first, second),
-		kind:  pick(d, limited, failed, busy, lost, silent, swallow, garbage, page, refuse, reset, cut, drip, mistyped)}
+		kind:  pick(d, misbehaviour...)}
 }
 
-// points are the named places to die at, by the process that passes them.
+// points are the named places to die at, by the kind of process that passes them.
 var points = map[string][]string{
-	api:     {},
-	gateway: {},
-	worker1: {},
-	worker2: {},
+	"api":     {"ingest-sealed"},
+	"gateway": {"before-upstream", "after-upstream"},
+	"worker": {"plan-claimed", "plan-inserted", "batch-started", "dispatch-issued", "posted", "claimed", "intent-written", "answered", "settled",
+		"ticket-closing", "batch-frozen", "swept"},
 }
 
 func (d *dice) arm(name string) string {
-	known := points[name]
-	if len(known) == 0 {
-		return ""
-	}
 	action := pick(d, "kill", "kill", "kill", "sleep:"+d.between(300*time.Millisecond, 3*time.Second).String())
-	if strings.HasPrefix(name, "worker") && d.IntN(6) == 0 {
+	if kindOf(name) == "worker" && d.IntN(6) == 0 {
 		action = "skew:" + pick(d, "3h", "-3h", "25h", "-40m")
 	}
-	return fmt.Sprintf("%s:%d=%s", pick(d, known...), 1+d.IntN(12), action)
+	return fmt.Sprintf("%s:%d=%s", pick(d, points[kindOf(name)]...), 1+d.IntN(12), action)
+}
+
+// kindOf is a process's name without its number.
+func kindOf(name string) string {
+	kind, _, _ := strings.Cut(name, "-")
+	return kind
 }

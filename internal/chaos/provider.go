@@ -48,6 +48,9 @@ const (
 	mistyped = "mistyped"        // a good answer of the wrong content type
 )
 
+// misbehaviour is all of that which isn't good.
+var misbehaviour = []string{limited, crowded, failed, busy, lost, silent, swallow, garbage, page, refuse, reset, cut, drip, mistyped}
+
 var bills = map[string]bool{good: true, lost: true, swallow: true, garbage: true, page: true, reset: true, cut: true, drip: true, mistyped: true}
 
 // spell is a time of bad weather: from is counted from the start of the run.

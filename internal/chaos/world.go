@@ -10,7 +10,6 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
-	"strings"
 	"sync"
 	"syscall"
 	"time"
@@ -213,7 +212,7 @@ func (w *world) startPrograms(ctx context.Context, l *lab, provider, prices stri
 		if !w.plan.breaker {
 			env = append(env, "PROVIDER_BREAKER_OFF=true")
 		}
-		binary := strings.TrimRight(name, "-12")
+		binary := kindOf(name)
 		remote, upstream := gatewayAddr, provider
 		switch binary {
 		case "worker":

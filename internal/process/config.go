@@ -21,6 +21,7 @@ type Config struct {
 	RedisURL    string // REDIS_URL
 	LogLevel    slog.Level
 	LogText     bool
+	Fault       string // BATCHWRIGHT_FAULT: where to die, in the builds of make chaos; other builds ignore it
 
 	HTTPAddr  string // HTTP_ADDR; default 127.0.0.1:8080
 	AdminAddr string // ADMIN_ADDR: metrics, pprof and queue depth; default none
@@ -110,6 +111,7 @@ func Configure(getenv func(string) string) (Config, error) {
 		RedisURL:  r.need("REDIS_URL", "want a Redis URL such as redis://host:6379/0"),
 		HTTPAddr:  r.text("HTTP_ADDR", "127.0.0.1:8080"),
 		AdminAddr: r.text("ADMIN_ADDR", ""),
+		Fault:     r.text("BATCHWRIGHT_FAULT", ""),
 		MaxBody:   r.whole("MAX_BODY_BYTES", 512<<20, 1<<10, 1<<40),
 		MaxLine:   int(r.whole("MAX_LINE_BYTES", 32<<20, 1<<10, 1<<30)),
 		DBConns:   int32(r.whole("DB_MAX_CONNS", 16, 4, 1000)),

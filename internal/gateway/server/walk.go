@@ -1,6 +1,7 @@
 package server
 
 import (
+	faults "batchwright/internal/fault"
 	"bytes"
 	"context"
 	"errors"
@@ -222,7 +223,9 @@ func (c *passage) send(st *step, timeout time.Duration, more bool) (*upstreamAns
 		req.GetBody = func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(st.body)), nil }
 		req.Body, _ = req.GetBody()
 	}
+	faults.Point("before-upstream")
 	res, err := c.s.transport.RoundTrip(req)
+	faults.Point("after-upstream")
 	if err == nil && (more || timeout > 0) && res.StatusCode/100 == 2 && res.StatusCode != http.StatusNoContent {
 		a.first = make([]byte, 4096)
 		var n int
