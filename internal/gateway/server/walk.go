@@ -1,7 +1,6 @@
 package server
 
 import (
-	faults "batchwright/internal/fault"
 	"bytes"
 	"context"
 	"errors"
@@ -9,6 +8,8 @@ import (
 	"net/http"
 	"strconv"
 	"time"
+
+	faults "batchwright/internal/fault"
 )
 
 // step is one provider to ask. Its body is passed on byte for byte.
