@@ -20,7 +20,7 @@ OAPI := cd internal/api && go tool -modfile=../../tools/go.mod oapi-codegen -con
 PKG  ?= ./...
 ARGS ?=
 
-.PHONY: help build demo dev run migrate test test-clients bench bench-gateway generate lint fmt-check vet golangci fresh vuln docker-config clean
+.PHONY: help build demo dev run migrate test test-clients bench bench-gateway chaos generate lint fmt-check vet golangci fresh vuln docker-config clean
 
 help: ## List the targets
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  %-14s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -71,6 +71,12 @@ bench: ## Measure throughput beside its ceilings
 
 bench-gateway: ## Measure the gateway's server and engine beside a bare proxy and client
 	go run ./cmd/bench -suite gateway $(ARGS)
+
+# The scenarios that have a name run once each, before the random ones. ARGS='-scenario NAME' runs one, ARGS='-first 17' begins at another seed.
+SEEDS ?= 10
+
+chaos: ## Run everything under faults (SEEDS=10 random runs) and check that nothing is lost or paid for twice
+	@go run ./cmd/chaos -seeds $(SEEDS) $(ARGS)
 
 generate: ## Generate the API's server code from its OpenAPI contract
 	$(OAPI) oapi-codegen.yaml openapi.yaml

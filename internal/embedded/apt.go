@@ -20,8 +20,16 @@ const aptLimit = 90 * time.Second
 
 // aptPostgres runs the server of the distribution's own package.
 func (h *host) aptPostgres(ctx context.Context) (*server, error) {
-	var bin binaries
-	err := h.unpack(ctx, "postgresql", postgresPackages, func(ctx context.Context, root string) error {
+	bin, err := h.packaged(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return h.startPostgres(ctx, bin)
+}
+
+// packaged fetches the distribution's own package, unless an earlier start did, and finds its Postgres.
+func (h *host) packaged(ctx context.Context) (bin binaries, err error) {
+	err = h.unpack(ctx, "postgresql", postgresPackages, func(ctx context.Context, root string) error {
 		found, _ := filepath.Glob(filepath.Join(root, "usr/lib/postgresql/*/bin")) // the pattern is valid
 		if len(found) != 1 {
 			return errors.New("no postgres in the package")
@@ -30,10 +38,7 @@ func (h *host) aptPostgres(ctx context.Context) (*server, error) {
 		bin, err = h.inspect(ctx, found[0], librariesIn(root))
 		return err
 	})
-	if err != nil {
-		return nil, err
-	}
-	return h.startPostgres(ctx, bin)
+	return bin, err
 }
 
 // aptRedis runs the server of the distribution's own package.

@@ -256,8 +256,8 @@ func (h *host) copyCluster(from, to string) error {
 
 // cluster is a data folder about to be served.
 type cluster struct {
-	dir      string // has data and the log
-	lock     *os.File
+	dir      string   // has data and the log
+	lock     *os.File // handed to the server; may be nil
 	settings []string
 	farewell syscall.Signal // how Stop and our own sudden end tell the server
 }
@@ -317,7 +317,9 @@ func (h *host) tryCluster(ctx context.Context, bin binaries, c cluster, port int
 		cmd.Args = append(cmd.Args, "-c", s)
 	}
 	cmd.Stdout, cmd.Stderr = log, log
-	cmd.ExtraFiles = []*os.File{c.lock}
+	if c.lock != nil {
+		cmd.ExtraFiles = []*os.File{c.lock}
+	}
 	p, err := spawn(cmd, c.farewell)
 	if err != nil {
 		return nil, err

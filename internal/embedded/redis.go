@@ -72,7 +72,7 @@ port %d
 requirepass %s
 dir "%s"
 save ""
-appendonly no
+appendonly %s
 daemonize no
 logfile ""
 `
@@ -96,7 +96,7 @@ func (h *host) startRedis(ctx context.Context, bin redisBinary) (*server, error)
 			return nil, errors.Join(err, os.RemoveAll(dir))
 		}
 		password := secret()
-		p, err := tryRedis(ctx, bin, dir, lock, port, password)
+		p, err := tryRedis(ctx, redisData{bin: bin, dir: dir, lock: lock, port: port, password: password})
 		if err != nil {
 			if errors.Is(err, errExited) && taken(port) && try < portTries {
 				continue // somebody else was faster
@@ -121,9 +121,19 @@ func redisURL(port int, password string) string {
 	return fmt.Sprintf("redis://:%s@127.0.0.1:%d/0", password, port)
 }
 
+// redisData is a folder about to be served.
+type redisData struct {
+	bin      redisBinary
+	dir      string   // has the log
+	lock     *os.File // handed to the server; may be nil
+	port     int
+	password string
+	kept     bool // what it is told outlives a restart
+}
+
 // tryRedis starts the server on one port. Its error is errExited if the server gave up.
-func tryRedis(ctx context.Context, bin redisBinary, dir string, lock *os.File, port int, password string) (*process, error) {
-	logPath := filepath.Join(dir, logName)
+func tryRedis(ctx context.Context, d redisData) (*process, error) {
+	logPath := filepath.Join(d.dir, logName)
 	log, err := os.OpenFile(logPath, os.O_WRONLY|os.O_CREATE|os.O_TRUNC|os.O_APPEND, 0o600)
 	if err != nil {
 		return nil, err
@@ -134,23 +144,29 @@ func tryRedis(ctx context.Context, bin redisBinary, dir string, lock *os.File, p
 		return nil, err
 	}
 	defer config.Close()
-	_, err = fmt.Fprintf(feed, redisConfig, port, password, dir) // far less than a pipe holds, so it can't block
+	appendOnly := "no"
+	if d.kept {
+		appendOnly = "yes"
+	}
+	_, err = fmt.Fprintf(feed, redisConfig, d.port, d.password, d.dir, appendOnly) // far less than a pipe holds, so it can't block
 	if err := errors.Join(err, feed.Close()); err != nil {
 		return nil, err
 	}
-	cmd := bin.command("-")
-	cmd.Dir = dir
+	cmd := d.bin.command("-")
+	cmd.Dir = d.dir
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = config, log, log
-	cmd.ExtraFiles = []*os.File{lock}
+	if d.lock != nil {
+		cmd.ExtraFiles = []*os.File{d.lock}
+	}
 	p, err := spawn(cmd, syscall.SIGTERM)
 	if err != nil {
 		return nil, err
 	}
 	err = eventually(ctx, 5*time.Millisecond, func() (bool, error) {
 		if p.gone() {
-			return false, fmt.Errorf("%s %w: %s", filepath.Base(bin.path), errExited, fatalLine(logPath))
+			return false, fmt.Errorf("%s %w: %s", filepath.Base(d.bin.path), errExited, fatalLine(logPath))
 		}
-		return pong(port, password), nil
+		return pong(d.port, d.password), nil
 	})
 	if err != nil {
 		ended, cancel := context.WithCancel(context.WithoutCancel(ctx))

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"time"
 
+	"batchwright/internal/fault"
 	"batchwright/internal/store"
 )
 
@@ -20,6 +21,9 @@ func (w *Worker) dispatch(ctx context.Context) error {
 	})
 	if err != nil {
 		return fmt.Errorf("dispatch: %w", err)
+	}
+	if len(tickets) > 0 {
+		fault.Point("dispatch-issued")
 	}
 	err = w.post(ctx, tickets)
 	for _, b := range open {
@@ -41,6 +45,7 @@ func (w *Worker) advance(ctx context.Context, b store.OpenBatch) error {
 		if err != nil || !started {
 			return err
 		}
+		fault.Point("batch-started")
 		w.Log.InfoContext(ctx, "batch planned", "batch", b.ID)
 		w.nudge()
 		_, err = w.finish(ctx, b)
@@ -57,6 +62,7 @@ func (w *Worker) advance(ctx context.Context, b store.OpenBatch) error {
 func (w *Worker) finish(ctx context.Context, b store.OpenBatch) (bool, error) {
 	done, err := w.DB.FinishBatch(ctx, b.ID)
 	if done {
+		fault.Point("batch-frozen")
 		w.Log.InfoContext(ctx, "batch finished", "batch", b.ID)
 		w.mu.Lock()
 		delete(w.batches, b.ID)

@@ -7,6 +7,7 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
+	"batchwright/internal/fault"
 	"batchwright/internal/gateway"
 	"batchwright/internal/prompt"
 	"batchwright/internal/store"
@@ -35,6 +36,7 @@ func (w *Worker) planTicket(soft, hard context.Context, t store.Ticket) error {
 	l.left.Store(t.Jobs)
 	w.hold(l)
 	defer w.drop(l)
+	fault.Point("plan-claimed")
 	parts := make(chan []store.Planned, 1)
 	g, gctx := errgroup.WithContext(ctx)
 	g.Go(guarded(func() error { // renders while the part before is written
@@ -46,6 +48,7 @@ func (w *Worker) planTicket(soft, hard context.Context, t store.Ticket) error {
 			if err := w.DB.InsertPlanned(gctx, b.Batch, t, rows, rows[len(rows)-1].Seq == t.LastSeq); err != nil {
 				return err
 			}
+			fault.Point("plan-inserted")
 		}
 		return nil
 	})

@@ -13,6 +13,7 @@ import (
 
 	"github.com/google/uuid"
 
+	"batchwright/internal/fault"
 	"batchwright/internal/gateway"
 	"batchwright/internal/store"
 )
@@ -40,6 +41,7 @@ func (w *Worker) runTicket(soft, hard context.Context, t store.Ticket) error {
 		w.room.Release(n)
 		return fmt.Errorf("claim jobs: %w", err)
 	}
+	fault.Point("claimed")
 	w.room.Release(n - min(n, int64(len(claimed))))
 	l.left.Store(int32(len(claimed)))
 	w.hold(l)
@@ -70,6 +72,7 @@ func (w *Worker) runTicket(soft, hard context.Context, t store.Ticket) error {
 }
 
 func (w *Worker) closeTicket(ctx context.Context, b *batch, t store.Ticket, settled bool) error {
+	fault.Point("ticket-closing")
 	ctx, cancel := context.WithTimeout(ctx, w.o.Lease)
 	defer cancel()
 	defer w.nudge()
@@ -106,6 +109,7 @@ func (w *Worker) runJob(ctx context.Context, t *task) bool {
 	if s.job == nil && len(s.calls) == 0 {
 		return false
 	}
+	fault.Point("answered")
 	// The settlement is written even when ctx was cut: the answer is paid for.
 	err := w.settlements.do(context.WithoutCancel(ctx), s)
 	if err != nil && s.job != nil && !errors.Is(err, store.ErrLeaseLost) {
@@ -119,6 +123,7 @@ func (w *Worker) runJob(ctx context.Context, t *task) bool {
 	if err != nil || s.job == nil {
 		return false
 	}
+	fault.Point("settled")
 	w.settled.Add(1)
 	w.o.Meter.Settled(s.job.State)
 	if s.job.State != "waiting" {

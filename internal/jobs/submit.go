@@ -17,6 +17,7 @@ import (
 
 	"github.com/google/uuid"
 
+	"batchwright/internal/fault"
 	"batchwright/internal/pricing"
 	"batchwright/internal/prompt"
 	"batchwright/internal/store"
@@ -92,6 +93,7 @@ func (s *Service) Submit(ctx context.Context, project store.Project, spec Spec, 
 	case first != nil:
 		return in.replay(*first, lines)
 	}
+	fault.Point("ingest-sealed")
 	if err := s.Post(ctx, tickets); err != nil {
 		s.Log.WarnContext(ctx, "tickets not posted, the sweep will", "batch", b.ID, "err", err)
 	}

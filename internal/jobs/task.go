@@ -7,6 +7,7 @@ import (
 	"sync"
 	"time"
 
+	"batchwright/internal/fault"
 	"batchwright/internal/gateway"
 	"batchwright/internal/prompt"
 	"batchwright/internal/store"
@@ -161,6 +162,7 @@ func (t *task) ledger(steps []gateway.Step) gateway.Ledger {
 			}
 			return nil, errHandedBack
 		}
+		fault.Point("intent-written")
 		return func(_ context.Context, o gateway.Outcome) error {
 			t.record(id, steps, o)
 			return nil

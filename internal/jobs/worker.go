@@ -15,6 +15,7 @@ import (
 	"golang.org/x/sync/errgroup"
 	"golang.org/x/sync/semaphore"
 
+	"batchwright/internal/fault"
 	"batchwright/internal/gateway"
 	"batchwright/internal/pricing"
 	"batchwright/internal/store"
@@ -292,6 +293,7 @@ func (w *Worker) sweep(ctx context.Context) error {
 		return fmt.Errorf("sweep: %w", err)
 	}
 	if returned > 0 || len(reissued) > 0 {
+		fault.Point("swept")
 		w.Log.InfoContext(ctx, "swept", "jobs_returned", returned, "tickets_reissued", len(reissued))
 		w.nudge()
 	}
@@ -305,6 +307,7 @@ func (w *Worker) post(ctx context.Context, tickets []store.Ticket) error {
 	if err := w.Post(ctx, tickets); err != nil { // they are in Postgres: the sweep posts them again
 		return fmt.Errorf("post %d tickets: %w", len(tickets), err)
 	}
+	fault.Point("posted")
 	return nil
 }
 

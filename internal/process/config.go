@@ -21,6 +21,7 @@ type Config struct {
 	RedisURL    string // REDIS_URL
 	LogLevel    slog.Level
 	LogText     bool
+	Fault       string // BATCHWRIGHT_FAULT: where to die, in the builds of make chaos; other builds ignore it
 
 	HTTPAddr  string // HTTP_ADDR; default 127.0.0.1:8080
 	AdminAddr string // ADMIN_ADDR: metrics, pprof and queue depth; default none
@@ -111,6 +112,7 @@ func Configure(getenv func(string) string) (Config, error) {
 		RedisURL:  r.need("REDIS_URL", "want a Redis URL such as redis://host:6379/0"),
 		HTTPAddr:  r.text("HTTP_ADDR", "127.0.0.1:8080"),
 		AdminAddr: r.text("ADMIN_ADDR", ""),
+		Fault:     r.text("BATCHWRIGHT_FAULT", ""),
 		MaxBody:   r.whole("MAX_BODY_BYTES", 512<<20, 1<<10, 1<<40),
 		MaxLine:   int(r.whole("MAX_LINE_BYTES", 32<<20, 1<<10, 1<<30)),
 		DBConns:   int32(r.whole("DB_MAX_CONNS", 16, 4, 1000)),
@@ -118,9 +120,10 @@ func Configure(getenv func(string) string) (Config, error) {
 			Concurrency: int(r.whole("WORKER_CONCURRENCY", 256, 1, 100_000)),
 			Slots:       int(r.whole("WORKER_SLOTS", 64, 1, 1000)),
 			MaxAttempts: int(r.whole("JOB_MAX_ATTEMPTS", 4, 1, 100)),
-			Lease:       r.duration("WORKER_LEASE", 30*time.Second, 3*time.Second),
+			Lease:       r.duration("WORKER_LEASE", 30*time.Second, time.Second),
 			Grace:       r.duration("SHUTDOWN_GRACE", 20*time.Second, 0),
 			StallAfter:  r.duration("STALL_AFTER", 15*time.Minute, time.Second),
+			Patience:    r.duration("WORKER_PATIENCE", 10*time.Second, time.Second),
 		},
 	}
 	c.DatabaseURL, c.DirectURL = r.database()

@@ -17,6 +17,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"batchwright/internal/api"
+	"batchwright/internal/fault"
 	"batchwright/internal/gateway"
 	"batchwright/internal/jobs"
 	"batchwright/internal/pricing"
@@ -45,6 +46,9 @@ func (s *system) Close() {
 }
 
 func open(ctx context.Context, c Config, log *slog.Logger) (_ *system, err error) {
+	if err := fault.Arm(c.Fault); err != nil {
+		return nil, err
+	}
 	s := &system{c: c, log: log, metrics: newMetrics()}
 	defer func() {
 		if err != nil {

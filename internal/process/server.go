@@ -12,6 +12,7 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
+	"batchwright/internal/fault"
 	"batchwright/internal/gateway"
 	"batchwright/internal/gateway/server"
 	"batchwright/internal/store"
@@ -56,6 +57,9 @@ func Gateway(ctx context.Context, getenv func(string) string, stderr io.Writer) 
 	}
 	if getenv("GOGC") == "" {
 		debug.SetGCPercent(gatewayGC)
+	}
+	if err := fault.Arm(c.Fault); err != nil {
+		return err
 	}
 	log := c.logger(stderr)
 	s := &system{c: c, log: log, metrics: newMetrics()}

@@ -8,6 +8,8 @@ import (
 	"net/http"
 	"strconv"
 	"time"
+
+	faults "batchwright/internal/fault"
 )
 
 // step is one provider to ask. Its body is passed on byte for byte.
@@ -222,7 +224,9 @@ func (c *passage) send(st *step, timeout time.Duration, more bool) (*upstreamAns
 		req.GetBody = func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(st.body)), nil }
 		req.Body, _ = req.GetBody()
 	}
+	faults.Point("before-upstream")
 	res, err := c.s.transport.RoundTrip(req)
+	faults.Point("after-upstream")
 	if err == nil && (more || timeout > 0) && res.StatusCode/100 == 2 && res.StatusCode != http.StatusNoContent {
 		a.first = make([]byte, 4096)
 		var n int

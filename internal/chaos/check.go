@@ -1,0 +1,230 @@
+package chaos
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"batchwright/internal/client"
+)
+
+// law is a query that must find nothing once all work is done.
+type law struct {
+	says string
+	sql  string
+}
+
+// laws hold for every run.
+var laws = []law{
+	{"a batch isn't finished", `select id, name, state, pause_reason, total_jobs, next_seq from batches where finished_at is null`},
+	{"a ticket is left", `select * from tickets`},
+	{"a job isn't finished", `select j.batch_id, j.seq, j.state, j.ticket_id, j.due_at, j.leader_seq, j.leader_batch, j.attempts, j.error_class
+		from jobs j where j.finished_at is null`},
+	{"a job of a completed batch is missing or too many", `select b.id, b.total_jobs, n from batches b,
+		lateral (select count(*) as n from jobs where batch_id = b.id) j where b.state = 'completed' and n <> b.total_jobs`},
+	{"a call has neither outcome nor doubt", `select * from calls where state = 'intent'`},
+	{"one idempotency key made several batches", `select project_id, idempotency_key from batches where idempotency_key is not null
+		group by 1, 2 having count(*) > 1`},
+	{"a batch's frozen counts differ from its rows", `select b.id, b.state, b.total_jobs, b.succeeded_jobs, b.failed_jobs, b.cancelled_jobs,
+			j.succeeded, j.failed, b.calls, c.calls, b.uncertain_calls, c.uncertain, b.cost_microusd, c.cost
+		from batches b,
+		lateral (select count(*) filter (where state = 'succeeded') as succeeded, count(*) filter (where state = 'failed') as failed,
+			count(*) filter (where cache_status = 'result_hit') as hits, count(*) filter (where cache_status = 'coalesced') as coalesced
+			from jobs where batch_id = b.id) j,
+		lateral (select count(*) as calls, count(*) filter (where state = 'uncertain') as uncertain, coalesce(sum(cost_microusd), 0) as cost,
+			coalesce(sum(output_tokens), 0) as output from calls where batch_id = b.id) c
+		where b.finished_at is not null and b.state <> 'failed' and
+			(b.succeeded_jobs, b.failed_jobs, b.cancelled_jobs, b.result_hits, b.coalesced, b.calls, b.uncertain_calls, b.cost_microusd, b.output_tokens)
+			is distinct from (j.succeeded, j.failed, b.total_jobs - j.succeeded - j.failed, j.hits, j.coalesced, c.calls, c.uncertain, c.cost, c.output)`},
+	{"a call was made although an answer to its job was known", `select a.batch_id, a.seq, a.ticket_id, a.settled_at, b.ticket_id, b.started_at
+		from calls a join calls b on b.batch_id = a.batch_id and b.seq = a.seq and (b.ticket_id, b.number) <> (a.ticket_id, a.number)
+		where a.state = 'settled' and a.error_class is null and a.settled_at <= b.started_at`},
+	{"a job failed for a reason that is not the provider's", `select batch_id, seq, attempts, error_class, error_message from jobs where state = 'failed'
+		and error_class not in ('rate_limited', 'overloaded', 'timeout', 'network', 'server', 'uncertain')`},
+	{"a batch that nobody submitted to its end is not failed", `select id, name, state from batches
+		where idempotency_key is null and state <> 'failed'`},
+	{"a call's cost is known and its tokens are not, or the other way round", `select * from calls
+		where state = 'settled' and error_class is null and gateway_cache_status is distinct from 'HIT' and (cost_microusd is null) <> (output_tokens is null)`},
+}
+
+// check holds the finished run to all that was promised.
+func (w *world) check(ctx context.Context) (wrong []string, err error) {
+	for _, l := range laws {
+		rows, err := w.query(ctx, l.sql)
+		if err != nil {
+			return wrong, fmt.Errorf("%s: %w", l.says, err)
+		}
+		if len(rows) > 0 {
+			wrong = append(wrong, fmt.Sprintf("%s: %d rows, such as %s", l.says, len(rows), strings.Join(rows[0], " | ")))
+		}
+	}
+	money, err := w.audit(ctx)
+	wrong = append(wrong, money...)
+	if err != nil {
+		return wrong, err
+	}
+	for _, a := range w.accepted {
+		faults, err := w.read(ctx, a)
+		if wrong = append(wrong, faults...); err != nil {
+			return wrong, err
+		}
+	}
+	return wrong, nil
+}
+
+// entries are the ledger's rows of one tag, over all jobs that ask for it.
+const entries = `select i.input ->> 'tag' as tag, count(*) as calls,
+	count(*) filter (where c.state = 'settled' and c.error_class is null and c.gateway_cache_status is distinct from 'HIT') as answers,
+	count(*) filter (where c.state = 'uncertain') as doubts,
+	coalesce(sum(c.cost_microusd), 0) as cost,
+	coalesce(sum(c.reserved_microusd) filter (where c.cost_microusd is null), 0) as doubt
+from calls c join inputs i on i.batch_id = c.batch_id and i.seq = c.seq group by 1`
+
+// audit compares the ledger with the provider's books.
+func (w *world) audit(ctx context.Context) (wrong []string, err error) {
+	rows, err := w.query(ctx, entries)
+	if err != nil {
+		return nil, fmt.Errorf("read the ledger: %w", err)
+	}
+	books := w.provider.ledger()
+	for _, row := range rows {
+		var n [5]int64
+		for i := range n {
+			if n[i], err = strconv.ParseInt(row[i+1], 10, 64); err != nil {
+				return wrong, err
+			}
+		}
+		calls, answers, doubts, cost, doubt := n[0], n[1], n[2], n[3], n[4]
+		billed, money, hows := int64(len(books[row[0]])), int64(0), []string(nil)
+		for _, c := range books[row[0]] {
+			money += c.cost
+			hows = append(hows, c.how)
+		}
+		delete(books, row[0])
+		account := fmt.Sprintf("%s: the ledger has %d calls, %d answers, %d doubts, cost %d, doubtful %d; the provider billed %d (%s), cost %d",
+			row[0], calls, answers, doubts, cost, doubt, billed, strings.Join(hows, "; "), money)
+		switch {
+		case billed > calls:
+			wrong = append(wrong, "more was billed than the ledger has calls: "+account)
+		case answers > billed:
+			wrong = append(wrong, "the ledger has answers that nobody billed: "+account)
+		case billed > answers+doubts:
+			wrong = append(wrong, "a billed call is neither an answer nor a doubt in the ledger: "+account)
+		case cost > money || money > cost+doubt:
+			wrong = append(wrong, "the money doesn't add up: "+account)
+		}
+	}
+	for tag, calls := range books {
+		wrong = append(wrong, fmt.Sprintf("%s was billed %d times and is not in the ledger", tag, len(calls)))
+	}
+	return wrong, nil
+}
+
+// read compares a batch's result stream with what was submitted.
+func (w *world) read(ctx context.Context, a accepted) (wrong []string, err error) {
+	b, results, err := w.fetch(ctx, a)
+	if err != nil {
+		return nil, err
+	}
+	fault := func(format string, args ...any) { wrong = append(wrong, a.name+" "+fmt.Sprintf(format, args...)) }
+	if int(b.TotalJobs) != len(a.tags) {
+		fault("has %d jobs, submitted were %d", b.TotalJobs, len(a.tags))
+	}
+	if want := []string{"completed"}; b.State != want[0] && (a.cancel == 0 || b.State != "cancelled") {
+		fault("is %s", b.State)
+	}
+	seen := make([]int, len(a.tags))
+	for _, r := range results {
+		n, err := strconv.Atoi(*r.CustomID)
+		if err != nil || n < 1 || n > len(seen) {
+			fault("has a result %q", *r.CustomID)
+			continue
+		}
+		seen[n-1]++
+		if r.Status == "succeeded" && r.Text() != answerTo(a.tags[n-1]) {
+			fault("job %d asked for %s and got %q", n, a.tags[n-1], r.Text())
+		}
+	}
+	for i, times := range seen {
+		if times != 1 && (times > 1 || b.State == "completed") {
+			fault("job %d has %d results", i+1, times)
+		}
+	}
+	return wrong, nil
+}
+
+// fetch reads a batch and its results from the API, which may just be starting again.
+func (w *world) fetch(ctx context.Context, a accepted) (b client.Batch, results []client.Result, err error) {
+	c := w.clients[a.project]
+	err = w.insist(ctx, "reading "+a.name, func(ctx context.Context) (err error) {
+		if b, err = c.Batch(ctx, a.id); err != nil {
+			return err
+		}
+		results = nil
+		for r, err := range c.Results(ctx, a.id, client.ResultOptions{}) {
+			if err != nil {
+				return err
+			}
+			results = append(results, r)
+		}
+		return nil
+	})
+	return b, results, err
+}
+
+// rerun submits a batch again whose every job succeeded: all of it must come from the cache.
+func (w *world) rerun(ctx context.Context) (wrong []string, err error) {
+	i := slices.IndexFunc(w.accepted, func(a accepted) bool { return a.cache == "use" && a.cancel == 0 })
+	if i < 0 {
+		return nil, nil
+	}
+	a := w.accepted[i]
+	c := w.clients[a.project]
+	before, err := c.Batch(ctx, a.id)
+	if err != nil || before.Stats.Jobs.Succeeded != before.TotalJobs {
+		return nil, err
+	}
+	calls := w.provider.calls.Load()
+	a.name += "-again"
+	id, err := w.post(ctx, c, a.load)
+	if err != nil {
+		return nil, err
+	}
+	if err := w.await(ctx, 20*time.Second); err != nil {
+		return []string{fmt.Sprintf("a rerun of %s from the cache: %v", a.name, err)}, nil
+	}
+	after, err := c.Batch(ctx, id)
+	if err != nil {
+		return nil, err
+	}
+	if made := w.provider.calls.Load() - calls; made > 0 || after.Stats.Calls > 0 || after.Stats.Cache.ResultHit != after.TotalJobs {
+		wrong = append(wrong, fmt.Sprintf("a rerun of %s made %d calls, its ledger has %d, and %d of %d jobs were result hits", a.name, made,
+			after.Stats.Calls, after.Stats.Cache.ResultHit, after.TotalJobs))
+	}
+	return wrong, nil
+}
+
+// await waits until every batch is final.
+func (w *world) await(ctx context.Context, limit time.Duration) error {
+	for begun := time.Now(); ; {
+		rows, err := w.query(ctx, `select id, name, state, total_jobs, next_seq,
+			(select count(*) from tickets where batch_id = b.id) as tickets,
+			(select string_agg(state || ' ' || n, ', ') from (select state, count(*) as n from jobs where batch_id = b.id group by 1) j) as jobs
+			from batches b where finished_at is null`)
+		if err != nil {
+			return err
+		}
+		if len(rows) == 0 {
+			return nil
+		}
+		if time.Since(begun) > limit {
+			return fmt.Errorf("stuck after %s of calm: %s", limit, strings.Join(rows[0], " | "))
+		}
+		if err := wait(ctx, 50*time.Millisecond); err != nil {
+			return err
+		}
+	}
+}

@@ -1,0 +1,207 @@
+package chaos
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"strings"
+	"time"
+)
+
+const projects = 2
+
+// plan is all that is decided of a run before it begins.
+type plan struct {
+	scenario  string // empty for one drawn from the seed alone
+	seed      uint64
+	lease     time.Duration
+	latency   time.Duration // of the provider, on average
+	redisKept bool          // Redis keeps its data over a restart
+	breaker   bool          // the workers' circuit breakers are on
+	loads     []load
+	events    []event
+	weather   []spell
+	arms      map[string]string // fault points by process
+}
+
+func (p *plan) title() string {
+	if p.scenario != "" {
+		return p.scenario
+	}
+	return fmt.Sprintf("seed %d", p.seed)
+}
+
+// lines describe the plan for people.
+func (p *plan) lines() []string {
+	out := []string{fmt.Sprintf("lease %s, provider's latency %s, redis keeps its data: %t, breakers: %t", p.lease, p.latency, p.redisKept, p.breaker)}
+	for name, spec := range p.arms {
+		out = append(out, "armed: "+name+" "+spec)
+	}
+	for _, l := range p.loads {
+		out = append(out, l.String())
+	}
+	for _, s := range p.weather {
+		out = append(out, "weather: "+s.String())
+	}
+	for _, e := range p.events {
+		out = append(out, e.String())
+	}
+	return out
+}
+
+// load is one submission.
+type load struct {
+	at      time.Duration
+	name    string // the batch's; also its idempotency key
+	project int
+	cache   string
+	route   string
+	tags    []string      // of its jobs, in order
+	vanish  bool          // the client is gone in the middle of the upload
+	twice   bool          // two clients submit it at once
+	cancel  time.Duration // after it was accepted; 0 is never
+}
+
+func (l load) String() string {
+	s := fmt.Sprintf("%s: project %d submits %s: %d jobs, cache %s, route %s", l.at, l.project, l.name, len(l.tags), l.cache, l.route)
+	for _, more := range []struct {
+		yes  bool
+		text string
+	}{{l.vanish, ", and vanishes"}, {l.twice, ", twice at once"}, {l.cancel > 0, fmt.Sprintf(", cancelled %s later", l.cancel)}} {
+		if more.yes {
+			s += more.text
+		}
+	}
+	return s
+}
+
+// The routes: straight to the provider, with a fallback, and through our gateway, where one call is one row of the ledger only if neither
+// retries nor fallbacks happen there.
+const (
+	direct    = "openai-compatible:sim-a"
+	chain     = "openai-compatible:sim-a,openai-compatible:sim-b"
+	byGateway = `{"steps":[{"provider":"openai-compatible","model":"sim-a","via":"cloudflare-gateway","max_attempts":1}]}`
+)
+
+// event is one fault.
+type event struct {
+	at    time.Duration // from the start
+	calls int64         // instead: when the provider was called so often
+	what  string        // a name in acts
+	whom  string        // a process, a server or a link
+	hold  time.Duration // how long it lasts, or until the victim is back
+}
+
+func (e event) String() string {
+	when := e.at.String()
+	if e.calls > 0 {
+		when = fmt.Sprintf("after %d calls", e.calls)
+	}
+	return fmt.Sprintf("%s: %s %s, %s", when, e.what, e.whom, e.hold)
+}
+
+// draw makes a random plan of a seed.
+func draw(seed uint64) *plan {
+	d := &dice{rand.New(rand.NewPCG(seed, 0x9e3779b97f4a7c15))}
+	p := &plan{seed: seed, lease: d.between(1000*time.Millisecond, 2500*time.Millisecond), latency: d.between(20*time.Millisecond, 250*time.Millisecond),
+		redisKept: d.IntN(2) == 0, breaker: d.IntN(12) == 0, arms: map[string]string{}}
+	p.loads = d.loads(2+d.IntN(4), 20, 70)
+	for range 1 + d.IntN(5) {
+		p.events = append(p.events, d.event())
+	}
+	for range d.IntN(4) {
+		p.weather = append(p.weather, d.spell())
+	}
+	for _, name := range []string{api, gateway, worker1, worker2} {
+		if d.IntN(3) == 0 {
+			p.arms[name] = d.arm(name)
+		}
+	}
+	return p
+}
+
+type dice struct{ *rand.Rand }
+
+func (d *dice) between(low, high time.Duration) time.Duration {
+	return (low + time.Duration(d.Int64N(int64(high-low)+1))).Round(time.Millisecond)
+}
+
+func pick[T any](d *dice, of ...T) T { return of[d.IntN(len(of))] }
+
+// span is how long faults go on.
+const span = 3500 * time.Millisecond
+
+func (d *dice) loads(n, low, high int) (out []load) {
+	tags := 0
+	for i := range n {
+		l := load{at: d.between(0, span*2/3), name: fmt.Sprintf("batch-%d", i), project: d.IntN(projects), cache: pick(d, "use", "use", "use", "refresh", "off"),
+			route: pick(d, direct, chain, byGateway), twice: d.IntN(5) == 0, vanish: d.IntN(8) == 0}
+		if i == 0 {
+			l.at, l.vanish = 0, false
+		}
+		if d.IntN(6) == 0 {
+			l.cancel = d.between(100*time.Millisecond, 2*time.Second)
+		}
+		for range low + d.IntN(high-low+1) {
+			tag := tags
+			if tags > 0 && d.IntN(5) == 0 {
+				tag = d.IntN(tags) // an earlier one: of this batch, or of another
+			} else {
+				tags++
+			}
+			l.tags = append(l.tags, fmt.Sprintf("t%d", tag))
+		}
+		out = append(out, l)
+	}
+	return out
+}
+
+func (d *dice) event() event {
+	e := event{at: d.between(200*time.Millisecond, span), hold: d.between(50*time.Millisecond, 1500*time.Millisecond)}
+	processes := []string{api, gateway, worker1, worker2, worker1, worker2}
+	links := []string{"api>postgres", "worker-1>postgres", "worker-2>postgres", "gateway>postgres", "api>redis", "worker-1>redis", "worker-2>redis",
+		"gateway>redis", "worker-1>gateway", "worker-2>gateway", "worker-1>provider", "worker-2>provider", "gateway>provider"}
+	switch d.IntN(10) {
+	case 0, 1, 2:
+		e.what, e.whom = "kill", pick(d, processes...)
+	case 3:
+		e.what, e.whom = "term", pick(d, processes...)
+	case 4:
+		e.what, e.whom, e.hold = "freeze", pick(d, processes...), d.between(500*time.Millisecond, 3500*time.Millisecond)
+	case 5:
+		e.what, e.whom = pick(d, "stop-fast", "stop-immediate", "kill-server"), "postgres"
+	case 6:
+		e.what, e.whom = pick(d, "flush", "stop-fast", "kill-server"), "redis"
+	default:
+		e.what, e.whom = pick(d, "cut", "cut", "latency", "bandwidth", "reset", "hang"), pick(d, links...)
+	}
+	return e
+}
+
+func (d *dice) spell() spell {
+	from := d.between(0, span)
+	return spell{from: from, until: from + d.between(300*time.Millisecond, 2*time.Second), share: 0.1 + 0.8*float64(d.IntN(100))/100,
+		model: pick(d, "", first, first, second),
+		kind:  pick(d, misbehaviour...)}
+}
+
+// points are the named places to die at, by the kind of process that passes them.
+var points = map[string][]string{
+	"api":     {"ingest-sealed"},
+	"gateway": {"before-upstream", "after-upstream"},
+	"worker": {"plan-claimed", "plan-inserted", "batch-started", "dispatch-issued", "posted", "claimed", "intent-written", "answered", "settled",
+		"ticket-closing", "batch-frozen", "swept"},
+}
+
+func (d *dice) arm(name string) string {
+	action := pick(d, "kill", "kill", "kill", "sleep:"+d.between(300*time.Millisecond, 3*time.Second).String())
+	if kindOf(name) == "worker" && d.IntN(6) == 0 {
+		action = "skew:" + pick(d, "3h", "-3h", "25h", "-40m")
+	}
+	return fmt.Sprintf("%s:%d=%s", pick(d, points[kindOf(name)]...), 1+d.IntN(12), action)
+}
+
+// kindOf is a process's name without its number.
+func kindOf(name string) string {
+	kind, _, _ := strings.Cut(name, "-")
+	return kind
+}

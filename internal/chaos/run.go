@@ -1,0 +1,123 @@
+package chaos
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+)
+
+// outcome is how a run went.
+type outcome struct {
+	plan  *plan
+	took  time.Duration
+	wrong []string // what was violated
+	err   error    // why it couldn't be told
+	story []string
+	logs  string // folder, when it is kept
+}
+
+func (o *outcome) passed() bool { return len(o.wrong) == 0 && o.err == nil }
+
+// calm is how long all work may take once nothing hurts any more. The longest wait of the product's own is after a rate limit.
+const calm = 60 * time.Second
+
+// run makes one run of a plan. The folder of its logs is kept when it fails.
+func (l *lab) run(ctx context.Context, p *plan, verbose io.Writer) *outcome {
+	begun := time.Now()
+	o := &outcome{plan: p, logs: filepath.Join(l.logs, fmt.Sprintf("%s-%d-%d", strings.ReplaceAll(p.title(), " ", "-"), os.Getpid(), begun.UnixMilli()))}
+	w := &world{plan: p, logs: o.logs, verbose: verbose}
+	o.err = os.MkdirAll(o.logs, 0o755)
+	if o.err == nil {
+		o.err = w.build(ctx, l)
+	}
+	if o.err == nil {
+		o.wrong, o.err = w.live(ctx)
+	}
+	if o.err != nil && ctx.Err() == nil {
+		w.say("not told: %v", o.err)
+	}
+	if o.err == nil {
+		o.wrong = append(o.wrong, w.retire()...)
+	}
+	if !o.passed() && w.postgres != nil {
+		w.dump(context.WithoutCancel(ctx))
+	}
+	o.err = errors.Join(o.err, w.close())
+	o.story, o.took = w.story, time.Since(begun)
+	if o.passed() || ctx.Err() != nil {
+		o.err = errors.Join(o.err, os.RemoveAll(o.logs))
+		_ = os.Remove(l.logs) // if it is empty
+		return o
+	}
+	if err := os.WriteFile(filepath.Join(o.logs, "report.txt"), []byte(o.report()), 0o644); err != nil {
+		o.err = errors.Join(o.err, err)
+	}
+	return o
+}
+
+// live is the run itself: load and faults at once, then calm, then the reckoning.
+func (w *world) live(ctx context.Context) ([]string, error) {
+	w.begin()
+	w.provider.start = time.Now()
+	harm := make(chan error, 1)
+	w.running.Go(func() { harm <- w.harm(ctx) })
+	err := w.submit(ctx)
+	if err := errors.Join(err, <-harm); err != nil {
+		return nil, err
+	}
+	_ = wait(ctx, span-w.since())
+	w.provider.settle()
+	w.say("calm: all faults are over")
+	if err := w.await(ctx, calm); err != nil {
+		return []string{err.Error()}, nil
+	}
+	w.say("all batches are final")
+	wrong, err := w.check(ctx)
+	if err != nil {
+		return wrong, err
+	}
+	again, err := w.rerun(ctx)
+	return append(wrong, again...), err
+}
+
+// dump writes the rows that tell what happened beside the logs.
+func (w *world) dump(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
+	defer cancel()
+	var b strings.Builder
+	for _, table := range []string{"batches", "tickets", "jobs", "calls", "workers"} {
+		rows, err := w.query(ctx, `select to_jsonb(t) from `+table+` t order by 1`)
+		fmt.Fprintf(&b, "-- %s: %d rows, %v\n", table, len(rows), err)
+		for _, row := range rows {
+			b.WriteString(strings.Join(row, "\t") + "\n")
+		}
+	}
+	_ = os.WriteFile(filepath.Join(w.logs, "rows.txt"), []byte(b.String()), 0o644) // better than nothing
+}
+
+// report says all about a run for people.
+func (o *outcome) report() string {
+	var b strings.Builder
+	fmt.Fprintf(&b, "%s failed after %s\n", o.plan.title(), o.took.Round(time.Millisecond))
+	for _, v := range o.wrong {
+		fmt.Fprintf(&b, "  violated: %s\n", v)
+	}
+	if o.err != nil {
+		fmt.Fprintf(&b, "  error: %v\n", o.err)
+	}
+	b.WriteString("  the plan:\n")
+	for _, line := range o.plan.lines() {
+		fmt.Fprintf(&b, "    %s\n", line)
+	}
+	b.WriteString("  what happened:\n")
+	for _, line := range o.story {
+		fmt.Fprintf(&b, "    %s\n", line)
+	}
+	fmt.Fprintf(&b, "  its logs and rows: %s\n  again: %s\n", o.logs, o.plan.command())
+	return b.String()
+}

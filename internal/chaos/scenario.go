@@ -1,0 +1,187 @@
+package chaos
+
+import (
+	"fmt"
+	"slices"
+	"time"
+)
+
+// scenarios are runs with a name: each once showed a fault, or is one in which a fault must never show. Beside them stands one for each
+// point and kind of death; see init.
+var scenarios = map[string]func(*plan){
+	"quiet": func(p *plan) { p.steady(direct) },
+	"redis-flush-mid-batch": func(p *plan) {
+		p.steady(direct)
+		p.after(20, "flush", "redis", 0)
+		p.after(70, "flush", "redis", 0)
+	},
+	"redis-restart-without-data": func(p *plan) {
+		p.steady(direct)
+		p.after(20, "stop-fast", "redis", 300*time.Millisecond)
+	},
+	"redis-restart-with-data": func(p *plan) {
+		p.redisKept = true
+		p.steady(direct)
+		p.after(20, "kill-server", "redis", 300*time.Millisecond)
+	},
+	"worker-suspended-beyond-lease": func(p *plan) {
+		p.steady(direct)
+		p.after(15, "freeze", worker1, 3*time.Second)
+	},
+	"both-workers-suspended": func(p *plan) {
+		p.steady(chain)
+		p.after(15, "freeze", worker1, 2500*time.Millisecond)
+		p.after(25, "freeze", worker2, 2500*time.Millisecond)
+	},
+	"two-dispatchers": func(p *plan) { // one stands still between issuing tickets and posting them, and the other goes on
+		p.steady(direct)
+		p.arms[worker1] = "dispatch-issued:2=sleep:2500ms"
+		p.arms[worker2] = "dispatch-issued:4=sleep:2500ms"
+	},
+	"postgres-restart-mid-settle": func(p *plan) {
+		p.steady(direct)
+		p.after(15, "stop-fast", "postgres", 200*time.Millisecond)
+		p.after(60, "stop-immediate", "postgres", 500*time.Millisecond)
+	},
+	"postgres-killed": func(p *plan) {
+		p.steady(chain)
+		p.after(20, "kill-server", "postgres", 300*time.Millisecond)
+	},
+	"postgres-away-longer-than-lease": func(p *plan) {
+		p.steady(direct)
+		p.after(30, "stop-immediate", "postgres", 2500*time.Millisecond)
+	},
+	"worker-cut-from-postgres": func(p *plan) { // its calls go on, and nothing of them can be written
+		p.steady(direct)
+		p.after(15, "hang", "worker-1>postgres", 2500*time.Millisecond)
+	},
+	"gateway-hangs-then-answers": func(p *plan) {
+		p.steady(byGateway)
+		p.after(15, "freeze", gateway, 1500*time.Millisecond)
+	},
+	"gateway-killed": func(p *plan) {
+		p.steady(byGateway)
+		p.after(15, "kill", gateway, 300*time.Millisecond)
+		p.after(60, "kill", gateway, 300*time.Millisecond)
+	},
+	"gateway-loses-answers": func(p *plan) { // they are made and paid for, and nobody hears of it
+		p.steady(byGateway)
+		p.after(15, "reset", "worker-1>gateway", 500*time.Millisecond)
+		p.after(40, "reset", "worker-2>gateway", 500*time.Millisecond)
+	},
+	"api-killed-mid-upload": func(p *plan) {
+		p.steady(direct)
+		for i := range p.loads {
+			p.loads[i].at = time.Duration(i) * 150 * time.Millisecond
+		}
+		for i := range 4 {
+			p.events = append(p.events, event{at: time.Duration(i)*150*time.Millisecond + 5*time.Millisecond, what: "kill", whom: api, hold: 50 * time.Millisecond})
+		}
+	},
+	"clients-vanish": func(p *plan) {
+		p.steady(direct)
+		for i := range p.loads {
+			p.loads[i].vanish = i%2 == 1
+		}
+	},
+	"duplicate-batches-race": func(p *plan) { // the same jobs in several batches, each submitted by two clients, at once
+		p.steady(direct)
+		for i := range p.loads {
+			p.loads[i].tags, p.loads[i].at, p.loads[i].project, p.loads[i].twice = p.loads[0].tags, 0, 0, true
+		}
+	},
+	"duplicates-of-a-killed-leader": func(p *plan) {
+		p.steady(direct)
+		for i := range p.loads {
+			p.loads[i].tags = append(p.loads[0].tags[:20:20], p.loads[0].tags[:20]...)
+			p.loads[i].project = 0
+		}
+		p.after(10, "kill", worker1, 300*time.Millisecond)
+		p.after(20, "kill", worker2, 300*time.Millisecond)
+	},
+	"cancel-during-settle": func(p *plan) {
+		p.steady(direct)
+		for i := range p.loads {
+			p.loads[i].cancel = time.Duration(300+350*i) * time.Millisecond
+		}
+	},
+	"restarts-in-order": func(p *plan) {
+		p.steady(chain)
+		for i, name := range []string{worker1, worker2, api, worker1, worker2, gateway} {
+			p.events = append(p.events, event{at: time.Duration(400+400*i) * time.Millisecond, what: "term", whom: name, hold: 100 * time.Millisecond})
+		}
+	},
+	"workers-killed-again-and-again": func(p *plan) {
+		p.steady(chain)
+		for i := range 8 {
+			p.events = append(p.events, event{at: time.Duration(300+350*i) * time.Millisecond, what: "kill", whom: []string{worker1, worker2}[i%2], hold: 200 * time.Millisecond})
+		}
+	},
+	"clock-jumps": func(p *plan) {
+		p.steady(direct)
+		p.arms[worker1], p.arms[worker2] = "settled:5=skew:26h", "settled:5=skew:-26h"
+	},
+}
+
+func init() {
+	for _, kind := range misbehaviour {
+		scenarios["provider-answers-"+slug(kind)] = func(p *plan) {
+			p.steady(chain)
+			p.weather = []spell{{from: 500 * time.Millisecond, until: 2 * time.Second, share: 0.5, kind: kind}}
+		}
+	}
+	for _, points := range points {
+		for _, point := range points {
+			scenarios["killed-at-"+point] = func(p *plan) { p.die(point) }
+		}
+	}
+}
+
+func slug(s string) string {
+	var out []rune
+	for _, r := range s {
+		switch {
+		case r >= 'a' && r <= 'z' || r >= '0' && r <= '9':
+			out = append(out, r)
+		case len(out) > 0 && out[len(out)-1] != '-':
+			out = append(out, '-')
+		}
+	}
+	return string(out)
+}
+
+// steady is a load that keeps both workers busy while the faults of a scenario happen.
+func (p *plan) steady(route string) {
+	tag := 0
+	for i := range 4 {
+		l := load{at: time.Duration(i) * 500 * time.Millisecond, name: fmt.Sprintf("batch-%d", i), project: i % projects, cache: "use", route: route}
+		for range 40 {
+			l.tags = append(l.tags, fmt.Sprintf("t%d", tag))
+			tag++
+		}
+		l.tags = append(l.tags, l.tags[:5]...)
+		p.loads = append(p.loads, l)
+	}
+}
+
+// after adds a fault at the moment when the provider was called so often.
+func (p *plan) after(calls int64, what, whom string, hold time.Duration) {
+	p.events = append(p.events, event{calls: calls, what: what, whom: whom, hold: hold})
+}
+
+// die has every process that passes a point die there, early and once more later.
+func (p *plan) die(point string) {
+	route := direct
+	for _, name := range []string{api, gateway, worker1, worker2} {
+		if slices.Contains(points[kindOf(name)], point) {
+			p.arms[name] = point + ":2=kill"
+		}
+	}
+	if p.arms[worker2] != "" {
+		p.arms[worker2] = point + ":3=kill"
+	}
+	if p.arms[gateway] != "" {
+		route = byGateway
+	}
+	p.steady(route)
+}

@@ -1,0 +1,5 @@
+// Package fault marks the places where a test under faults wants a process to die.
+//
+// A point is a call of [Point] with a name. In an ordinary build it is empty and compiles to nothing. A build with the tag chaos has
+// the process kill itself there, as the power going would, or stand still for a while, when [Arm] was told so; see package chaos.
+package fault
