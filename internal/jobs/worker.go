@@ -24,7 +24,7 @@ import (
 // WorkerOptions tune a [Worker]. The zero value is the default.
 type WorkerOptions struct {
 	Concurrency int           // calls in flight at most; default 256
-	Slots       int           // tickets worked on at once; default 64
+	Slots       int           // tickets worked on at once; default an eighth of Concurrency, but 64 at least
 	MaxAttempts int           // counted attempts before a job fails, unless its batch says otherwise; default 4
 	JobTimeout  time.Duration // from a job's first attempt until it isn't tried again, unless its batch says otherwise; default a day
 	Lease       time.Duration // after which a silent worker counts as dead; default 30 s
@@ -80,7 +80,7 @@ func (l *lease) close() { l.once.Do(func() { close(l.stop) }) }
 // NewWorker checks its parts and returns a worker that does nothing until Run.
 func NewWorker(db *store.DB, gw gateway.Gateway, prices *pricing.Table, post func(context.Context, []store.Ticket) error, log *slog.Logger, o WorkerOptions) (*Worker, error) {
 	o.Concurrency = cmp.Or(o.Concurrency, 256)
-	o.Slots = cmp.Or(o.Slots, 64)
+	o.Slots = cmp.Or(o.Slots, min(max(o.Concurrency/8, 64), 1000)) // tickets of small batches stand for few jobs
 	o.MaxAttempts = cmp.Or(o.MaxAttempts, 4)
 	o.JobTimeout = cmp.Or(o.JobTimeout, 24*time.Hour)
 	o.Lease = cmp.Or(o.Lease, 30*time.Second)

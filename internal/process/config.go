@@ -118,7 +118,7 @@ func Configure(getenv func(string) string) (Config, error) {
 		DBConns:   int32(r.whole("DB_MAX_CONNS", 16, 4, 1000)),
 		Worker: jobs.WorkerOptions{
 			Concurrency: int(r.whole("WORKER_CONCURRENCY", 256, 1, 100_000)),
-			Slots:       int(r.whole("WORKER_SLOTS", 64, 1, 1000)),
+			Slots:       int(r.whole("WORKER_SLOTS", 0, 1, 1000)),
 			MaxAttempts: int(r.whole("JOB_MAX_ATTEMPTS", 4, 1, 100)),
 			Lease:       r.duration("WORKER_LEASE", 30*time.Second, time.Second),
 			Grace:       r.duration("SHUTDOWN_GRACE", 20*time.Second, 0),
