@@ -70,7 +70,8 @@ update batches set next_seq = least(next_seq, (select min(first_seq) from gone w
 update jobs set first_run_at = first_run_at + (select now() - paused_at from batches where id = $1)
 where batch_id = $1 and due_at is not null and first_run_at is not null`
 	resumeBatch = `-- name: ResumeBatch
-update batches set state = case when state = 'paused' then 'running' else state end, pause_reason = null, pause_detail = null, paused_at = null
+update batches set state = case when state = 'paused' then 'running' else state end, pause_reason = null, pause_detail = null, paused_at = null,
+    progress_at = now(), stalled_at = null
 where id = $1 and state in ('ingesting', 'planning', 'paused') returning state`
 )
 

@@ -21,7 +21,7 @@ const (
 	EventStalled   = "batch.stalled"
 	EventTest      = "webhook.test" // sent on request, whatever the webhook's events
 
-	eventState = "" // the one that is named after the state that the batch is in now
+	eventState = "" // named after the state that the batch is in: paused or a final one; nobody is told of others
 )
 
 // The jobs of an open batch are counted only when somebody wants to know; those of a finished one are frozen in its row.

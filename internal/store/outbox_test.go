@@ -1,7 +1,9 @@
 package store_test
 
 import (
+	"context"
 	"encoding/json"
+	"fmt"
 	"slices"
 	"sync"
 	"testing"
@@ -126,6 +128,88 @@ func TestCancelledBatchesSayHow(t *testing.T) {
 	}
 	if all := b.deliveries(t, w, ""); len(all) != 1 || all[0].Type != "batch.cancelled" {
 		t.Fatalf("deliveries: %+v", all)
+	}
+}
+
+// TestPausesAreTold once each, whoever else pauses it then, and not those that have yet to come.
+func TestPausesAreTold(t *testing.T) {
+	t.Parallel()
+	b := setUp(t)
+	w := b.webhook(t, "https://a.example", store.EventPaused, store.EventResumed)
+	batch := b.submit(t, "use", distinct(3)...)
+	turn := func(f func(context.Context, uuid.UUID, uuid.UUID) (store.Batch, error)) {
+		t.Helper()
+		for range 2 { // again changes nothing
+			if _, err := f(t.Context(), b.project, batch.ID); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	pause := func(reason string) func(context.Context, uuid.UUID, uuid.UUID) (store.Batch, error) {
+		return func(ctx context.Context, project, id uuid.UUID) (store.Batch, error) {
+			return b.db.PauseBatch(ctx, project, id, reason, "why")
+		}
+	}
+	turn(pause(store.PauseBudget))
+	turn(pause(store.PauseRequested))
+	turn(b.db.ResumeBatch)
+	var got []string
+	for _, d := range slices.Backward(b.deliveries(t, w, "")) {
+		var p struct {
+			Data struct {
+				State       string
+				PauseReason string `json:"pause_reason"`
+			}
+		}
+		if err := json.Unmarshal(d.Payload, &p); err != nil {
+			t.Fatal(err)
+		}
+		got = append(got, d.Type+" "+p.Data.State+" "+p.Data.PauseReason)
+	}
+	if want := []string{"batch.paused paused budget", "batch.resumed running "}; !slices.Equal(got, want) {
+		t.Errorf("told %q, want %q", got, want)
+	}
+	storetest.Exec(t, b.url, `update batches set state = 'planning', started_at = null where id = $1`, batch.ID)
+	turn(pause(store.PauseRequested))
+	turn(b.db.ResumeBatch)
+	if n := len(b.deliveries(t, w, "")); n != 2 {
+		t.Errorf("%d messages, though the batch wasn't running", n)
+	}
+	turn(pause(store.PauseRequested))
+	if started, err := b.db.StartBatch(t.Context(), batch.ID); err != nil || !started {
+		t.Fatalf("start: %v, %v", started, err)
+	}
+	if all := b.deliveries(t, w, ""); len(all) != 3 || all[0].Type != store.EventPaused {
+		t.Errorf("told %+v of a pause that came with the start", all)
+	}
+}
+
+// TestUploadsThatBreakOffAreTold, but not submissions that were refused: of those no batch is left.
+func TestUploadsThatBreakOffAreTold(t *testing.T) {
+	t.Parallel()
+	b := setUp(t)
+	w := b.webhook(t, "https://a.example", store.EventFailed)
+	submit := func(end error) {
+		t.Helper()
+		id, err := uuid.NewV7()
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, _, err = b.db.CreateBatch(t.Context(), store.NewBatch{ID: id, ProjectID: b.project, Kind: "generate", Route: []byte(`{}`), Params: []byte(`{}`),
+			Metadata: []byte(`{}`), OnInvalid: "refuse", Cache: "use"}, func(yield func(store.Chunk, error) bool) {
+			_ = yield(store.Chunk{Inputs: []store.NewInput{{Seq: 1, Input: []byte(`{}`)}}}, nil) && yield(store.Chunk{}, end)
+		}, func() (int32, [32]byte) { return 1, [32]byte{1} })
+		if err == nil {
+			t.Fatal("a submission without an end was accepted")
+		}
+	}
+	submit(fmt.Errorf("refused"))
+	if all := b.deliveries(t, w, ""); len(all) != 0 {
+		t.Errorf("told of a refusal: %+v", all)
+	}
+	submit(store.ErrBroken)
+	if all := b.deliveries(t, w, ""); len(all) != 1 || all[0].Type != store.EventFailed {
+		t.Errorf("told %+v, want one failure", all)
 	}
 }
 
