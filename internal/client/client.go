@@ -88,9 +88,11 @@ func (c *Client) save(ctx context.Context, path, name string, spec json.RawMessa
 	}{name, spec})
 }
 
+var errNoAnswer = fmt.Errorf("no answer after %s", answerLimit)
+
 // call sends a short request and decodes its answer.
 func call[T any](ctx context.Context, c *Client, method, path string, body any) (out T, err error) {
-	ctx, cancel := context.WithTimeoutCause(ctx, answerLimit, fmt.Errorf("no answer after %s", answerLimit))
+	ctx, cancel := context.WithTimeoutCause(ctx, answerLimit, errNoAnswer)
 	defer cancel()
 	var payload io.Reader
 	if body != nil {

@@ -19,15 +19,16 @@ const (
 	maxMissed  = 5 // polls in a row that may fail in passing
 )
 
-// Watch polls a batch, yields it whenever it has changed, and ends behind the first final state. Polls come every 40 ms
-// at first and every second later. Up to five polls in a row may fail for a passing reason: no connection, or status
-// 503. Every other error ends the watch.
+// Watch yields a batch whenever it has changed, and ends behind the first final state. It polls every 40 ms at first and
+// ever less often; what isn't final when that has become every second is followed as an event stream, if the server has
+// them. Up to five polls in a row may fail for a passing reason: no connection, or status 503. Every other error ends the
+// watch; a stream that breaks off goes on as polls, and then as a stream again.
 func (c *Client) Watch(ctx context.Context, id string) iter.Seq2[Batch, error] {
 	return func(yield func(Batch, error) bool) {
 		pause := time.NewTimer(0)
 		defer pause.Stop()
 		var last string
-		missed := 0
+		missed, streams := 0, true
 		for wait := firstPoll; ; wait = min(wait+wait/4, latestPoll) {
 			select {
 			case <-ctx.Done():
@@ -45,6 +46,14 @@ func (c *Client) Watch(ctx context.Context, id string) iter.Seq2[Batch, error] {
 						return
 					}
 				}
+				if wait < latestPoll || !streams {
+					break
+				}
+				over, err := c.relay(ctx, id, b, yield)
+				if over {
+					return
+				}
+				streams = passing(ctx, err) && !errors.Is(err, errNoEvents)
 			case passing(ctx, err) && missed < maxMissed:
 				missed++
 			default:
@@ -54,6 +63,20 @@ func (c *Client) Watch(ctx context.Context, id string) iter.Seq2[Batch, error] {
 			pause.Reset(wait)
 		}
 	}
+}
+
+// relay yields what the event stream of an open batch brings. Over: there is nothing more to yield, or nobody to yield it to. Else the stream
+// broke off, or there is none.
+func (c *Client) relay(ctx context.Context, id string, b Batch, yield func(Batch, error) bool) (over bool, err error) {
+	for b, err := range c.follow(ctx, id, b) {
+		if err != nil {
+			return false, err
+		}
+		if !yield(b, nil) || b.Final() {
+			return true, nil
+		}
+	}
+	return false, nil
 }
 
 // passing reports whether the next poll may do better.
@@ -135,30 +158,9 @@ type JobOptions struct {
 
 // Jobs lists the jobs of a batch in the order of submission, page by page. An error is the last thing yielded.
 func (c *Client) Jobs(ctx context.Context, id string, o JobOptions) iter.Seq2[Job, error] {
-	type page struct {
-		Data []Job   `json:"data"`
-		Next *string `json:"next_cursor"`
+	query := url.Values{"limit": {"1000"}}
+	if o.Status != "" {
+		query.Set("status", o.Status)
 	}
-	return func(yield func(Job, error) bool) {
-		query := url.Values{"limit": {"1000"}}
-		if o.Status != "" {
-			query.Set("status", o.Status)
-		}
-		for {
-			p, err := call[page](ctx, c, http.MethodGet, "/v1/batches/"+url.PathEscape(id)+"/jobs?"+query.Encode(), nil)
-			if err != nil {
-				yield(Job{}, err)
-				return
-			}
-			for _, j := range p.Data {
-				if !yield(j, nil) {
-					return
-				}
-			}
-			if p.Next == nil {
-				return
-			}
-			query.Set("cursor", *p.Next)
-		}
-	}
+	return pages[Job](ctx, c, "/v1/batches/"+url.PathEscape(id)+"/jobs", query)
 }

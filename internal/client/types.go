@@ -49,6 +49,9 @@ type Batch struct {
 	FinishedAt *time.Time `json:"finished_at"`
 	Stats      Stats      `json:"stats"` // zero in the answer to a submission
 
+	// Progress is the server's reckoning of rate, time and cost. Only [Client.Watch] sets it, while it follows an open batch's events.
+	Progress *Progress `json:"-"`
+
 	// Replayed says that an earlier submission with the same idempotency key made this batch. Only submissions set it.
 	Replayed bool `json:"-"`
 }

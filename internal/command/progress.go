@@ -165,6 +165,17 @@ func spent(b client.Batch) string {
 	if s.CostMicroUSD != nil {
 		parts = append(parts, dollars(s.CostMicroUSD))
 	}
+	if p := b.Progress; p != nil && !b.Final() {
+		if p.ProjectedCostMicroUSD != nil {
+			parts[len(parts)-1] += " of about " + dollars(p.ProjectedCostMicroUSD)
+		}
+		switch {
+		case p.Stalled:
+			parts = append(parts, "no progress")
+		case p.ETASeconds != nil:
+			parts = append(parts, fmt.Sprintf("%.3g/s, %s left", p.Rate, time.Duration(*p.ETASeconds)*time.Second))
+		}
+	}
 	return strings.Join(parts, ", ")
 }
 
