@@ -203,4 +203,15 @@ func with(base, name string) string {
 	return u.String()
 }
 
-func exec(t testing.TB, base, sql string) { Exec(t, base, sql) }
+// exec uses a connection of its own: a pool on the server's own database would outlive every test.
+func exec(t testing.TB, base, sql string) {
+	t.Helper()
+	conn, err := pgx.Connect(context.Background(), base)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = conn.Close(context.Background()) }()
+	if _, err := conn.Exec(context.Background(), sql); err != nil {
+		t.Fatal(err)
+	}
+}
