@@ -23,7 +23,10 @@ import (
 	"batchwright/internal/store"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+// A pool's health check ends a moment after the pool is closed.
+func TestMain(m *testing.M) {
+	goleak.VerifyTestMain(m, goleak.IgnoreTopFunction("github.com/jackc/pgx/v5/pgxpool.(*Pool).backgroundHealthCheck"))
+}
 
 func TestGroupWritesEveryItemOnceAndReportsItsOwnError(t *testing.T) {
 	t.Parallel()
