@@ -197,6 +197,7 @@ func (s *statements) all(ctx context.Context, n int) (float64, error) {
 // set is what two statements write.
 type set struct {
 	intents  []store.Intent
+	draws    []store.Draw
 	outcomes []store.Outcome
 	answers  []store.Completion
 	jobs     []store.Settlement
@@ -206,7 +207,7 @@ func (s *statements) set(batch uuid.UUID, sp span) set {
 	const provider, model = "simulator", "sim-1"
 	cost := int64(17)
 	output := "[simulated] " + strings.Repeat("prose ", answerSize/6)
-	var out set
+	out := set{draws: []store.Draw{{BatchID: batch, ProjectID: s.project}}}
 	for seq := sp.FirstSeq; seq <= sp.LastSeq; seq++ {
 		id := store.CallID{BatchID: batch, Seq: seq, TicketID: sp.ID, Number: 1}
 		key := sha256.Sum256(fmt.Appendf(nil, "%s%d", batch, seq))
@@ -223,7 +224,7 @@ func (s *statements) set(batch uuid.UUID, sp span) set {
 }
 
 func (s set) write(ctx context.Context, db *store.DB) error {
-	allowed, err := db.InsertIntents(ctx, s.intents)
+	allowed, _, err := db.InsertIntents(ctx, s.intents, s.draws)
 	if err == nil && len(allowed) != len(s.intents) {
 		err = fmt.Errorf("%d of %d intents were allowed", len(allowed), len(s.intents))
 	}

@@ -23,7 +23,10 @@ import (
 	"batchwright/internal/store"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+// A pool's health check ends a moment after the pool is closed.
+func TestMain(m *testing.M) {
+	goleak.VerifyTestMain(m, goleak.IgnoreTopFunction("github.com/jackc/pgx/v5/pgxpool.(*Pool).backgroundHealthCheck"))
+}
 
 func TestGroupWritesEveryItemOnceAndReportsItsOwnError(t *testing.T) {
 	t.Parallel()
@@ -263,7 +266,7 @@ func TestARateLimitIsNotWaitedForWhileAnotherStepIsPaidInVain(t *testing.T) {
 		steps := []gateway.Step{{Provider: "openai", Model: "gpt-4.1-mini"}}
 		b := &batch{Batch: store.Batch{Cache: tt.cache}, route: Route{Steps: []RouteStep{{Provider: "openai", Model: "gpt-4.1-mini"}}}}
 		task := &task{w: w, batch: b, route: b.route, lease: &lease{}, job: store.Claimed{Seq: 1, Attempts: 3}}
-		task.record(store.CallID{}, steps, tt.sent)
+		task.record(store.CallID{}, steps, tt.sent, &reservation{})
 		s, ok := task.settle(result{}, limited)
 		if !ok || s.job.Counted != tt.counted || (s.job.State == "failed") != tt.counted {
 			t.Errorf("%s: %+v", tt.name, *s.job)

@@ -115,9 +115,7 @@ func (w *Worker) runJob(ctx context.Context, t *task) bool {
 	if err != nil && s.job != nil && !errors.Is(err, store.ErrLeaseLost) {
 		w.Log.ErrorContext(ctx, "settlement failed", "batch", t.batch.ID, "seq", t.job.Seq, "err", err)
 		if !passing(err) { // Postgres won't have these values, next time either: running the job again would only pay again
-			bare := store.Settlement{ProjectID: s.job.ProjectID, BatchID: s.job.BatchID, Seq: s.job.Seq, TicketID: s.job.TicketID, State: "failed",
-				Counted: true, ErrorClass: string(gateway.Unknown), ErrorMessage: workerFault}
-			err = w.settlements.do(context.WithoutCancel(ctx), settlement{job: &bare, followers: s.followers})
+			err = w.settlements.do(context.WithoutCancel(ctx), bare(s))
 		}
 	}
 	if err != nil || s.job == nil {
@@ -130,6 +128,23 @@ func (w *Worker) runJob(ctx context.Context, t *task) bool {
 		w.progressed(t.batch)
 	}
 	return true
+}
+
+// bare is a failed job's settlement with nothing in it that came from outside. How its calls ended is lost, so they may have been billed.
+func bare(s settlement) settlement {
+	job := store.Settlement{ProjectID: s.job.ProjectID, BatchID: s.job.BatchID, Seq: s.job.Seq, TicketID: s.job.TicketID, State: "failed",
+		Counted: true, ErrorClass: string(gateway.Unknown), ErrorMessage: workerFault, Calls: s.job.Calls, InputTokens: s.job.InputTokens,
+		CachedInputTokens: s.job.CachedInputTokens, OutputTokens: s.job.OutputTokens, CostMicrousd: s.job.CostMicrousd}
+	out := settlement{job: &job, followers: s.followers}
+	for i, c := range s.calls {
+		if c.UsageKnown {
+			job.InputTokens, job.CachedInputTokens, job.OutputTokens = job.InputTokens-c.InputTokens, job.CachedInputTokens-c.CachedInputTokens, job.OutputTokens-c.OutputTokens
+		}
+		job.CostMicrousd = nil
+		out.calls = append(out.calls, store.Outcome{CallID: c.CallID, Uncertain: true, Step: c.Step, Provider: c.Provider, Model: c.Model, ErrorClass: string(gateway.Unknown)})
+		out.holds = append(out.holds, hold{s.holds[i].held, s.holds[i].held.amount})
+	}
+	return out
 }
 
 func (w *Worker) attempt(ctx context.Context, t *task) (out result, err error) {
@@ -145,7 +160,8 @@ func (w *Worker) attempt(ctx context.Context, t *task) (out result, err error) {
 
 // settle is the whole policy: what becomes of a job after an attempt. Not ok: the job goes back without an attempt counted.
 func (t *task) settle(out result, err error) (settlement, bool) {
-	s := settlement{calls: t.take()}
+	var s settlement
+	s.calls, s.holds = t.take()
 	t.mu.Lock()
 	total := t.totals
 	t.mu.Unlock()
@@ -164,7 +180,8 @@ func (t *task) settle(out result, err error) (settlement, bool) {
 	}
 	job.ErrorClass, job.ErrorMessage = string(class), clean(message)
 	// Waiting for a rate costs nothing and may take as long as it takes, but not when each time another step of the chain is paid in vain.
-	job.Counted = class != gateway.RateLimited || total.wasted
+	// So is waiting for a budget.
+	job.Counted = class != gateway.RateLimited && (class != gateway.Budget || !retry) || total.wasted
 	attempts := t.job.Attempts
 	if job.Counted {
 		attempts++
@@ -240,6 +257,7 @@ func backoff(attempts int32) time.Duration {
 // settlement is what one task hands to the writer: how calls ended, answers to keep, and what becomes of the job.
 type settlement struct {
 	calls     []store.Outcome
+	holds     []hold // one of each call
 	answers   []store.Completion
 	job       *store.Settlement
 	followers bool
@@ -249,11 +267,12 @@ type settlement struct {
 // costs one job.
 func (w *Worker) writeSettlements(ctx context.Context, items []settlement) []error {
 	var calls []store.Outcome
+	var holds []hold
 	var answers []store.Completion
 	var jobs []store.Settlement
 	followers := false
 	for i := range items {
-		calls = append(calls, items[i].calls...)
+		calls, holds = append(calls, items[i].calls...), append(holds, items[i].holds...)
 		answers = append(answers, items[i].answers...)
 		if items[i].job != nil {
 			jobs = append(jobs, *items[i].job)
@@ -273,6 +292,11 @@ func (w *Worker) writeSettlements(ctx context.Context, items []settlement) []err
 	}
 	if err != nil {
 		return slices.Repeat([]error{err}, len(items))
+	}
+	for i, h := range holds {
+		if !calls[i].Late {
+			w.purses.settle(h.held, h.charge)
+		}
 	}
 	w.release(ctx, done)
 	if len(done) == len(jobs) {
@@ -308,29 +332,59 @@ func spread(errs []error, n int) []error {
 	return errs
 }
 
-func (w *Worker) writeIntents(ctx context.Context, items []store.Intent) []error {
-	var allowed []store.CallID
+func (w *Worker) writeIntents(ctx context.Context, items []intent) []error {
+	// Each batch has one draw, the newest. What was reserved under an older one is in slices that may be gone.
+	newest := make(map[uuid.UUID]*draw, 4)
+	for i := range items {
+		d := items[i].held.draw
+		if have := newest[d.BatchID]; have == nil || have.version < d.version {
+			newest[d.BatchID] = d
+		}
+	}
+	draws := make([]store.Draw, 0, len(newest))
+	for _, d := range newest {
+		draws = append(draws, d.Draw)
+	}
+	errs := make([]error, len(items))
+	in, index := make([]store.Intent, 0, len(items)), make([]int, 0, len(items))
+	for i := range items {
+		if r := items[i].held; r.amount > 0 && r.draw != newest[r.draw.BatchID] {
+			errs[i] = errStale
+			continue
+		}
+		in, index = append(in, items[i].Intent), append(index, i)
+	}
+	var written []store.CallID
+	var stale []uuid.UUID
+	tries := 0
 	err := w.persist(ctx, func(ctx context.Context) (err error) {
-		allowed, err = w.DB.InsertIntents(ctx, items)
+		tries++
+		written, stale, err = w.DB.InsertIntents(ctx, in, draws)
 		return err
 	})
 	switch {
-	case err == nil && len(allowed) == len(items):
+	case err == nil && len(written) == len(items):
 		return nil
 	case err != nil && len(items) > 1 && !passing(err):
 		mid := len(items) / 2
 		return append(spread(w.writeIntents(ctx, items[:mid]), mid), spread(w.writeIntents(ctx, items[mid:]), len(items)-mid)...)
 	}
-	ok := make(map[store.CallID]bool, len(allowed))
-	for _, id := range allowed {
+	ok := make(map[store.CallID]bool, len(written))
+	for _, id := range written {
 		ok[id] = true
 	}
-	errs := make([]error, len(items))
-	for i := range items {
-		if err != nil {
-			errs[i] = fmt.Errorf("write intent: %w", err)
-		} else if !ok[items[i].CallID] {
+	for k, i := range index {
+		switch {
+		case err != nil:
+			errs[i] = fmt.Errorf("write intent: %w: %w", errUnsure, err)
+		case ok[in[k].CallID]:
+		case slices.Contains(stale, in[k].BatchID):
+			errs[i] = errStale
+		default:
 			errs[i] = store.ErrLeaseLost
+		}
+		if errs[i] != nil && err == nil && tries > 1 { // by a try whose answer was lost
+			errs[i] = fmt.Errorf("%w: %w", errUnsure, errs[i])
 		}
 	}
 	return errs

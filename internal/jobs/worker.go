@@ -49,7 +49,7 @@ type Worker struct {
 	inFlight    chan struct{}
 	room        *semaphore.Weighted // claimed jobs, so that one worker doesn't hoard what another could run
 	planning    *semaphore.Weighted
-	intents     *group[store.Intent]
+	intents     *group[intent]
 	settlements *group[settlement]
 	wake        chan struct{} // dispatch, there may be room
 	beat        chan struct{} // heartbeat, a batch may have been paused, ended or changed
@@ -57,6 +57,7 @@ type Worker struct {
 	pace        pace
 	crew        *crew
 	following   map[uuid.UUID]*recurrence // of the sweep only
+	purses      *purses
 
 	mu      sync.Mutex
 	batches map[uuid.UUID]*batch
@@ -110,6 +111,7 @@ func NewWorker(db *store.DB, gw gateway.Gateway, prices *pricing.Table, post fun
 		batches:  map[uuid.UUID]*batch{}, leases: map[int64]*lease{}, following: map[uuid.UUID]*recurrence{},
 	}
 	w.crew = newCrew()
+	w.purses = newPurses(db, id)
 	w.intents = newGroup(500, 2*time.Millisecond, w.writeIntents)
 	w.settlements = newGroup(500, 2*time.Millisecond, w.writeSettlements)
 	return w, nil
@@ -168,6 +170,7 @@ func (w *Worker) Run(ctx context.Context, serve func(ctx context.Context, work f
 	g.Go(func() error {
 		return w.every(gctx, stopping, min(max(w.o.StallAfter/10, time.Second), time.Minute), nil, w.findStalled)
 	})
+	g.Go(func() error { return w.every(gctx, stopping, 2*time.Second, nil, w.keepBudgets) })
 	err := g.Wait()
 	w.crew.stop()
 	close(w.intents.in)
@@ -175,6 +178,9 @@ func (w *Worker) Run(ctx context.Context, serve func(ctx context.Context, work f
 	writers.Wait()
 	bye, cancel := context.WithTimeout(last, 5*time.Second)
 	defer cancel()
+	if rerr := w.DB.ReturnAllSlices(bye, w.self.ID); rerr != nil {
+		w.Log.WarnContext(bye, "slices not returned, another worker will take them back", "err", rerr)
+	}
 	if uerr := w.DB.Unregister(bye, w.self.ID); uerr != nil {
 		w.Log.WarnContext(bye, "worker not unregistered", "err", uerr)
 	}

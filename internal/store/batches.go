@@ -131,7 +131,11 @@ select exists (select 1 from tickets where batch_id = $1)
     or exists (select 1 from jobs where batch_id = $1 and due_at is not null) -- by its index, before a look at every job
     or exists (select 1 from jobs where batch_id = $1 and state in ('planned', 'running', 'waiting'))`
 	loseIntents = `-- name: LoseIntents
-update calls set state = 'uncertain' where batch_id = $1 and state = 'intent'`
+with c as (update calls set state = 'uncertain' where batch_id = $1 and state = 'intent'
+    returning batch_id, seq, started_at, 'intent' as was, reserved_microusd as reserved, cost_microusd as cost),` + periodsOf + `,
+p as (` + countAtPeriods + `)
+update jobs j set calls = j.calls + k.calls, cost_microusd = null
+from (select seq, count(*) as calls from c group by seq) k where j.batch_id = $1 and j.seq = k.seq`
 	freezeBatch = `-- name: FreezeBatch
 with j as (` + jobCounts + `), c as (` + callCounts + `)
 update batches b set state = case when b.state = 'cancelling' then b.ending else 'completed' end, finished_at = now(),
@@ -158,6 +162,9 @@ func (db *DB) FinishBatch(ctx context.Context, id uuid.UUID) (done bool, err err
 			}
 		}
 		if left, err := scalar[bool](ctx, tx, unfinishedWork, id); err != nil || left {
+			return err
+		}
+		if _, err := tx.Exec(ctx, shareLedger, []uuid.UUID{id}, []int64{}); err != nil {
 			return err
 		}
 		if _, err := tx.Exec(ctx, loseIntents, id); err != nil {

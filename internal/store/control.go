@@ -287,6 +287,9 @@ func (db *DB) UpdateBatch(ctx context.Context, project, id uuid.UUID, c BatchCha
 		}
 		_, err := tx.Exec(ctx, updateBatch, id, c.Name, c.Metadata, c.Priority, c.Concurrency.Set, c.Concurrency.To, c.MaxAttempts.Set, c.MaxAttempts.To,
 			c.JobTimeoutSeconds.Set, c.JobTimeoutSeconds.To, c.ExpiresAt.Set, c.ExpiresAt.To, c.MaxCostMicrousd.Set, c.MaxCostMicrousd.To)
+		if err == nil && c.MaxCostMicrousd.Set {
+			err = keepOwnBudget(ctx, tx, id)
+		}
 		return err
 	})
 }

@@ -198,7 +198,8 @@ func (m *machine) call(rt *rapid.T) {
 	h := pick(rt, m.held, "holding")
 	seq := pick(rt, h.jobs, "job")
 	id := store.CallID{BatchID: h.ticket.BatchID, Seq: seq, TicketID: h.ticket.ID, Number: h.calls[seq] + 1}
-	ok, err := m.db.InsertIntents(m.ctx, []store.Intent{{CallID: id, Provider: "p", Model: "m", ReservedMicrousd: 10}})
+	ok, _, err := m.db.InsertIntents(m.ctx, []store.Intent{{CallID: id, Provider: "p", Model: "m", ReservedMicrousd: 10}},
+		[]store.Draw{{BatchID: h.ticket.BatchID, ProjectID: m.project}})
 	must(rt, err)
 	alive := storetest.Scalar[bool](m.t, m.url, `select exists (select 1 from tickets where id = $1 and lease_until > now())`, h.ticket.ID)
 	if (len(ok) == 1) != alive {
@@ -335,6 +336,7 @@ func (m *machine) finish(rt *rapid.T) {
 
 // broken names what may never be seen between two steps, each a query that finds nothing. $1 is the project.
 var broken = map[string]string{
+	"attempts or money that don't add up": `select kind || ', job ' || coalesce(batch_id::text || '-' || seq, '') || ': ' || detail from reports.ledger_check where project_id = $1`,
 	"a running job without its ticket": `select j.batch_id::text || '-' || j.seq from jobs j join batches b on b.id = j.batch_id
 		where b.project_id = $1 and j.state = 'running' and not exists (select 1 from tickets t where t.id = j.ticket_id)`,
 	"a job of a ticket out of the ticket's range": `select j.batch_id::text || '-' || j.seq from jobs j join batches b on b.id = j.batch_id

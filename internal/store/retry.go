@@ -31,7 +31,7 @@ const (
 	// A follower whose leader is tried again goes on waiting for it. Every other one is tried itself: its leader may have been answered long
 	// ago, and then the cache has the answer.
 	requeueJobs = `-- name: RequeueJobs
-update jobs o set state = 'waiting', attempts = 0, first_run_at = null, finished_at = null, cache_status = null, provider = null, model = null,
+update jobs o set state = 'waiting', past_attempts = past_attempts + attempts, attempts = 0, first_run_at = null, finished_at = null, cache_status = null, provider = null, model = null,
     error_class = null, error_message = null,
     (due_at, leader_seq) = (select case when k.kept then null else now() end, case when k.kept then o.leader_seq end
         from (select o.leader_seq is not null and o.leader_batch is null

@@ -2,6 +2,7 @@ package store
 
 import (
 	"context"
+	"slices"
 	"time"
 
 	"github.com/google/uuid"
@@ -26,18 +27,46 @@ type Intent struct {
 	ReservedMicrousd int64
 }
 
-const insertIntents = `-- name: InsertIntents
-insert into calls (batch_id, seq, ticket_id, number, step, provider, model, reserved_microusd)
-select u.batch_id, u.seq, u.ticket_id, u.number, u.step, u.provider, u.model, u.reserved
-from unnest($1::uuid[], $2::int[], $3::bigint[], $4::int[], $5::int[], $6::text[], $7::text[], $8::bigint[])
-    as u(batch_id, seq, ticket_id, number, step, provider, model, reserved)
-join tickets t on t.id = u.ticket_id and t.lease_until > now()
-on conflict (batch_id, seq, ticket_id, number) do update set number = excluded.number -- ours, from a try whose answer was lost
-returning batch_id, seq, ticket_id, number`
+// Draw says on which slices of budgets the intents of a batch draw, and what their worker knew when it reserved in them.
+type Draw struct {
+	BatchID   uuid.UUID
+	ProjectID uuid.UUID
+	Epoch     int64   // of the project's budgets
+	Slices    []int64 // one of each budget that applies to the batch; none when none does
+}
 
-// InsertIntents writes calls before they are made, and returns those that may be made: a ticket that was lost gets none.
-func (db *DB) InsertIntents(ctx context.Context, in []Intent) ([]CallID, error) {
-	n := len(in)
+const (
+	// What is written about calls must not meet the making of a budget, which counts them, nor the end of their ticket, which gives up those
+	// without an outcome. The lock is a statement of its own: those behind it see what was committed while it waited.
+	shareLedger = `-- name: ShareLedger
+select pg_advisory_xact_lock_shared(k) from (select hashtextextended(project_id::text, 0) as k from batches where id = any($1::uuid[])
+    union select -id from unnest($2::bigint[]) as t(id) order by k) l`
+	// A batch whose worker doesn't know all budgets, or has lost a slice, comes back with number 0. Slices grow by what was not there before.
+	insertIntents = `-- name: InsertIntents
+with k as materialized (select id from budget_slices where id = any($13::bigint[]) and starts_at <= now() and ends_at > now() order by id for key share),
+d as materialized (select d.batch_id, p.budget_epoch = d.epoch and not exists (select 1 from unnest($12::uuid[], $13::bigint[]) as s(batch_id, id)
+            where s.batch_id = d.batch_id and s.id not in (select id from k)) as good
+    from unnest($9::uuid[], $10::uuid[], $11::bigint[]) as d(batch_id, project_id, epoch) join projects p on p.id = d.project_id),
+i as (insert into calls (batch_id, seq, ticket_id, number, step, provider, model, reserved_microusd)
+    select u.batch_id, u.seq, u.ticket_id, u.number, u.step, u.provider, u.model, u.reserved
+    from unnest($1::uuid[], $2::int[], $3::bigint[], $4::int[], $5::int[], $6::text[], $7::text[], $8::bigint[])
+        as u(batch_id, seq, ticket_id, number, step, provider, model, reserved)
+    join tickets t on t.id = u.ticket_id and t.lease_until > now()
+    join d on d.batch_id = u.batch_id and d.good
+    on conflict (batch_id, seq, ticket_id, number) do update set number = excluded.number -- ours, from a try whose answer was lost
+    returning batch_id, seq, ticket_id, number, reserved_microusd, xmax = 0 as fresh),
+r as (update budget_slices s set reserved_microusd = s.reserved_microusd + x.reserved
+    from (select s.id, sum(i.reserved_microusd)::bigint as reserved from i join unnest($12::uuid[], $13::bigint[]) as s(batch_id, id) on s.batch_id = i.batch_id
+        where i.fresh group by s.id order by s.id) x
+    where s.id = x.id)
+select batch_id, seq, ticket_id, number from i
+union all select batch_id, 0, 0, 0 from d where not good`
+)
+
+// InsertIntents writes calls before they are made, and returns those that may be made: a ticket that was lost gets none, nor does a batch
+// whose draw is out of date, which is returned as stale. Each batch has one draw. What the slices have reserved grows in the same transaction.
+func (db *DB) InsertIntents(ctx context.Context, in []Intent, draws []Draw) (written []CallID, stale []uuid.UUID, err error) {
+	n, m := len(in), len(draws)
 	batch, seq, ticket, number := make([]pgtype.UUID, n), make([]int32, n), make([]int64, n), make([]int32, n)
 	step, provider, model, reserved := make([]int32, n), make([]string, n), make([]string, n), make([]int64, n)
 	for i := range in {
@@ -45,7 +74,44 @@ func (db *DB) InsertIntents(ctx context.Context, in []Intent) ([]CallID, error) 
 		batch[i], seq[i], ticket[i], number[i] = uuidOf(c.BatchID), c.Seq, c.TicketID, c.Number
 		step[i], provider[i], model[i], reserved[i] = c.Step, c.Provider, c.Model, c.ReservedMicrousd
 	}
-	return many[CallID](ctx, db.pool, insertIntents, batch, seq, ticket, number, step, provider, model, reserved)
+	batches, projects, epochs := make([]pgtype.UUID, m), make([]pgtype.UUID, m), make([]int64, m)
+	var owners []pgtype.UUID
+	var drawn []int64
+	for i, d := range draws {
+		batches[i], projects[i], epochs[i] = uuidOf(d.BatchID), uuidOf(d.ProjectID), d.Epoch
+		for _, id := range d.Slices {
+			owners, drawn = append(owners, batches[i]), append(drawn, id)
+		}
+	}
+	var b pgx.Batch
+	b.Queue(shareLedger, batches, distinct(ticket))
+	b.Queue(insertIntents, batch, seq, ticket, number, step, provider, model, reserved, batches, projects, epochs, owners, drawn).
+		Query(func(rows pgx.Rows) error {
+			ids, err := pgx.CollectRows(rows, pgx.RowToStructByName[CallID])
+			for _, id := range ids {
+				if id.Number == 0 {
+					stale = append(stale, id.BatchID)
+				} else {
+					written = append(written, id)
+				}
+			}
+			return err
+		})
+	err = db.pool.SendBatch(ctx, &b).Close() // one pipeline, one implicit transaction
+	return written, stale, translate(err)
+}
+
+// distinct returns each value once.
+func distinct[T comparable](in []T) []T {
+	seen := make(map[T]bool, 16)
+	out := make([]T, 0, 16)
+	for _, v := range in {
+		if !seen[v] {
+			seen[v] = true
+			out = append(out, v)
+		}
+	}
+	return out
 }
 
 // Outcome is how a call ended.
@@ -68,6 +134,8 @@ type Outcome struct {
 	Latency            time.Duration
 	GatewayCacheStatus string
 	GatewayLogID       string
+
+	Late bool // set by Settle: the ticket was gone, so what the call had reserved isn't the worker's to use again
 }
 
 // Completion is a complete, valid answer, to be kept under its key.
@@ -109,20 +177,46 @@ type Settlement struct {
 }
 
 const (
-	// No hot statement tests a state that hardly any row is in: Postgres would expect no rows, and compare all with all. Settling a call
-	// twice writes the same; a job has a ticket just while it runs.
-	settleCalls = `-- name: SettleCalls
-update calls c set state = case when u.uncertain then 'uncertain' else 'settled' end,
+	callArrays = `unnest($1::uuid[], $2::int[], $3::bigint[], $4::int[], $5::bool[], $6::int[], $7::text[], $8::text[], $9::text[], $10::text[],
+    $11::int[], $12::bigint[], $13::bigint[], $14::bigint[], $15::bigint[], $16::bigint[], $17::int[], $18::text[], $19::text[], $20::text[])
+    as u(batch_id, seq, ticket_id, number, uncertain, step, provider, model, error_class, finish_reason,
+    http_status, input_tokens, cached_input_tokens, cache_write_tokens, output_tokens, cost, latency_ms, cache_status, log_id, answered_by)`
+	callOutcome = `state = case when u.uncertain then 'uncertain' else 'settled' end,
     settled_at = case when not u.uncertain then now() end, step = u.step, provider = u.provider,
     model = u.model, answered_by = nullif(u.answered_by, ''), error_class = nullif(u.error_class, ''), finish_reason = nullif(u.finish_reason, ''),
     http_status = nullif(u.http_status, 0), input_tokens = u.input_tokens, cached_input_tokens = u.cached_input_tokens,
     cache_write_tokens = u.cache_write_tokens, output_tokens = u.output_tokens, cost_microusd = u.cost, latency_ms = u.latency_ms,
-    gateway_cache_status = nullif(u.cache_status, ''), gateway_log_id = nullif(u.log_id, '')
-from unnest($1::uuid[], $2::int[], $3::bigint[], $4::int[], $5::bool[], $6::int[], $7::text[], $8::text[], $9::text[], $10::text[],
-    $11::int[], $12::bigint[], $13::bigint[], $14::bigint[], $15::bigint[], $16::bigint[], $17::int[], $18::text[], $19::text[], $20::text[])
-    as u(batch_id, seq, ticket_id, number, uncertain, step, provider, model, error_class, finish_reason,
-    http_status, input_tokens, cached_input_tokens, cache_write_tokens, output_tokens, cost, latency_ms, cache_status, log_id, answered_by)
-where c.batch_id = u.batch_id and c.seq = u.seq and c.ticket_id = u.ticket_id and c.number = u.number`
+    gateway_cache_status = nullif(u.cache_status, ''), gateway_log_id = nullif(u.log_id, '')`
+	// periodsOf finds the periods in which the calls c, of the batches named, count. A call counts in the period in which its intent was written.
+	periodsOf = `
+b as materialized (select b.id as batch_id, p.budget_id, p.starts_at, p.ends_at from batches b join budgets g on ` + applies + `
+    join budget_periods p on p.budget_id = g.id and p.ends_at > (select min(started_at) from c)
+    where b.id = any(array(select distinct batch_id from c)))`
+	// No hot statement tests a state that hardly any row is in: Postgres would expect no rows, and compare all with all. Hence the case, of which it
+	// expects nothing. A call leaves the state of an intent once, and so does its reservation: settling a call again changes nothing. What its
+	// worker's slice reserved is given back there, or to the period when the slice was returned meanwhile.
+	settleCalls = `-- name: SettleCalls
+with t as materialized (select id, worker_id from tickets where id = any($21::bigint[])),
+c as (update calls c set ` + callOutcome + `
+    from ` + callArrays + ` join t on t.id = u.ticket_id
+    where c.batch_id = u.batch_id and c.seq = u.seq and c.ticket_id = u.ticket_id and c.number = u.number
+        and case c.state when 'intent' then true else false end
+    returning c.batch_id, c.started_at, c.reserved_microusd as reserved, c.cost_microusd as cost, t.worker_id),` + periodsOf + `,
+d as (select b.budget_id, b.starts_at, c.worker_id, sum(c.reserved)::bigint as reserved, sum(coalesce(c.cost, c.reserved))::bigint as charge,
+        sum(greatest(c.cost - c.reserved, 0))::bigint as overrun
+    from c join b on b.batch_id = c.batch_id and c.started_at >= b.starts_at and c.started_at < b.ends_at
+    group by 1, 2, 3 order by 1, 2, 3),
+s as (update budget_slices s set reserved_microusd = s.reserved_microusd - d.reserved, spent_microusd = s.spent_microusd + d.charge,
+        overrun_microusd = s.overrun_microusd + d.overrun
+    from d where s.budget_id = d.budget_id and s.starts_at = d.starts_at and s.worker_id = d.worker_id
+    returning s.budget_id, s.starts_at, s.worker_id),
+p as (update budget_periods p set reserved_microusd = p.reserved_microusd - d.reserved, spent_microusd = p.spent_microusd + d.charge,
+        overrun_microusd = p.overrun_microusd + d.overrun
+    from (select budget_id, starts_at, sum(reserved)::bigint as reserved, sum(charge)::bigint as charge, sum(overrun)::bigint as overrun
+        from d where not exists (select 1 from s where s.budget_id = d.budget_id and s.starts_at = d.starts_at and s.worker_id = d.worker_id)
+        group by 1, 2 order by 1, 2) d
+    where p.budget_id = d.budget_id and p.starts_at = d.starts_at)
+select id from t`
 
 	putCompletions = `-- name: PutCompletions
 insert into completions (project_id, key, generation, model, provider, answered_by, format, output, input_tokens, cached_input_tokens,
@@ -177,12 +271,20 @@ type Settled struct {
 }
 
 // Settle writes, in one transaction, how calls ended, which answers are kept, and what becomes of the jobs. A job that this worker no
-// longer holds is left alone and missing from the result; its calls and answers are recorded all the same, since they were paid for.
-// With followers set, jobs of its batch that wait for a settled leader take its result.
+// longer holds is left alone and missing from the result; its calls and answers are recorded all the same, since they were paid for: calls
+// whose ticket is gone in a transaction of their own, which corrects what was counted without them. With followers set, jobs of its batch
+// that wait for a settled leader take its result.
 func (db *DB) Settle(ctx context.Context, calls []Outcome, answers []Completion, jobs []Settlement, followers bool) ([]Settled, error) {
 	var b pgx.Batch
+	var tickets []int64 // that are there
 	if len(calls) > 0 {
-		b.Queue(settleCalls, callColumns(calls)...)
+		columns := callColumns(calls)
+		named := distinct(columns[2].([]int64))
+		b.Queue(shareLedger, distinct(columns[0].([]pgtype.UUID)), named)
+		b.Queue(settleCalls, append(columns, named)...).Query(func(rows pgx.Rows) (err error) {
+			tickets, err = pgx.CollectRows(rows, pgx.RowTo[int64])
+			return err
+		})
 	}
 	if len(answers) > 0 {
 		b.Queue(putCompletions, completionColumns(answers)...)
@@ -198,8 +300,19 @@ func (db *DB) Settle(ctx context.Context, calls []Outcome, answers []Completion,
 			return err
 		})
 	}
-	err := db.pool.SendBatch(ctx, &b).Close() // one pipeline, one implicit transaction
-	return done, translate(err)
+	if err := db.pool.SendBatch(ctx, &b).Close(); err != nil { // one pipeline, one implicit transaction
+		return nil, translate(err)
+	}
+	var late []Outcome
+	for i := range calls {
+		if calls[i].Late = !slices.Contains(tickets, calls[i].TicketID); calls[i].Late {
+			late = append(late, calls[i])
+		}
+	}
+	if len(late) == 0 {
+		return done, nil
+	}
+	return done, db.settleLate(ctx, late)
 }
 
 // uuidOf spares a detour: pgx would ask a uuid.UUID for its text, element by element.

@@ -6,6 +6,7 @@ import (
 
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
 )
 
 // Ticket is an outstanding piece of a batch's work. Its ID is never reused and fences every write made under it.
@@ -175,21 +176,40 @@ func (db *DB) ClaimJobs(ctx context.Context, t Ticket, worker uuid.UUID, lease t
 	return many[Claimed](ctx, db.pool, sql, t.ID, worker, interval(lease))
 }
 
-// The subqueries, not joins, make Postgres use the range of the primary key however little it knows of the tables.
-const closeTicket = `-- name: CloseTicket
+const (
+	lockTicket = `-- name: LockTicket
+select pg_advisory_xact_lock_shared(hashtextextended(b.project_id::text, 0)), pg_advisory_xact_lock(-t.id)
+from tickets t join batches b on b.id = t.batch_id where t.id = $1`
+	// The subqueries, not joins, make Postgres use the range of the primary key however little it knows of the tables. What the attempts that
+	// end here have called is added to their jobs.
+	closeTicket = `-- name: CloseTicket
 with t as (delete from tickets where id = $1 and purpose <> 'plan' and case when $2::uuid is null then lease_until < now() else worker_id = $2 end
     returning id, batch_id, first_seq, last_seq),
+k as (select seq, count(*) as calls, coalesce(sum(input_tokens), 0) as input, coalesce(sum(cached_input_tokens), 0) as cached,
+        coalesce(sum(output_tokens), 0) as output, case when count(cost_microusd) = count(*) then sum(cost_microusd) end as cost
+    from calls where batch_id = (select batch_id from t) and seq between (select first_seq from t) and (select last_seq from t) and ticket_id = $1
+    group by seq),
 c as (update calls set state = 'uncertain'
     where batch_id = (select batch_id from t) and seq between (select first_seq from t) and (select last_seq from t)
-        and ticket_id = $1 and state = 'intent'),
-b as (select state from batches where id = (select batch_id from t))
+        and ticket_id = $1 and state = 'intent'
+    returning batch_id, started_at, 'intent' as was, reserved_microusd as reserved, cost_microusd as cost),` + periodsOf + `,
+p as (` + countAtPeriods + `),
+s as (select state from batches where id = (select batch_id from t))
 update jobs set ticket_id = null,
-    state = case when (select state from b) = 'cancelling' then 'cancelled' else 'waiting' end,
-    due_at = case when (select state from b) = 'cancelling' then null else now() end,
-    finished_at = case when (select state from b) = 'cancelling' then now() end
-where batch_id = (select batch_id from t) and seq between (select first_seq from t) and (select last_seq from t)
-    and state = 'running' and ticket_id = $1
-returning seq`
+    state = case when (select state from s) = 'cancelling' then 'cancelled' else 'waiting' end,
+    due_at = case when (select state from s) = 'cancelling' then null else now() end,
+    finished_at = case when (select state from s) = 'cancelling' then now() end,
+    calls = jobs.calls + h.calls, input_tokens = jobs.input_tokens + h.input, cached_input_tokens = jobs.cached_input_tokens + h.cached,
+    output_tokens = jobs.output_tokens + h.output, cost_microusd = jobs.cost_microusd + h.cost
+from (select j.seq, coalesce(k.calls, 0) as calls, coalesce(k.input, 0) as input, coalesce(k.cached, 0) as cached, coalesce(k.output, 0) as output,
+        case when k.seq is null then 0 else k.cost end as cost
+    from jobs j left join k on k.seq = j.seq
+    where j.batch_id = (select batch_id from t) and j.seq between (select first_seq from t) and (select last_seq from t)
+        and j.state = 'running' and j.ticket_id = $1) h
+where jobs.batch_id = (select batch_id from t) and jobs.seq between (select first_seq from t) and (select last_seq from t)
+    and jobs.seq = h.seq and jobs.state = 'running' and jobs.ticket_id = $1
+returning jobs.seq`
+)
 
 const endTicket = `-- name: EndTicket
 delete from tickets where id = $1 and worker_id = $2`
@@ -203,8 +223,19 @@ func (db *DB) EndTicket(ctx context.Context, ticket int64, worker uuid.UUID) err
 // CloseTicket ends a run or retry ticket of this worker. Jobs that are not settled are due again at once, without an attempt counted;
 // calls without an outcome become uncertain.
 func (db *DB) CloseTicket(ctx context.Context, ticket int64, worker uuid.UUID) (returned int, err error) {
-	tag, err := db.pool.Exec(ctx, closeTicket, ticket, worker)
-	return int(tag.RowsAffected()), err
+	return db.closeTicket(ctx, ticket, &worker)
+}
+
+// closeTicket ends a ticket of a worker, or without one a ticket whose lease has run out.
+func (db *DB) closeTicket(ctx context.Context, ticket int64, worker *uuid.UUID) (returned int, err error) {
+	var b pgx.Batch
+	b.Queue(lockTicket, ticket)
+	b.Queue(closeTicket, ticket, worker).Exec(func(tag pgconn.CommandTag) error {
+		returned = int(tag.RowsAffected())
+		return nil
+	})
+	err = db.pool.SendBatch(ctx, &b).Close()
+	return returned, err
 }
 
 const returnTicket = `-- name: ReturnTicket
@@ -240,11 +271,11 @@ func (db *DB) Sweep(ctx context.Context, patience time.Duration) (reissued []Tic
 		return nil, 0, err
 	}
 	for _, t := range ids {
-		tag, err := db.pool.Exec(ctx, closeTicket, t.ID, nil)
+		n, err := db.closeTicket(ctx, t.ID, nil)
 		if err != nil {
 			return nil, returned, err
 		}
-		returned += int(tag.RowsAffected())
+		returned += n
 	}
 	if _, err := db.pool.Exec(ctx, forgetWorkers); err != nil {
 		return nil, returned, err

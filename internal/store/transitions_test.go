@@ -200,7 +200,8 @@ func TestLateWriterIsFenced(t *testing.T) {
 		t.Fatalf("claimed %d, want 2", n)
 	}
 	id := store.CallID{BatchID: batch.ID, Seq: 1, TicketID: old.ID, Number: 1}
-	if ok, err := b.db.InsertIntents(t.Context(), []store.Intent{{CallID: id, Provider: "p", Model: "m"}}); err != nil || len(ok) != 1 {
+	draw := []store.Draw{{BatchID: batch.ID, ProjectID: b.project}}
+	if ok, _, err := b.db.InsertIntents(t.Context(), []store.Intent{{CallID: id, Provider: "p", Model: "m"}}, draw); err != nil || len(ok) != 1 {
 		t.Fatalf("intent: %v, %v", ok, err)
 	}
 	storetest.Exec(t, b.url, `update tickets set lease_until = now() - interval '1 second'`)
@@ -208,7 +209,8 @@ func TestLateWriterIsFenced(t *testing.T) {
 		t.Fatalf("sweep returned %d jobs, %v; want 2", returned, err)
 	}
 	// The worker that was thought dead comes back: no call more, and its settlement changes the ledger and the cache, not the job.
-	if ok, err := b.db.InsertIntents(t.Context(), []store.Intent{{CallID: store.CallID{BatchID: batch.ID, Seq: 2, TicketID: old.ID, Number: 1}}}); err != nil || len(ok) != 0 {
+	late := []store.Intent{{CallID: store.CallID{BatchID: batch.ID, Seq: 2, TicketID: old.ID, Number: 1}}}
+	if ok, _, err := b.db.InsertIntents(t.Context(), late, draw); err != nil || len(ok) != 0 {
 		t.Errorf("a lost ticket was allowed a call: %v, %v", ok, err)
 	}
 	if state := storetest.Scalar[string](t, b.url, `select state from calls`); state != "uncertain" {
@@ -415,8 +417,9 @@ func TestIntentsMayBeWrittenAgain(t *testing.T) {
 	b.claim(t, ticket)
 	in := []store.Intent{{CallID: store.CallID{BatchID: batch.ID, Seq: 1, TicketID: ticket.ID, Number: 1}, Provider: "p", Model: "m"}}
 	for range 2 { // the answer to the first try was lost
-		if ok, err := b.db.InsertIntents(t.Context(), in); err != nil || len(ok) != 1 {
-			t.Fatalf("%v, %v", ok, err)
+		ok, stale, err := b.db.InsertIntents(t.Context(), in, []store.Draw{{BatchID: batch.ID, ProjectID: b.project}})
+		if err != nil || len(ok) != 1 || len(stale) != 0 {
+			t.Fatalf("%v, %v, %v", ok, stale, err)
 		}
 	}
 }
