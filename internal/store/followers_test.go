@@ -364,7 +364,7 @@ func TestFollowersAreNeverStranded(t *testing.T) {
 			b = batches[rand.IntN(4)]
 			storetest.Exec(t, c.url, `update batches set state = 'running', pause_reason = null, recheck = true, next_seq = 1 where id = $1 and state = 'paused'`, b.ID)
 		}
-		if _, err := c.db.CancelBatch(context.Background(), c.project, batches[0].ID); err != nil {
+		if _, err := c.db.CancelBatch(context.Background(), c.project, batches[0].ID, nil); err != nil {
 			t.Error(err)
 		}
 		storetest.Exec(t, c.url, `update batches set state = 'running', pause_reason = null, recheck = true, next_seq = 1 where state = 'paused'`)
