@@ -87,8 +87,36 @@ func inWords(err error) error {
 	return err
 }
 
+// idleUpload is how long an open upload may go untouched.
+const idleUpload = 24 * time.Hour
+
+// tidy ends uploads whose process or sender is gone for good, and purges, a little a round, what projects have kept for long enough.
+func (w *Worker) tidy(ctx context.Context) error {
+	failed, err := w.DB.SweepIngest(ctx, store.UploadPatience, idleUpload)
+	if failed > 0 {
+		w.Log.InfoContext(ctx, "uploads given up", "batches", failed)
+	}
+	if err != nil {
+		return fmt.Errorf("sweep uploads: %w", err)
+	}
+	if time.Now().Before(w.purgeAt) {
+		return nil
+	}
+	batch, done, err := w.DB.PurgeNext(ctx, purgeRound)
+	switch {
+	case errors.Is(err, store.ErrNotFound):
+		w.purgeAt = time.Now().Add(purgeRest)
+	case err != nil:
+		return fmt.Errorf("purge batch %s: %w", batch, err)
+	case done:
+		w.Log.InfoContext(ctx, "batch purged", "batch", batch)
+	}
+	return nil
+}
+
 const (
-	purgeRound = 10               // statements between two looks at the clock
+	purgeRest  = time.Minute      // between two looks for old batches, when there was none
+	purgeRound = 10               // statements between two looks at the clock, and of one sweep
 	purgeLimit = 20 * time.Second // for one request: what is left then, the workers' sweep removes
 )
 

@@ -55,6 +55,7 @@ type Worker struct {
 	pace        pace
 	crew        *crew
 	following   map[uuid.UUID]*recurrence // of the sweep only
+	purgeAt     time.Time                 // of the sweep only: when to look for batches to purge
 
 	mu      sync.Mutex
 	batches map[uuid.UUID]*batch
@@ -288,7 +289,7 @@ func (w *Worker) sweep(ctx context.Context) error {
 		w.Log.InfoContext(ctx, "swept", "jobs_returned", returned, "tickets_reissued", len(reissued))
 		w.nudge()
 	}
-	return errors.Join(w.post(ctx, reissued), w.reconcile(ctx))
+	return errors.Join(w.post(ctx, reissued), w.reconcile(ctx), w.tidy(ctx))
 }
 
 func (w *Worker) post(ctx context.Context, tickets []store.Ticket) error {
