@@ -65,6 +65,7 @@ var owners = map[string][]string{
 	"github.com/prometheus/client_golang":     {"internal/process"},
 	"github.com/gowebpki/jcs":                 {"internal/prompt"},
 	"golang.org/x/net/html":                   {"internal/document"},
+	"github.com/klauspost/compress":           {"internal/api"},
 	"github.com/JohannesKaufmann/html-to-mar": {"internal/document"},
 }
 

@@ -135,6 +135,18 @@ const (
 	WebhookEventBatchStalled   WebhookEvent = "batch.stalled"
 )
 
+// Appended What a request added to an open upload.
+type Appended struct {
+	// TotalJobs Jobs that the upload has now; the offset of the next request.
+	TotalJobs int64 `json:"total_jobs"`
+
+	// FirstIndex `index` of the first job added.
+	FirstIndex int32 `json:"first_index"`
+
+	// LastIndex `index` of the last job added.
+	LastIndex int32 `json:"last_index"`
+}
+
 // Batch A submission.
 type Batch struct {
 	// ID Id of the batch; ordered by creation.
@@ -209,6 +221,12 @@ type Batch struct {
 	// FinishedAt When the last job became final.
 	FinishedAt *time.Time `json:"finished_at"`
 
+	// Open Whether it takes more jobs, until it is sealed.
+	Open bool `json:"open"`
+
+	// PurgedAt When its jobs, inputs and results were removed; null while they are there.
+	PurgedAt *time.Time `json:"purged_at"`
+
 	// StalledAt When the running batch was found to make no progress; left out while it makes some.
 	StalledAt *time.Time `json:"stalled_at,omitempty"`
 }
@@ -250,6 +268,9 @@ type BatchOptions struct {
 
 	// OnInvalid What a line that can't be run does.
 	OnInvalid *OnInvalid `json:"on_invalid,omitempty"`
+
+	// Open Take more jobs in later requests, until the batch is sealed. Then it may be submitted without any.
+	Open *Open `json:"open,omitempty"`
 
 	// Params Options of the kind. summarize: `length` (short, medium or long; default medium), `language` (of the summary; default the document's), `focus` (what the reader wants to know), `max_tokens` (tokens generated a call at most; default by length), `chunk_tokens` (tokens of a document in one call at most; default what the route's models can read). generate and chat have none.
 	Params *Params `json:"params,omitempty"`
@@ -693,6 +714,9 @@ type JobInput struct {
 	Variables map[string]interface{} `json:"variables,omitempty"`
 }
 
+// JobList Jobs to add to an open upload, up to 32 MiB.
+type JobList = json.RawMessage
+
 // JobPage A page of jobs.
 type JobPage struct {
 	// Data The jobs, in the order of submission.
@@ -725,6 +749,9 @@ type NextCursor = string
 
 // OnInvalid What a line that can't be run does.
 type OnInvalid string
+
+// Open Take more jobs in later requests, until the batch is sealed. Then it may be submitted without any.
+type Open = bool
 
 // Params Options of the kind. summarize: `length` (short, medium or long; default medium), `language` (of the summary; default the document's), `focus` (what the reader wants to know), `max_tokens` (tokens generated a call at most; default by length), `chunk_tokens` (tokens of a document in one call at most; default what the route's models can read). generate and chat have none.
 type Params = json.RawMessage
@@ -769,6 +796,9 @@ type Problem struct {
 
 	// Errors Single faults, up to 100.
 	Errors []Fault `json:"errors,omitempty"`
+
+	// TotalJobs How many jobs an open upload has, when the request's `offset` was another number.
+	TotalJobs *int64 `json:"total_jobs,omitempty"`
 }
 
 // Readiness One word or sentence a check; `ok` when it passes.
@@ -1205,6 +1235,9 @@ type CreateBatchParams struct {
 	// Metadata NDJSON only. As `metadata` of BatchOptions, a JSON object as text.
 	Metadata *string `form:"metadata,omitempty" json:"metadata,omitempty"`
 
+	// Open NDJSON only. As `open` of BatchOptions.
+	Open *Open `form:"open,omitempty" json:"open,omitempty"`
+
 	// Priority NDJSON only. As `priority` of BatchOptions.
 	Priority *Priority `form:"priority,omitempty" json:"priority,omitempty"`
 
@@ -1223,7 +1256,7 @@ type CreateBatchParams struct {
 	// MaxCostMicrousd NDJSON only. As `max_cost_microusd` of BatchOptions.
 	MaxCostMicrousd *MaxCost `form:"max_cost_microusd,omitempty" json:"max_cost_microusd,omitempty"`
 
-	// IdempotencyKey Makes a repeat safe: the same key with the same submission answers with the first batch and `Idempotency-Replayed: true`; with another submission it is a conflict (409). 1 to 255 visible ASCII characters.
+	// IdempotencyKey Makes a repeat safe: the same key with the same submission answers with the first batch and `Idempotency-Replayed: true`; with another submission, or while the first is still coming in, it is a conflict (409). 1 to 255 visible ASCII characters.
 	IdempotencyKey *string `json:"Idempotency-Key,omitempty"`
 }
 
@@ -1243,6 +1276,21 @@ type ListJobsParams struct {
 
 	// Cursor `next_cursor` of the page before. Opaque.
 	Cursor *Cursor `form:"cursor,omitempty" json:"cursor,omitempty"`
+}
+
+// AppendJobsMultipartBody defines parameters for AppendJobs.
+type AppendJobsMultipartBody struct {
+	// Documents Files, one part each, each one summarize job.
+	Documents []openapi_types.File `json:"documents,omitempty"`
+
+	// Jobs One JobInput a line.
+	Jobs *openapi_types.File `json:"jobs,omitempty"`
+}
+
+// AppendJobsParams defines parameters for AppendJobs.
+type AppendJobsParams struct {
+	// Offset How many jobs the upload has, as the caller believes; 0 for an empty one.
+	Offset int32 `form:"offset" json:"offset"`
 }
 
 // StreamResultsParams defines parameters for StreamResults.
@@ -1335,6 +1383,12 @@ type CreateBatchMultipartRequestBody CreateBatchMultipartBody
 // UpdateBatchJSONRequestBody defines body for UpdateBatch for application/json ContentType.
 type UpdateBatchJSONRequestBody = BatchUpdate
 
+// AppendJobsJSONRequestBody defines body for AppendJobs for application/json ContentType.
+type AppendJobsJSONRequestBody = JobList
+
+// AppendJobsMultipartRequestBody defines body for AppendJobs for multipart/form-data ContentType.
+type AppendJobsMultipartRequestBody AppendJobsMultipartBody
+
 // RetryJobsJSONRequestBody defines body for RetryJobs for application/json ContentType.
 type RetryJobsJSONRequestBody = RetryFilter
 
@@ -1370,6 +1424,9 @@ type ServerInterface interface {
 	// CreateBatch Submit a batch.
 	// (POST /v1/batches)
 	CreateBatch(ctx echo.Context, params CreateBatchParams) error
+	// PurgeBatch Remove a final batch's jobs, inputs and results.
+	// (DELETE /v1/batches/{id})
+	PurgeBatch(ctx echo.Context, id BatchID) error
 	// GetBatch A batch with its counts, tokens, cost and cache verdicts.
 	// (GET /v1/batches/{id})
 	GetBatch(ctx echo.Context, id BatchID) error
@@ -1385,6 +1442,9 @@ type ServerInterface interface {
 	// ListJobs List a batch's jobs in the order of submission.
 	// (GET /v1/batches/{id}/jobs)
 	ListJobs(ctx echo.Context, id BatchID, params ListJobsParams) error
+	// AppendJobs Add jobs to an open upload.
+	// (POST /v1/batches/{id}/jobs)
+	AppendJobs(ctx echo.Context, id BatchID, params AppendJobsParams) error
 	// PauseBatch Keep a batch from starting calls.
 	// (POST /v1/batches/{id}/pause)
 	PauseBatch(ctx echo.Context, id BatchID) error
@@ -1397,6 +1457,9 @@ type ServerInterface interface {
 	// RetryJobs Try failed or cancelled jobs again, within the same batch.
 	// (POST /v1/batches/{id}/retry)
 	RetryJobs(ctx echo.Context, id BatchID) error
+	// SealBatch End an open upload, and run it.
+	// (POST /v1/batches/{id}/seal)
+	SealBatch(ctx echo.Context, id BatchID) error
 	// ListDeadLetters List the project's failed jobs, those of the newest batch first.
 	// (GET /v1/dead-letters)
 	ListDeadLetters(ctx echo.Context, params ListDeadLettersParams) error
@@ -1592,6 +1655,13 @@ func (w *ServerInterfaceWrapper) CreateBatch(ctx echo.Context) error {
 		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter metadata: %s", err))
 	}
 
+	// ------------- Optional query parameter "open" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "open", ctx.QueryParams(), &params.Open, runtime.BindQueryParameterOptions{Type: "boolean", Format: ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter open: %s", err))
+	}
+
 	// ------------- Optional query parameter "priority" -------------
 
 	err = runtime.BindQueryParameterWithOptions("form", true, false, "priority", ctx.QueryParams(), &params.Priority, runtime.BindQueryParameterOptions{Type: "integer", Format: ""})
@@ -1653,6 +1723,22 @@ func (w *ServerInterfaceWrapper) CreateBatch(ctx echo.Context) error {
 
 	// Invoke the callback with all the unmarshaled arguments
 	err = w.Handler.CreateBatch(ctx, params)
+	return err
+}
+
+// PurgeBatch converts echo context to params.
+func (w *ServerInterfaceWrapper) PurgeBatch(ctx echo.Context) error {
+	var err error
+	// ------------- Path parameter "id" -------------
+	var id BatchID
+
+	err = runtime.BindStyledParameterWithOptions("simple", "id", ctx.Param("id"), &id, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: ctx.Request().URL.RawPath == ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter id: %s", err))
+	}
+
+	// Invoke the callback with all the unmarshaled arguments
+	err = w.Handler.PurgeBatch(ctx, id)
 	return err
 }
 
@@ -1768,6 +1854,31 @@ func (w *ServerInterfaceWrapper) ListJobs(ctx echo.Context) error {
 	return err
 }
 
+// AppendJobs converts echo context to params.
+func (w *ServerInterfaceWrapper) AppendJobs(ctx echo.Context) error {
+	var err error
+	// ------------- Path parameter "id" -------------
+	var id BatchID
+
+	err = runtime.BindStyledParameterWithOptions("simple", "id", ctx.Param("id"), &id, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: ctx.Request().URL.RawPath == ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter id: %s", err))
+	}
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params AppendJobsParams
+	// ------------- Required query parameter "offset" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, true, "offset", ctx.QueryParams(), &params.Offset, runtime.BindQueryParameterOptions{Type: "integer", Format: "int32"})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter offset: %s", err))
+	}
+
+	// Invoke the callback with all the unmarshaled arguments
+	err = w.Handler.AppendJobs(ctx, id, params)
+	return err
+}
+
 // PauseBatch converts echo context to params.
 func (w *ServerInterfaceWrapper) PauseBatch(ctx echo.Context) error {
 	var err error
@@ -1845,6 +1956,22 @@ func (w *ServerInterfaceWrapper) RetryJobs(ctx echo.Context) error {
 
 	// Invoke the callback with all the unmarshaled arguments
 	err = w.Handler.RetryJobs(ctx, id)
+	return err
+}
+
+// SealBatch converts echo context to params.
+func (w *ServerInterfaceWrapper) SealBatch(ctx echo.Context) error {
+	var err error
+	// ------------- Path parameter "id" -------------
+	var id BatchID
+
+	err = runtime.BindStyledParameterWithOptions("simple", "id", ctx.Param("id"), &id, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: ctx.Request().URL.RawPath == ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter id: %s", err))
+	}
+
+	// Invoke the callback with all the unmarshaled arguments
+	err = w.Handler.SealBatch(ctx, id)
 	return err
 }
 
@@ -2305,15 +2432,18 @@ func RegisterHandlersWithOptions(router EchoRouter, si ServerInterface, options 
 	router.GET(options.BaseURL+"/readyz", wrapper.GetReadiness, options.OperationMiddlewares["GetReadiness"]...)
 	router.GET(options.BaseURL+"/v1/batches", wrapper.ListBatches, options.OperationMiddlewares["ListBatches"]...)
 	router.POST(options.BaseURL+"/v1/batches", wrapper.CreateBatch, options.OperationMiddlewares["CreateBatch"]...)
+	router.DELETE(options.BaseURL+"/v1/batches/:id", wrapper.PurgeBatch, options.OperationMiddlewares["PurgeBatch"]...)
 	router.GET(options.BaseURL+"/v1/batches/:id", wrapper.GetBatch, options.OperationMiddlewares["GetBatch"]...)
 	router.PATCH(options.BaseURL+"/v1/batches/:id", wrapper.UpdateBatch, options.OperationMiddlewares["UpdateBatch"]...)
 	router.POST(options.BaseURL+"/v1/batches/:id/cancel", wrapper.CancelBatch, options.OperationMiddlewares["CancelBatch"]...)
 	router.GET(options.BaseURL+"/v1/batches/:id/events", wrapper.StreamEvents, options.OperationMiddlewares["StreamEvents"]...)
 	router.GET(options.BaseURL+"/v1/batches/:id/jobs", wrapper.ListJobs, options.OperationMiddlewares["ListJobs"]...)
+	router.POST(options.BaseURL+"/v1/batches/:id/jobs", wrapper.AppendJobs, options.OperationMiddlewares["AppendJobs"]...)
 	router.POST(options.BaseURL+"/v1/batches/:id/pause", wrapper.PauseBatch, options.OperationMiddlewares["PauseBatch"]...)
 	router.GET(options.BaseURL+"/v1/batches/:id/results", wrapper.StreamResults, options.OperationMiddlewares["StreamResults"]...)
 	router.POST(options.BaseURL+"/v1/batches/:id/resume", wrapper.ResumeBatch, options.OperationMiddlewares["ResumeBatch"]...)
 	router.POST(options.BaseURL+"/v1/batches/:id/retry", wrapper.RetryJobs, options.OperationMiddlewares["RetryJobs"]...)
+	router.POST(options.BaseURL+"/v1/batches/:id/seal", wrapper.SealBatch, options.OperationMiddlewares["SealBatch"]...)
 	router.GET(options.BaseURL+"/v1/dead-letters", wrapper.ListDeadLetters, options.OperationMiddlewares["ListDeadLetters"]...)
 	router.POST(options.BaseURL+"/v1/dead-letters/requeue", wrapper.RequeueDeadLetters, options.OperationMiddlewares["RequeueDeadLetters"]...)
 	router.GET(options.BaseURL+"/v1/jobs/:id", wrapper.GetJob, options.OperationMiddlewares["GetJob"]...)
@@ -2471,6 +2601,22 @@ func (response CreateBatch202JSONResponse) VisitCreateBatchResponse(w http.Respo
 	return err
 }
 
+type PurgeBatchRequestObject struct {
+	ID BatchID `json:"id"`
+}
+
+type PurgeBatchResponseObject interface {
+	VisitPurgeBatchResponse(w http.ResponseWriter) error
+}
+
+type PurgeBatch204Response struct {
+}
+
+func (response PurgeBatch204Response) VisitPurgeBatchResponse(w http.ResponseWriter) error {
+	w.WriteHeader(204)
+	return nil
+}
+
 type GetBatchRequestObject struct {
 	ID BatchID `json:"id"`
 }
@@ -2613,6 +2759,32 @@ func (response ListJobs200JSONResponse) VisitListJobsResponse(w http.ResponseWri
 	return err
 }
 
+type AppendJobsRequestObject struct {
+	ID            BatchID `json:"id"`
+	Params        AppendJobsParams
+	JSONBody      *AppendJobsJSONRequestBody
+	Body          io.Reader
+	MultipartBody *multipart.Reader
+}
+
+type AppendJobsResponseObject interface {
+	VisitAppendJobsResponse(w http.ResponseWriter) error
+}
+
+type AppendJobs200JSONResponse Appended
+
+func (response AppendJobs200JSONResponse) VisitAppendJobsResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
 type PauseBatchRequestObject struct {
 	ID BatchID `json:"id"`
 }
@@ -2721,6 +2893,28 @@ type RetryJobsResponseObject interface {
 type RetryJobs200JSONResponse Retried
 
 func (response RetryJobs200JSONResponse) VisitRetryJobsResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type SealBatchRequestObject struct {
+	ID BatchID `json:"id"`
+}
+
+type SealBatchResponseObject interface {
+	VisitSealBatchResponse(w http.ResponseWriter) error
+}
+
+type SealBatch200JSONResponse Batch
+
+func (response SealBatch200JSONResponse) VisitSealBatchResponse(w http.ResponseWriter) error {
 
 	var buf bytes.Buffer
 	if err := json.NewEncoder(&buf).Encode(response); err != nil {
@@ -3240,6 +3434,9 @@ type StrictServerInterface interface {
 	// CreateBatch Submit a batch.
 	// (POST /v1/batches)
 	CreateBatch(ctx context.Context, request CreateBatchRequestObject) (CreateBatchResponseObject, error)
+	// PurgeBatch Remove a final batch's jobs, inputs and results.
+	// (DELETE /v1/batches/{id})
+	PurgeBatch(ctx context.Context, request PurgeBatchRequestObject) (PurgeBatchResponseObject, error)
 	// GetBatch A batch with its counts, tokens, cost and cache verdicts.
 	// (GET /v1/batches/{id})
 	GetBatch(ctx context.Context, request GetBatchRequestObject) (GetBatchResponseObject, error)
@@ -3255,6 +3452,9 @@ type StrictServerInterface interface {
 	// ListJobs List a batch's jobs in the order of submission.
 	// (GET /v1/batches/{id}/jobs)
 	ListJobs(ctx context.Context, request ListJobsRequestObject) (ListJobsResponseObject, error)
+	// AppendJobs Add jobs to an open upload.
+	// (POST /v1/batches/{id}/jobs)
+	AppendJobs(ctx context.Context, request AppendJobsRequestObject) (AppendJobsResponseObject, error)
 	// PauseBatch Keep a batch from starting calls.
 	// (POST /v1/batches/{id}/pause)
 	PauseBatch(ctx context.Context, request PauseBatchRequestObject) (PauseBatchResponseObject, error)
@@ -3267,6 +3467,9 @@ type StrictServerInterface interface {
 	// RetryJobs Try failed or cancelled jobs again, within the same batch.
 	// (POST /v1/batches/{id}/retry)
 	RetryJobs(ctx context.Context, request RetryJobsRequestObject) (RetryJobsResponseObject, error)
+	// SealBatch End an open upload, and run it.
+	// (POST /v1/batches/{id}/seal)
+	SealBatch(ctx context.Context, request SealBatchRequestObject) (SealBatchResponseObject, error)
 	// ListDeadLetters List the project's failed jobs, those of the newest batch first.
 	// (GET /v1/dead-letters)
 	ListDeadLetters(ctx context.Context, request ListDeadLettersRequestObject) (ListDeadLettersResponseObject, error)
@@ -3495,6 +3698,31 @@ func (sh *strictHandler) CreateBatch(ctx echo.Context, params CreateBatchParams)
 	return nil
 }
 
+// PurgeBatch operation middleware
+func (sh *strictHandler) PurgeBatch(ctx echo.Context, id BatchID) error {
+	var request PurgeBatchRequestObject
+
+	request.ID = id
+
+	handler := func(ctx echo.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.PurgeBatch(ctx.Request().Context(), request.(PurgeBatchRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "PurgeBatch")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		return err
+	} else if validResponse, ok := response.(PurgeBatchResponseObject); ok {
+		return validResponse.VisitPurgeBatchResponse(ctx.Response())
+	} else if response != nil {
+		return fmt.Errorf("unexpected response type: %T", response)
+	}
+	return nil
+}
+
 // GetBatch operation middleware
 func (sh *strictHandler) GetBatch(ctx echo.Context, id BatchID) error {
 	var request GetBatchRequestObject
@@ -3645,6 +3873,67 @@ func (sh *strictHandler) ListJobs(ctx echo.Context, id BatchID, params ListJobsP
 	return nil
 }
 
+// AppendJobs operation middleware
+func (sh *strictHandler) AppendJobs(ctx echo.Context, id BatchID, params AppendJobsParams) error {
+	var request AppendJobsRequestObject
+
+	request.ID = id
+	request.Params = params
+	if strings.HasPrefix(ctx.Request().Header.Get("Content-Type"), "application/json") {
+		var body AppendJobsJSONRequestBody
+		var err error
+		if binder, ok := ctx.Echo().Binder.(*echo.DefaultBinder); ok {
+			// A request validator built on kin-openapi's openapi3filter with
+			// KeepValidatedValue leaves the value it validated on the body. Bind
+			// that value, matching member names exactly, so the handler receives
+			// what was validated instead of a second, case-insensitive decode.
+			// Otherwise bind only the request body, so that path and query
+			// parameters are not also bound into the body struct.
+			if vb, ok := ctx.Request().Body.(interface{ ValidatedValue() any }); !ok || runtime.BindJSONValue(vb.ValidatedValue(), &body) != nil {
+				err = binder.BindBody(ctx, &body)
+			}
+		} else {
+			// A custom binder is installed on the Echo instance; defer to it
+			// entirely, since echo.Binder does not expose body-only binding and
+			// the binder may do more than decode (for example call ctx.Validate).
+			err = ctx.Bind(&body)
+		}
+		if err != nil {
+			return err
+		}
+		request.JSONBody = &body
+
+	}
+	if strings.HasPrefix(ctx.Request().Header.Get("Content-Type"), "application/x-ndjson") {
+		request.Body = ctx.Request().Body
+	}
+	if strings.HasPrefix(ctx.Request().Header.Get("Content-Type"), "multipart/form-data") {
+		if reader, err := ctx.Request().MultipartReader(); err != nil {
+			return err
+		} else {
+			request.MultipartBody = reader
+		}
+	}
+
+	handler := func(ctx echo.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.AppendJobs(ctx.Request().Context(), request.(AppendJobsRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "AppendJobs")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		return err
+	} else if validResponse, ok := response.(AppendJobsResponseObject); ok {
+		return validResponse.VisitAppendJobsResponse(ctx.Response())
+	} else if response != nil {
+		return fmt.Errorf("unexpected response type: %T", response)
+	}
+	return nil
+}
+
 // PauseBatch operation middleware
 func (sh *strictHandler) PauseBatch(ctx echo.Context, id BatchID) error {
 	var request PauseBatchRequestObject
@@ -3763,6 +4052,31 @@ func (sh *strictHandler) RetryJobs(ctx echo.Context, id BatchID) error {
 		return err
 	} else if validResponse, ok := response.(RetryJobsResponseObject); ok {
 		return validResponse.VisitRetryJobsResponse(ctx.Response())
+	} else if response != nil {
+		return fmt.Errorf("unexpected response type: %T", response)
+	}
+	return nil
+}
+
+// SealBatch operation middleware
+func (sh *strictHandler) SealBatch(ctx echo.Context, id BatchID) error {
+	var request SealBatchRequestObject
+
+	request.ID = id
+
+	handler := func(ctx echo.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.SealBatch(ctx.Request().Context(), request.(SealBatchRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "SealBatch")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		return err
+	} else if validResponse, ok := response.(SealBatchResponseObject); ok {
+		return validResponse.VisitSealBatchResponse(ctx.Response())
 	} else if response != nil {
 		return fmt.Errorf("unexpected response type: %T", response)
 	}

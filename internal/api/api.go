@@ -49,6 +49,7 @@ type Server struct {
 
 // Writer is what changes things: *jobs.Service, or a fake of it.
 type Writer interface {
+	uploader
 	Submit(ctx context.Context, project store.Project, spec jobs.Spec, lines iter.Seq2[jobs.Line, error]) (b store.Batch, replayed bool, err error)
 	SaveTemplate(ctx context.Context, project uuid.UUID, name string, spec json.RawMessage) (t store.Template, created bool, err error)
 	SaveRoute(ctx context.Context, project uuid.UUID, name string, route json.RawMessage) (r store.Route, created bool, err error)

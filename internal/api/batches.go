@@ -127,6 +127,7 @@ func toBatch(b store.Batch, stats *store.BatchStats) Batch {
 		Priority: int(b.Priority), Concurrency: b.Concurrency, MaxAttempts: b.MaxAttempts, JobTimeoutSeconds: b.JobTimeoutSeconds,
 		ExpiresAt: utc(b.ExpiresAt), MaxCostMicrousd: b.MaxCostMicrousd,
 		CreatedAt: b.CreatedAt.UTC(), StartedAt: utc(b.StartedAt), FinishedAt: utc(b.FinishedAt),
+		Open: b.OpenUpload && b.State == "ingesting", PurgedAt: utc(b.PurgedAt),
 	}
 	if b.PauseReason != nil && b.PausedAt != nil {
 		out.Pause = &Pause{Reason: PauseReason(*b.PauseReason), Detail: deref(b.PauseDetail, ""), Since: b.PausedAt.UTC()}
@@ -184,6 +185,9 @@ func (h *handlers) StreamResults(ctx context.Context, req StreamResultsRequestOb
 	b, err := h.batch(ctx, req.ID)
 	if err != nil {
 		return nil, err
+	}
+	if b.PurgedAt != nil {
+		return nil, &problem{status: http.StatusGone, detail: "the batch was purged: its counts are left, and the answers that are in the result cache"}
 	}
 	rows := h.Read.Results(ctx, b.ID, string(deref(req.Params.Status, "")), deref(req.Params.After, 0))
 	return resultStream{rows, h.Log.With("batch_id", b.ID)}, nil

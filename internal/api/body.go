@@ -2,8 +2,6 @@ package api
 
 import (
 	"bytes"
-	"compress/flate"
-	"compress/gzip"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -57,25 +55,25 @@ func (h *handlers) openBody(ctl *http.ResponseController, r *http.Request, conte
 	}
 	body := io.Reader(steadyReader{r.Body, ctl})
 	body = http.MaxBytesReader(nil, io.NopCloser(body), limit)
-	switch encoding := strings.ToLower(r.Header.Get("Content-Encoding")); encoding {
-	case "", "identity":
-	case "gzip":
-		z, err := gzip.NewReader(body)
-		if err != nil {
-			return bodyError(err)
-		}
-		body = http.MaxBytesReader(nil, z, limit)
+	plain, err := decompressed(body, r.Header.Get("Content-Encoding"))
+	if err != nil {
+		return err
+	}
+	if plain != nil {
+		body = http.MaxBytesReader(nil, plain, limit)
 		r.Header.Del("Content-Encoding")
 		r.ContentLength = -1
-	default:
-		return &problem{
-			status: http.StatusUnsupportedMediaType, detail: "Content-Encoding must be gzip or left out",
-			header: http.Header{"Accept-Encoding": {"gzip"}},
-		}
 	}
 	if mediaType != "application/json" {
-		r.Body = problemReader{body, r.Body}
+		closers := []io.Closer{r.Body}
+		if plain != nil {
+			closers = append(closers, plain)
+		}
+		r.Body = problemReader{body, closers}
 		return nil
+	}
+	if plain != nil {
+		defer func() { _ = plain.Close() }() // it was read to its end
 	}
 	return readJSON(r, body)
 }
@@ -143,7 +141,15 @@ func badUTF8(data []byte) int {
 // problemReader turns read errors into problems.
 type problemReader struct {
 	io.Reader
-	io.Closer
+	closers []io.Closer
+}
+
+func (b problemReader) Close() error {
+	var err error
+	for _, c := range b.closers {
+		err = errors.Join(err, c.Close())
+	}
+	return err
 }
 
 func (b problemReader) Read(p []byte) (int, error) {
@@ -176,11 +182,11 @@ func bodyError(err error) error {
 	if e, ok := errors.AsType[*http.MaxBytesError](err); ok {
 		return tooLarge(e.Limit, err)
 	}
-	_, corrupt := errors.AsType[flate.CorruptInputError](err)
+	corrupt, _ := errors.AsType[*corruptError](err)
 	p := &problem{status: http.StatusBadRequest, err: err}
 	switch {
-	case corrupt, errors.Is(err, gzip.ErrHeader), errors.Is(err, gzip.ErrChecksum):
-		p.detail = "Content-Encoding says gzip, but the body isn't valid gzip"
+	case corrupt != nil:
+		p.detail = corrupt.detail()
 	case errors.Is(err, os.ErrDeadlineExceeded):
 		p.status, p.detail = http.StatusRequestTimeout, fmt.Sprintf("no bytes came for %v; none of its jobs will run", stallTimeout)
 		p.err = fmt.Errorf("%w: %w", store.ErrBroken, err)

@@ -47,13 +47,13 @@ var loadContract = sync.OnceValues(func() (*contract, error) {
 
 // route finds the operation of a request. The error is a 404 or 405 problem.
 func (c *contract) route(r *http.Request) (*routers.Route, map[string]string, error) {
-	route, params, err := c.router.FindRoute(r)
+	route, params, err := c.find(r)
 	if err == nil {
 		return route, params, nil
 	}
 	var allowed []string
 	for _, method := range []string{http.MethodGet, http.MethodPost, http.MethodPut, http.MethodPatch, http.MethodDelete} {
-		if _, _, err := c.router.FindRoute(&http.Request{Method: method, URL: r.URL}); err == nil {
+		if _, _, err := c.find(&http.Request{Method: method, URL: r.URL}); err == nil {
 			allowed = append(allowed, method)
 		}
 	}
@@ -64,6 +64,17 @@ func (c *contract) route(r *http.Request) (*routers.Route, map[string]string, er
 		status: http.StatusMethodNotAllowed, detail: "this path takes " + strings.Join(allowed, " and "),
 		header: http.Header{"Allow": {strings.Join(allowed, ", ")}}, err: err,
 	}
+}
+
+// find is the router's FindRoute, but a path's parameter is never empty: for it, /v1/batches is also a batch without an id.
+func (c *contract) find(r *http.Request) (*routers.Route, map[string]string, error) {
+	route, params, err := c.router.FindRoute(r)
+	for _, value := range params {
+		if value == "" {
+			err = routers.ErrMethodNotAllowed
+		}
+	}
+	return route, params, err
 }
 
 // open reports whether an operation needs no key.

@@ -24,7 +24,8 @@ type problem struct {
 	status int
 	detail string
 	faults []Fault
-	count  int // faults in all, when more than faults holds
+	count  int    // faults in all, when more than faults holds
+	total  *int64 // jobs of an open upload
 	header http.Header
 	err    error
 }
@@ -64,6 +65,7 @@ var sorts = map[int][2]string{
 	http.StatusMethodNotAllowed:      {"method-not-allowed", "The path doesn't take this method"},
 	http.StatusRequestTimeout:        {"body-stalled", "The request body stopped coming"},
 	http.StatusConflict:              {"conflict", "The request contradicts an earlier one"},
+	http.StatusGone:                  {"gone", "It was there, and has been removed"},
 	http.StatusRequestEntityTooLarge: {"too-large", "The body is over a limit"},
 	http.StatusUnsupportedMediaType:  {"unsupported-media-type", "The body has a type that isn't taken here"},
 	http.StatusUnprocessableEntity:   {"unprocessable", "The submission can't be run"},
@@ -104,7 +106,7 @@ func problemOf(err error) *problem {
 }
 
 func jobsProblem(e *jobs.Error) *problem {
-	p := &problem{status: statuses[e.Code], detail: e.Message, count: e.LineCount, err: e}
+	p := &problem{status: statuses[e.Code], detail: e.Message, count: e.LineCount, total: e.TotalJobs, err: e}
 	for _, l := range e.Lines {
 		p.faults = append(p.faults, Fault{Line: l.Line, CustomID: clip(l.CustomID), Field: fieldPointer(l.Field), Code: l.Code, Message: l.Message})
 	}
@@ -144,7 +146,7 @@ func (h *handlers) writeProblem(w http.ResponseWriter, r *http.Request, err erro
 	count := max(p.count, len(p.faults))
 	body, err := json.Marshal(Problem{
 		Type: "urn:batchwright:problem:" + sort[0], Title: sort[1], Status: p.status, Detail: p.detail,
-		Instance: "urn:batchwright:request:" + id, ErrorCount: count, Errors: p.faults[:min(len(p.faults), maxFaults)],
+		Instance: "urn:batchwright:request:" + id, ErrorCount: count, Errors: p.faults[:min(len(p.faults), maxFaults)], TotalJobs: p.total,
 	})
 	if err != nil {
 		panic(err) // strings and ints

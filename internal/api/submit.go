@@ -87,6 +87,7 @@ func (h *handlers) spec(opts options) (jobs.Spec, error) {
 	if err := limits(opts, &spec.Limits); err != nil {
 		return jobs.Spec{}, err
 	}
+	spec.Open, _ = values["open"].(bool)
 	if labels, ok := values["metadata"].(map[string]any); ok {
 		spec.Metadata = make(map[string]string, len(labels))
 		for k, v := range labels {
@@ -116,10 +117,12 @@ func fromJSON(body json.RawMessage) (options, iter.Seq2[jobs.Line, error], error
 		return nil, nil, err
 	}
 	list, ok := opts["jobs"]
-	if !ok {
+	switch {
+	case !ok && string(opts["open"]) == "true":
+		list = json.RawMessage("[]")
+	case !ok:
 		return nil, nil, invalidField("/jobs", "required", "is required")
-	}
-	if !bytes.HasPrefix(list, []byte("[")) {
+	case !bytes.HasPrefix(list, []byte("[")):
 		return nil, nil, invalidField("/jobs", "wrong_type", "must be an array")
 	}
 	delete(opts, "jobs")
@@ -177,9 +180,10 @@ func fromQuery(p CreateBatchParams) (options, error) {
 	str("cache", (*string)(p.Cache))
 	bound := func(name string, set bool, value any) {
 		if set {
-			opts[name], _ = json.Marshal(value) // a number or a time
+			opts[name], _ = json.Marshal(value) // a number, a time or a flag
 		}
 	}
+	bound("open", p.Open != nil, p.Open)
 	bound("priority", p.Priority != nil, p.Priority)
 	bound("concurrency", p.Concurrency != nil, p.Concurrency)
 	bound("max_attempts", p.MaxAttempts != nil, p.MaxAttempts)
@@ -268,7 +272,7 @@ func (h *handlers) parts(mr *multipart.Reader) iter.Seq2[jobs.Line, error] {
 					number = line.Number
 				}
 			case name == "jobs", name == "batch":
-				yield(jobs.Line{}, &problem{status: http.StatusBadRequest, detail: "there may be one part `" + name + "`"})
+				yield(jobs.Line{}, &problem{status: http.StatusBadRequest, detail: "there may be one part `" + name + "`, and `batch` comes first in a submission, nowhere else"})
 				return
 			default:
 				yield(jobs.Line{}, &problem{status: http.StatusBadRequest, detail: fmt.Sprintf("there is no part %q; parts are batch, documents and jobs", clip(name))})

@@ -18,7 +18,7 @@ import (
 )
 
 // SubmitNDJSON submits one job a line. It reads lines while it sends them; an error of r ends the submission, and the
-// server keeps nothing of it.
+// server runs nothing of it. Lines that are compressed are sent as they are, with o.Encoding.
 func (c *Client) SubmitNDJSON(ctx context.Context, lines io.Reader, o BatchOptions) (Batch, error) {
 	query := url.Values{"kind": {o.Kind}, "route": {o.Route}}
 	for name, value := range map[string]string{
@@ -69,6 +69,9 @@ func (c *Client) submit(ctx context.Context, path, contentType string, body io.R
 		return Batch{}, err
 	}
 	req.Header.Set("Content-Type", contentType)
+	if o.Encoding != "" {
+		req.Header.Set("Content-Encoding", o.Encoding)
+	}
 	// So that a wrong key or option is refused before gigabytes are on their way.
 	req.Header.Set("Expect", "100-continue")
 	if o.IdempotencyKey != "" {

@@ -34,7 +34,7 @@ func TestNDJSONTravelsAsItIs(t *testing.T) {
 		if diff := cmp.Diff(want, r.URL.Query()); diff != "" {
 			t.Error(diff)
 		}
-		if got := r.Header.Get("Content-Type") + " " + r.Header.Get("Idempotency-Key"); got != "application/x-ndjson once" {
+		if got := r.Header.Get("Content-Type") + " " + r.Header.Get("Content-Encoding") + " " + r.Header.Get("Idempotency-Key"); got != "application/x-ndjson gzip once" {
 			t.Errorf("got %q", got)
 		}
 		w.Header().Set("Idempotency-Replayed", "true")
@@ -43,7 +43,7 @@ func TestNDJSONTravelsAsItIs(t *testing.T) {
 	})
 	b, err := c.SubmitNDJSON(t.Context(), strings.NewReader(lines), BatchOptions{
 		Kind: "generate", Route: "openai:gpt-5.2,local/extractive", Template: "blurb@2", Name: "n & n", Params: json.RawMessage(`{"a":1}`),
-		OnInvalid: "skip", Cache: "off", Metadata: map[string]string{"team": "shop"}, IdempotencyKey: "once",
+		OnInvalid: "skip", Cache: "off", Metadata: map[string]string{"team": "shop"}, Encoding: "gzip", IdempotencyKey: "once",
 	})
 	if err != nil || b.ID != "b1" || b.TotalJobs != 2 || !b.Replayed {
 		t.Errorf("got %+v, %v", b, err)
@@ -53,7 +53,7 @@ func TestNDJSONTravelsAsItIs(t *testing.T) {
 func TestOptionsThatAreNotGivenAreNotSent(t *testing.T) {
 	t.Parallel()
 	c := serve(t, func(w http.ResponseWriter, r *http.Request) {
-		if r.URL.RawQuery != "kind=chat&route=simulator%2Fsim-1" || r.Header["Idempotency-Key"] != nil {
+		if r.URL.RawQuery != "kind=chat&route=simulator%2Fsim-1" || r.Header["Idempotency-Key"] != nil || r.Header["Content-Encoding"] != nil {
 			t.Errorf("got %s, %v", r.URL, r.Header)
 		}
 		_, _ = io.WriteString(w, `{}`)

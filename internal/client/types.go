@@ -21,6 +21,8 @@ type BatchOptions struct {
 	Cache     string            // use (default), refresh or off
 	Metadata  map[string]string // labels
 
+	Encoding string // of NDJSON that is compressed: gzip or zstd
+
 	// IdempotencyKey makes a repeat of the same submission safe: it answers with the first one's batch.
 	IdempotencyKey string
 }

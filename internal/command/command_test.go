@@ -101,6 +101,8 @@ func TestWrongUsageIsOneLineAndExitCode2(t *testing.T) {
 		{map[string]string{"BATCHWRIGHT_API_KEY": "k", "BATCHWRIGHT_URL": "localhost:8080"}, "watch b1", `BATCHWRIGHT_URL: "localhost:8080" is no URL of an API: want one such as http://127.0.0.1:8080 (see batchwright watch --help)`},
 		{key, "submit x.txt", `required flag(s) "route" not set (see batchwright submit --help)`},
 		{key, "submit --route r x.ndjson", "--kind is required for NDJSON: summarize, generate or chat (see batchwright submit --help)"},
+		{key, "submit --route r x.NDJSON.zst", "--kind is required for NDJSON: summarize, generate or chat (see batchwright submit --help)"},
+		{nil, "project set", "accepts 1 arg(s), received 0 (see batchwright project set --help)"},
 		{key, "submit --route r --kind chat x.ndjson y.txt", "one NDJSON file makes one batch: it can't come with other files (see batchwright submit --help)"},
 		{key, "submit --route r --kind chat x.txt", "documents are summarized; jobs of kind chat come as NDJSON (see batchwright submit --help)"},
 		{key, "submit --route r --params { x.txt", "--params is not JSON (see batchwright submit --help)"},
@@ -208,6 +210,24 @@ func TestWaitAndWatchTellHowTheBatchEnded(t *testing.T) {
 		code, out, errs := run(t, s.env(), "", strings.Fields(tt.args)...)
 		if code != tt.code || out != tt.out || errs != tt.errs {
 			t.Errorf("%s: got %d, %q, %q", tt.args, code, out, errs)
+		}
+	}
+}
+
+func TestCompressedLinesAreSentAsTheyAre(t *testing.T) {
+	t.Parallel()
+	for name, encoding := range map[string]string{"a.ndjson.gz": "gzip", "b.jsonl.zst": "zstd", "c.ndjson": ""} {
+		sent := make(chan string, 1)
+		env := map[string]string{"BATCHWRIGHT_API_KEY": "k", "BATCHWRIGHT_URL": serve(t, func(w http.ResponseWriter, r *http.Request) {
+			body, _ := io.ReadAll(r.Body)
+			sent <- r.Header.Get("Content-Encoding") + " " + string(body)
+			reply(w, http.StatusAccepted, `{"id":"b1"}`)
+		})}
+		if code, _, errs := run(t, env, "", "submit", "--kind", "chat", "--route", "r", file(t, name, "bytes")); code != exitDone {
+			t.Fatalf("got %d, %q", code, errs)
+		}
+		if got := <-sent; got != encoding+" bytes" {
+			t.Errorf("%s: sent %q", name, got)
 		}
 	}
 }

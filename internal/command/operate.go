@@ -82,6 +82,29 @@ printed this once: the database holds only its hash.`,
 	return a.group("key", "Make API keys", create)
 }
 
+func (a *app) project() *cobra.Command {
+	var days, weight int32
+	set := &cobra.Command{
+		Use: "set NAME", Short: "Change how long a project keeps its batches, and its share of the workers", Args: cobra.ExactArgs(1),
+		Long: `Change a project of the database at DATABASE_URL. A batch that ended longer ago than its project
+keeps it is purged: its counts and what it cost stay, its jobs, inputs and results go.`,
+		Example: "  batchwright project set nightly --retention-days 90 --weight 3",
+	}
+	f := set.Flags()
+	f.Int32Var(&days, "retention-days", 0, "days after its end when a batch is purged; 0 for never")
+	f.Int32Var(&weight, "weight", 1, "share of the workers when several projects have work, from 1 to 1000")
+	set.RunE = a.run(func(ctx context.Context, args []string) error {
+		given := func(name string, value *int32) *int32 {
+			if f.Changed(name) {
+				return value
+			}
+			return nil
+		}
+		return process.SetProject(ctx, a.getenv, args[0], given("retention-days", &days), given("weight", &weight))
+	})
+	return a.group("project", "Change projects", set)
+}
+
 func (a *app) services() *cobra.Command {
 	c := &cobra.Command{
 		Use: "services -- COMMAND [ARG...]", Short: "Run a command with a private Postgres and Redis",

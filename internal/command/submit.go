@@ -25,7 +25,8 @@ func (a *app) submit() *cobra.Command {
 
 Documents are files, or folders of which every file counts, but not the hidden ones and not those
 of folders within. Each is one job of kind summarize. Jobs are one JSON object a line, in a file
-that ends in .ndjson or .jsonl, or - for standard input.`,
+that ends in .ndjson or .jsonl, or - for standard input. A file that ends in .gz or .zst behind
+that is sent as it is.`,
 		Example: `  batchwright submit --route local/extractive --wait examples/documents
   batchwright submit --kind generate --template product-blurb --route openai:gpt-4.1-mini examples/products.ndjson
   produce-jobs | batchwright submit --kind chat --route nightly@3 -`,
@@ -92,11 +93,20 @@ func (a *app) send(ctx context.Context, api *client.Client, args []string, o cli
 		return client.Batch{}, err
 	}
 	defer file.Close()
+	o.Encoding = encodings[extension(args[0])]
 	return api.SubmitNDJSON(ctx, file, o)
 }
 
+// encodings are the Content-Encodings of compressed files, by their extension.
+var encodings = map[string]string{".gz": "gzip", ".zst": "zstd"}
+
+func extension(path string) string { return strings.ToLower(filepath.Ext(path)) }
+
 func isNDJSON(path string) bool {
-	ext := strings.ToLower(filepath.Ext(path))
+	ext := extension(path)
+	if encodings[ext] != "" {
+		ext = extension(path[:len(path)-len(ext)])
+	}
 	return path == "-" || ext == ".ndjson" || ext == ".jsonl"
 }
 

@@ -37,8 +37,9 @@ type Error struct {
 	Field     string // the field at fault, if it is one
 	Message   string // what happened and what to do
 	Lines     []LineError
-	LineCount int   // how many lines are wrong, listed or not
-	Err       error // for the log only
+	LineCount int    // how many lines are wrong, listed or not
+	TotalJobs *int64 // how many jobs an open upload has, when the request was wrong about that
+	Err       error  // for the log only
 }
 
 // LineError says what is wrong with one job of a submission.

@@ -94,10 +94,9 @@ func (s *Service) Submit(ctx context.Context, project store.Project, spec Spec, 
 		return in.replay(*first, lines)
 	}
 	fault.Point("ingest-sealed")
-	if err := s.Post(ctx, tickets); err != nil {
-		s.Log.WarnContext(ctx, "tickets not posted, the sweep will", "batch", b.ID, "err", err)
+	if !b.OpenUpload {
+		s.announce(ctx, b, tickets)
 	}
-	s.Log.InfoContext(ctx, "batch accepted", "batch", b.ID, "project", project.ID, "kind", b.Kind, "jobs", b.TotalJobs)
 	return b, false, nil
 }
 
@@ -106,9 +105,9 @@ func (in *intake) create(ctx context.Context, lines iter.Seq2[Line, error]) (b s
 	db, key := in.service.DB, in.spec.IdempotencyKey
 	for range 3 { // as often as a key may be taken and set free between two looks
 		if key != "" {
-			b, err = db.BatchByKey(ctx, in.row.ProjectID, key)
+			made, err := db.BatchByKey(ctx, in.row.ProjectID, key)
 			if err == nil {
-				return store.Batch{}, nil, &b, uploading(b)
+				return store.Batch{}, nil, &made, uploading(made)
 			} else if !errors.Is(err, store.ErrNotFound) {
 				return store.Batch{}, nil, nil, err
 			}
@@ -121,7 +120,7 @@ func (in *intake) create(ctx context.Context, lines iter.Seq2[Line, error]) (b s
 	if dup, ok := errors.AsType[*store.DuplicateError](err); ok {
 		err = in.duplicates(dup)
 	}
-	return b, tickets, nil, lost(err)
+	return b, tickets, nil, inWords(err)
 }
 
 // uploading refuses the repeat of a submission whose first request is still under way.
@@ -133,14 +132,6 @@ func uploading(b store.Batch) error {
 		Message: fmt.Sprintf("is that of a submission that is being uploaded right now, as batch %s: wait for its end", b.ID)}
 }
 
-// lost says in words that a batch stopped taking the jobs of an upload.
-func lost(err error) error {
-	if !errors.Is(err, store.ErrUploadLost) {
-		return err
-	}
-	return &Error{Code: Conflict, Message: "the batch was cancelled, or given up, while its jobs came in: none of them will run", Err: err}
-}
-
 // intake reads one submission.
 type intake struct {
 	service *Service
@@ -148,9 +139,10 @@ type intake struct {
 	kind    kind
 	batch   *batch
 	row     store.NewBatch
-	hash    hash.Hash
-	seq     int32
-	numbers []number // where line numbers and sequence numbers part
+	hash    hash.Hash // nil when nothing is compared with it
+	base    int32     // jobs that the batch had before
+	seq     int32     // jobs read
+	numbers []number  // where line numbers and sequence numbers part
 	bad     []LineError
 	badN    int
 }
@@ -277,6 +269,9 @@ func (in *intake) absorb(part []byte) {
 }
 
 func (in *intake) absorbLine(l Line) {
+	if in.hash == nil {
+		return
+	}
 	if u := l.Upload; u != nil {
 		in.absorb([]byte(u.Name))
 		in.absorb([]byte(u.ContentType))
@@ -363,7 +358,7 @@ func (in *intake) accept(l Line) (store.NewInput, *store.NewDocument, *LineError
 	if ahead := l.Number - int(in.seq); len(in.numbers) == 0 && ahead != 0 || len(in.numbers) > 0 && in.numbers[len(in.numbers)-1].ahead != ahead {
 		in.numbers = append(in.numbers, number{in.seq, ahead})
 	}
-	row := store.NewInput{Seq: in.seq}
+	row := store.NewInput{Seq: in.base + in.seq}
 	if l.Err != nil {
 		return row, nil, &LineError{Line: l.Number, Code: "unreadable", Message: l.Err.Error()}
 	}
@@ -385,7 +380,7 @@ func (in *intake) accept(l Line) (store.NewInput, *store.NewDocument, *LineError
 
 // skipped is the row of a bad line in a batch that skips them: it becomes a failed job.
 func (in *intake) skipped(l Line, problem *LineError) store.NewInput {
-	row := store.NewInput{Seq: in.seq}
+	row := store.NewInput{Seq: in.base + in.seq}
 	if problem.CustomID != "" {
 		row.CustomID = &problem.CustomID
 	}

@@ -58,6 +58,7 @@ type Worker struct {
 	crew        *crew
 	following   map[uuid.UUID]*recurrence // of the sweep only
 	purses      *purses
+	purgeAt     time.Time // of the sweep only: when to look for batches to purge
 
 	mu      sync.Mutex
 	batches map[uuid.UUID]*batch
@@ -303,7 +304,7 @@ func (w *Worker) sweep(ctx context.Context) error {
 		w.Log.InfoContext(ctx, "swept", "jobs_returned", returned, "tickets_reissued", len(reissued))
 		w.nudge()
 	}
-	return errors.Join(w.post(ctx, reissued), w.reconcile(ctx))
+	return errors.Join(w.post(ctx, reissued), w.reconcile(ctx), w.tidy(ctx))
 }
 
 func (w *Worker) post(ctx context.Context, tickets []store.Ticket) error {

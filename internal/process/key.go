@@ -5,6 +5,7 @@ import (
 	"crypto/rand"
 	"crypto/sha256"
 	"errors"
+	"fmt"
 	"strings"
 
 	"batchwright/internal/store"
@@ -12,17 +13,45 @@ import (
 
 // CreateKey makes an API key for a project of the database at DATABASE_URL, and the project if it is missing. The key is shown this once.
 func CreateKey(ctx context.Context, getenv func(string) string, project, name string) (string, error) {
-	r := &reader{getenv: getenv}
-	_, direct := r.database()
-	if len(r.problems) > 0 {
-		return "", errors.Join(r.problems...)
-	}
-	db, err := store.Open(ctx, direct, store.Options{MaxConns: 1})
+	db, err := operate(ctx, getenv)
 	if err != nil {
 		return "", err
 	}
 	defer db.Close()
 	return newKey(ctx, db, project, name)
+}
+
+// operate opens the database at DATABASE_URL for one command.
+func operate(ctx context.Context, getenv func(string) string) (*store.DB, error) {
+	r := &reader{getenv: getenv}
+	_, direct := r.database()
+	if len(r.problems) > 0 {
+		return nil, errors.Join(r.problems...)
+	}
+	return store.Open(ctx, direct, store.Options{MaxConns: 1})
+}
+
+// SetProject changes a project of the database at DATABASE_URL: for how many days it keeps its batches, 0 for ever, and its share of the
+// workers. Nil leaves a setting as it is.
+func SetProject(ctx context.Context, getenv func(string) string, project string, retentionDays, weight *int32) error {
+	switch {
+	case retentionDays == nil && weight == nil:
+		return errors.New("there is nothing to set")
+	case retentionDays != nil && *retentionDays < 0:
+		return errors.New("retention is a number of days, or 0 for ever")
+	case weight != nil && (*weight < 1 || *weight > 1000):
+		return errors.New("a weight is from 1 to 1000")
+	}
+	db, err := operate(ctx, getenv)
+	if err != nil {
+		return err
+	}
+	defer db.Close()
+	err = db.SetProject(ctx, project, store.ProjectSettings{RetentionDays: retentionDays, Weight: weight})
+	if errors.Is(err, store.ErrNotFound) {
+		return fmt.Errorf("there is no project %.100q", project)
+	}
+	return err
 }
 
 // newKey makes a key of 130 random bits behind the prefix bw_, by which secret scanners know it.

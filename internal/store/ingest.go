@@ -295,16 +295,16 @@ func (u *upload) giveUp(ctx context.Context, gone bool) error {
 	if _, err := u.db.fail(ctx, u.batch, &u.id, true, !gone); err != nil {
 		return err
 	}
-	if err := u.db.tidy(ctx, u.project, u.batch, u.id); err != nil || !gone {
+	if err := u.db.tidy(ctx, u.project, u.batch, u.id, true); err != nil || !gone {
 		return err
 	}
 	_, err := u.db.pool.Exec(ctx, dropBatch, u.batch)
 	return err
 }
 
-// tidy removes the rows that an upload left without a claim to them: all of a failed submission, and what an open one doesn't count.
-// Then the batch is free of the upload. It does nothing to a batch that another upload has taken over.
-func (db *DB) tidy(ctx context.Context, project, batch, upload uuid.UUID) error {
+// tidy removes the rows to which nothing lays claim: all of a failed submission, and what an open one doesn't count. With end set, the
+// batch is free of the upload then. It does nothing to a batch that another upload has taken over.
+func (db *DB) tidy(ctx context.Context, project, batch, upload uuid.UUID, end bool) error {
 	for done := false; !done; {
 		err := pgx.BeginFunc(ctx, db.pool, func(tx pgx.Tx) error {
 			kept, err := scalar[int32](ctx, tx, lockLeftovers, batch, upload)
@@ -318,8 +318,9 @@ func (db *DB) tidy(ctx context.Context, project, batch, upload uuid.UUID) error 
 			if err != nil || n == purgeRows {
 				return err
 			}
-			done = true
-			_, err = tx.Exec(ctx, endUpload, batch)
+			if done = true; end {
+				_, err = tx.Exec(ctx, endUpload, batch)
+			}
 			return err
 		})
 		if err != nil {
@@ -371,7 +372,7 @@ func (db *DB) SweepIngest(ctx context.Context, patience, idle time.Duration) (fa
 			}
 			failed += n
 		}
-		if err := db.tidy(ctx, s.ProjectID, s.ID, s.UploadID); err != nil {
+		if err := db.tidy(ctx, s.ProjectID, s.ID, s.UploadID, true); err != nil {
 			return failed, err
 		}
 	}

@@ -50,3 +50,19 @@ func (db *DB) CreateKey(ctx context.Context, project, keyName, prefix string, ke
 	_, err = db.pool.Exec(ctx, createKey, kid, id, keyName, prefix, keySHA256[:])
 	return Project{ID: id, Name: project, KeyID: kid}, translate(err)
 }
+
+// ProjectSettings are what an operator may change about a project. Nil leaves a setting as it is.
+type ProjectSettings struct {
+	RetentionDays *int32 // after its end a batch is purged; 0 for never
+	Weight        *int32 // share of the workers, from 1 to 1000
+}
+
+const setProject = `-- name: SetProject
+update projects set retention_days = case when $2::int is null then retention_days else nullif($2, 0) end, weight = coalesce($3, weight)
+where name = $1 returning id`
+
+// SetProject changes the settings of the named project, or returns ErrNotFound.
+func (db *DB) SetProject(ctx context.Context, name string, s ProjectSettings) error {
+	_, err := scalar[uuid.UUID](ctx, db.pool, setProject, name, s.RetentionDays, s.Weight)
+	return err
+}

@@ -6,6 +6,16 @@
 // 2026-11-21: a job's row is born planned. The submission writes only inputs, by COPY; planning inserts the jobs rows
 // with their keys and verdicts. An insert costs half an update, and an all-hit rerun is nothing but those two inserts.
 // The road not taken: insert jobs at submission and update them when planned.
+//
+// 2026-11-21: a submission is stored by parts, each in a transaction of its own that doesn't wait for the disk; the last one, which does,
+// makes the batch plan. A token on the batch's row, upload_id, fences every part, as a ticket's id fences a job. One transaction for the
+// whole would hold back vacuum on all hot tables for as long as a sender takes, show nothing meanwhile, and occupy a connection.
+//
+// 2026-11-21: no table is partitioned. By time, a batch's rows would lie in several partitions, its statements would plan all of them, and
+// what expires is batches, not days; by batch, there would be as many partitions as batches; by hash, nothing could be dropped. Every hot
+// index leads with the batch, so its size costs a level or two of a tree and no more. Instead, a purge removes a batch's rows by ranges of
+// the primary key, 10,000 a statement, autovacuum is told to come early to the tables that change (migration 5), and rows that follow reuse
+// the room. The road back is open: all of these tables are written and read by batch_id alone, so they can be partitioned by it.
 package store
 
 import (
@@ -42,7 +52,7 @@ type Reader struct{ q querier }
 type DB struct {
 	Reader
 	pool    *pgxpool.Pool
-	uploads *semaphore.Weighted // submissions under way, each holding a connection
+	uploads *semaphore.Weighted // chunks of submissions that are being written, each on a connection
 }
 
 // Options tune the connection pool.
