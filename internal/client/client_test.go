@@ -75,12 +75,12 @@ func TestRequestsAreSentAsTheContractWants(t *testing.T) {
 		_, _ = io.WriteString(w, `{"id":"1","ref":"blurb@2","state":"cancelled","a_field_of_tomorrow":1}`)
 	})
 	ctx := t.Context()
-	b, err := c.Cancel(ctx, "a/b", -1)
+	b, err := c.Cancel(ctx, "a/b")
 	if err != nil || b.State != "cancelled" || !b.Final() {
 		t.Fatalf("got %+v, %v", b, err)
 	}
 	for _, f := range []func() error{
-		func() error { _, err := c.Cancel(ctx, "b", 5*time.Second); return err },
+		func() error { _, err := c.CancelWithin(ctx, "b", 5*time.Second); return err },
 		func() error { _, err := c.Pause(ctx, "b"); return err },
 		func() error { _, err := c.Resume(ctx, "b"); return err },
 		func() error { _, err := c.Retry(ctx, "b", RetryFilter{}); return err },

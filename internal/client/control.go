@@ -8,14 +8,14 @@ import (
 	"time"
 )
 
-// Cancel stops a batch and returns it as it is then. Calls in flight have grace to end, to the second, and are cut after it; a negative
-// grace leaves the time to the server.
-func (c *Client) Cancel(ctx context.Context, id string, grace time.Duration) (Batch, error) {
-	verb := "cancel"
-	if grace >= 0 {
-		verb += "?grace_seconds=" + strconv.Itoa(int(grace.Round(time.Second)/time.Second))
-	}
-	return c.control(ctx, id, verb)
+// Cancel stops a batch and returns it as it is then. Calls in flight have the server's usual time to end, and are cut after it.
+func (c *Client) Cancel(ctx context.Context, id string) (Batch, error) {
+	return c.control(ctx, id, "cancel")
+}
+
+// CancelWithin is [Client.Cancel] with another time for calls in flight, to the second.
+func (c *Client) CancelWithin(ctx context.Context, id string, grace time.Duration) (Batch, error) {
+	return c.control(ctx, id, "cancel?grace_seconds="+strconv.Itoa(int(grace.Round(time.Second)/time.Second)))
 }
 
 // Pause keeps a batch from starting calls and returns it as it is then. Calls in flight end.

@@ -94,10 +94,13 @@ func (a *app) resume() *cobra.Command {
 func (a *app) cancel() *cobra.Command {
 	var grace time.Duration
 	c := a.steer("cancel BATCH", "Stop a batch for good; finished work is kept", func(c *client.Client, ctx context.Context, id string) (client.Batch, error) {
-		return c.Cancel(ctx, id, grace)
+		if grace < 0 {
+			return c.Cancel(ctx, id)
+		}
+		return c.CancelWithin(ctx, id, grace)
 	})
 	c.Flags().DurationVar(&grace, "grace", -1, "time for calls in flight to end before they are cut (default: the workers' setting)")
-	c.Flags().Lookup("grace").DefValue = ""
+	c.Flags().Lookup("grace").DefValue = "" // the text says it
 	return c
 }
 

@@ -276,3 +276,35 @@ func TestRateLimitIsNotWaitedForLongerThanAJobMayTake(t *testing.T) {
 		t.Errorf("%+v, %+v", b, lines)
 	}
 }
+
+func TestLimitedBatchCallsForOnePartAtATime(t *testing.T) {
+	t.Parallel()
+	var now, most atomic.Int64
+	backend := httpServer(t, func(w http.ResponseWriter, r *http.Request) {
+		_, _ = io.Copy(io.Discard, r.Body)
+		n := now.Add(1)
+		defer now.Add(-1)
+		for m := most.Load(); n > m && !most.CompareAndSwap(m, n); m = most.Load() {
+		}
+		select { // long enough for others to come
+		case <-time.After(30 * time.Millisecond):
+		case <-r.Context().Done():
+		}
+		w.Header().Set("Content-Type", "application/json")
+		_, _ = io.WriteString(w, `{"model":"m","choices":[{"message":{"role":"assistant","content":"short"},"finish_reason":"stop"}],"usage":{"prompt_tokens":9,"completion_tokens":2}}`)
+	})
+	s := start(t, map[string]string{"OPENAI_COMPATIBLE_BASE_URL": backend})
+	var text strings.Builder
+	for i := range 300 {
+		fmt.Fprintf(&text, "Sentence number %d says something of its own about matter %d. ", i, i*7)
+	}
+	document, _ := json.Marshal(text.String())
+	for _, limit := range []string{`"concurrency":1,`, ""} {
+		most.Store(0)
+		b := s.finish(t, accepted(t, s.post(t, "/v1/batches", `{"kind":"summarize","route":"openai-compatible/m",`+limit+`"cache":"off","params":{"chunk_tokens":500},
+			"jobs":[{"document":{"text":`+string(document)+`}}]}`)).ID)
+		if b.Stats.Jobs.Succeeded != 1 || b.Stats.Calls < 4 || (most.Load() == 1) != (limit != "") {
+			t.Errorf("%s %+v: %d calls at once", limit, b, most.Load())
+		}
+	}
+}

@@ -14,7 +14,7 @@ import (
 	"batchwright/internal/store/storetest"
 )
 
-func (b *bench) pause(t *testing.T, id uuid.UUID) store.Batch {
+func (b *bench) held(t *testing.T, id uuid.UUID) store.Batch {
 	t.Helper()
 	batch, err := b.db.PauseBatch(t.Context(), b.project, id, store.PauseRequested, "asked")
 	if err != nil {
@@ -51,7 +51,7 @@ func TestPauseTakesBackWhatNobodyClaimed(t *testing.T) {
 	tickets := b.dispatch(t, store.Grant{Batch: batch.ID, Run: 4, Size: 5})
 	b.claim(t, tickets[1])
 	for range 2 {
-		p := b.pause(t, batch.ID)
+		p := b.held(t, batch.ID)
 		if p.State != "paused" || p.NextSeq != 1 || *p.PauseReason != "requested" || p.PausedAt == nil {
 			t.Fatalf("%s from %d, %v", p.State, p.NextSeq, p.PauseReason)
 		}
@@ -197,7 +197,7 @@ func TestPauseBeforeTheBatchRuns(t *testing.T) {
 	b := setUp(t)
 	batch := b.submit(t, "use", "a")
 	storetest.Exec(t, b.url, `update batches set state = 'planning', started_at = null`)
-	if p := b.pause(t, batch.ID); p.State != "planning" || *p.PauseReason != "requested" {
+	if p := b.held(t, batch.ID); p.State != "planning" || *p.PauseReason != "requested" {
 		t.Errorf("%s, %v: want planning to go on", p.State, p.PauseReason)
 	}
 	if ok, err := b.db.StartBatch(t.Context(), batch.ID); err != nil || !ok {
@@ -214,7 +214,7 @@ func TestPauseBeforeTheBatchRuns(t *testing.T) {
 	if p, err := b.db.PauseBatch(t.Context(), b.project, batch.ID, store.PauseBudget, "no room"); err != nil || *p.PauseReason != "budget" || *p.PauseDetail != "no room" {
 		t.Errorf("%v, %v", p.PauseReason, err)
 	}
-	if p := b.pause(t, batch.ID); *p.PauseReason != "requested" {
+	if p := b.held(t, batch.ID); *p.PauseReason != "requested" {
 		t.Errorf("%v", p.PauseReason)
 	}
 }
