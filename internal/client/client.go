@@ -65,11 +65,6 @@ func (c *Client) Batch(ctx context.Context, id string) (Batch, error) {
 	return call[Batch](ctx, c, http.MethodGet, "/v1/batches/"+url.PathEscape(id), nil)
 }
 
-// Cancel stops a batch and returns it as it is then. Calls in flight end and are paid for.
-func (c *Client) Cancel(ctx context.Context, id string) (Batch, error) {
-	return call[Batch](ctx, c, http.MethodPost, "/v1/batches/"+url.PathEscape(id)+"/cancel", nil)
-}
-
 // SaveTemplate saves a template's spec, a JSON object, as the next version of its name. The same spec again is the
 // version that has it.
 func (c *Client) SaveTemplate(ctx context.Context, name string, spec json.RawMessage) (Definition, error) {

@@ -79,6 +79,20 @@ func TestRequestsAreSentAsTheContractWants(t *testing.T) {
 	if err != nil || b.State != "cancelled" || !b.Final() {
 		t.Fatalf("got %+v, %v", b, err)
 	}
+	for _, f := range []func() error{
+		func() error { _, err := c.CancelWithin(ctx, "b", 5*time.Second); return err },
+		func() error { _, err := c.Pause(ctx, "b"); return err },
+		func() error { _, err := c.Resume(ctx, "b"); return err },
+		func() error { _, err := c.Retry(ctx, "b", RetryFilter{}); return err },
+		func() error {
+			_, err := c.Retry(ctx, "b", RetryFilter{Statuses: []string{"failed", "cancelled"}, ErrorClasses: []string{"timeout"}, CustomIDs: []string{"a"}})
+			return err
+		},
+	} {
+		if err := f(); err != nil {
+			t.Fatal(err)
+		}
+	}
 	d, err := c.SaveTemplate(ctx, "blurb", json.RawMessage(`{"user":"<Hi>"}`))
 	if err != nil || d.Ref != "blurb@2" {
 		t.Fatalf("got %+v, %v", d, err)
@@ -88,6 +102,11 @@ func TestRequestsAreSentAsTheContractWants(t *testing.T) {
 	}
 	want := []string{
 		"POST /v1/batches/a%2Fb/cancel Bearer bw_key  ",
+		"POST /v1/batches/b/cancel?grace_seconds=5 Bearer bw_key  ",
+		"POST /v1/batches/b/pause Bearer bw_key  ",
+		"POST /v1/batches/b/resume Bearer bw_key  ",
+		"POST /v1/batches/b/retry Bearer bw_key application/json {}",
+		`POST /v1/batches/b/retry Bearer bw_key application/json {"statuses":["failed","cancelled"],"error_classes":["timeout"],"custom_ids":["a"]}`,
 		`POST /v1/templates Bearer bw_key application/json {"name":"blurb","spec":{"user":"\u003cHi\u003e"}}`,
 		`POST /v1/routes Bearer bw_key application/json {"name":"cheap","spec":{"steps":[]}}`,
 	}

@@ -40,7 +40,7 @@ func (c *Client) Watch(ctx context.Context, id string) iter.Seq2[Batch, error] {
 			switch {
 			case err == nil:
 				missed = 0
-				if now := fmt.Sprint(b.State, b.Stats.Jobs, b.Stats.Calls); now != last || b.Final() {
+				if now := fmt.Sprint(b.State, b.Pause != nil, b.Stats.Jobs, b.Stats.Calls); now != last || b.Final() {
 					last = now
 					if !yield(b, nil) || b.Final() {
 						return

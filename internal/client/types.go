@@ -50,12 +50,20 @@ type Batch struct {
 	StartedAt  *time.Time `json:"started_at"`
 	FinishedAt *time.Time `json:"finished_at"`
 	Stats      Stats      `json:"stats"` // zero in the answer to a submission
+	Pause      *Pause     `json:"pause"` // nil while it isn't paused
 
 	// Progress is the server's reckoning of rate, time and cost. Only [Client.Watch] sets it, while it follows an open batch's events.
 	Progress *Progress `json:"-"`
 
 	// Replayed says that an earlier submission with the same idempotency key made this batch. Only submissions set it.
 	Replayed bool `json:"-"`
+}
+
+// Pause says why a batch is paused, or will be once it is planned.
+type Pause struct {
+	Reason string    `json:"reason"` // requested or budget
+	Detail string    `json:"detail"`
+	Since  time.Time `json:"since"`
 }
 
 // Final reports whether the batch's state can't change any more.

@@ -62,6 +62,12 @@ func (s *server) handle(w http.ResponseWriter, r *http.Request) {
 			reply(w, http.StatusAccepted, `{"id":"b1","kind":"chat","state":"planning","total_jobs":2}`)
 		case "/v1/batches/b1/cancel":
 			reply(w, http.StatusOK, `{"state":"cancelled","total_jobs":2,"stats":{"jobs":{"succeeded":1,"cancelled":1},"cost_microusd":0}}`)
+		case "/v1/batches/b1/pause":
+			reply(w, http.StatusOK, `{"state":"paused","pause":{"reason":"requested"},"total_jobs":2,"stats":{"jobs":{"succeeded":1}}}`)
+		case "/v1/batches/b1/resume":
+			reply(w, http.StatusOK, `{"state":"planning","pause":{"reason":"budget","detail":"d"},"total_jobs":2,"stats":{}}`)
+		case "/v1/batches/b1/retry":
+			reply(w, http.StatusOK, `{"requeued":1,"excluded":2,"batch":{"state":"paused","pause":{"reason":"budget","detail":"day of p"},"total_jobs":2}}`)
 		default:
 			reply(w, http.StatusCreated, `{"ref":"saved@3"}`)
 		}
@@ -345,6 +351,27 @@ func TestCancelTellsWhatIsLeft(t *testing.T) {
 	code, out, _ := run(t, s.env(), "", "cancel", "b1")
 	if code != exitDone || out != "cancelled: 1 of 2 jobs succeeded, 1 cancelled, 0 calls, 0 tokens in, 0 out, cost $0\n" {
 		t.Errorf("got %d, %q", code, out)
+	}
+}
+
+func TestControlTellsHowTheBatchIs(t *testing.T) {
+	t.Parallel()
+	for _, tt := range []struct{ args, sent, body, out string }{
+		{"cancel b1 --grace 3s", "/cancel?grace_seconds=3", "", "cancelled: 1 of 2 jobs succeeded, 1 cancelled, "},
+		{"pause b1", "/pause", "", "paused: 1 of 2 jobs succeeded, "},
+		{"resume b1", "/resume", "", "planning, then paused: 0 of 2 jobs succeeded, "},
+		{"retry b1", "/retry", "{}", "1 job requeued, 2 with invalid input left out; paused for budget (day of p): 0 of 2 jobs succeeded, "},
+		{"retry b1 --class timeout,server --status failed,cancelled --custom-id a", "/retry",
+			`{"statuses":["failed","cancelled"],"error_classes":["timeout","server"],"custom_ids":["a"]}`, "1 job requeued, "},
+	} {
+		t.Run(tt.args, func(t *testing.T) {
+			t.Parallel()
+			s := &server{t: t}
+			code, out, errs := run(t, s.env(), "", strings.Fields(tt.args)...)
+			if code != exitDone || !strings.HasPrefix(out, tt.out) || errs != "" || s.sent != "POST /v1/batches/b1"+tt.sent || s.body != tt.body {
+				t.Errorf("got %d, %q, %q; the server got %s %s", code, out, errs, s.sent, s.body)
+			}
+		})
 	}
 }
 

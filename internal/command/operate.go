@@ -13,6 +13,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"batchwright/internal/client"
 	"batchwright/internal/process"
 )
 
@@ -103,6 +104,67 @@ keeps it is purged: its counts and what it cost stay, its jobs, inputs and resul
 		return process.SetProject(ctx, a.getenv, args[0], given("retention-days", &days), given("weight", &weight))
 	})
 	return a.group("project", "Change projects", set)
+}
+
+func (a *app) pause() *cobra.Command {
+	return a.steer("pause BATCH", "Keep a batch from starting calls; those in flight end", (*client.Client).Pause)
+}
+
+func (a *app) resume() *cobra.Command {
+	return a.steer("resume BATCH", "Let a paused batch go on", (*client.Client).Resume)
+}
+
+func (a *app) cancel() *cobra.Command {
+	var grace time.Duration
+	c := a.steer("cancel BATCH", "Stop a batch for good; finished work is kept", func(c *client.Client, ctx context.Context, id string) (client.Batch, error) {
+		if grace < 0 {
+			return c.Cancel(ctx, id)
+		}
+		return c.CancelWithin(ctx, id, grace)
+	})
+	c.Flags().DurationVar(&grace, "grace", -1, "time for calls in flight to end before they are cut (default: the workers' setting)")
+	c.Flags().Lookup("grace").DefValue = "" // the text says it
+	return c
+}
+
+// steer is a command that changes what becomes of a batch and tells how the batch is then.
+func (a *app) steer(use, short string, f func(*client.Client, context.Context, string) (client.Batch, error)) *cobra.Command {
+	return &cobra.Command{
+		Use: use, Short: short, Args: cobra.ExactArgs(1),
+		RunE: a.talk(func(ctx context.Context, api *client.Client, args []string) error {
+			b, err := f(api, ctx, args[0])
+			if err == nil {
+				fmt.Fprintln(a.stdout, summary(b))
+			}
+			return err
+		}),
+	}
+}
+
+func (a *app) retry() *cobra.Command {
+	var f client.RetryFilter
+	c := &cobra.Command{
+		Use: "retry BATCH", Short: "Try a batch's failed jobs again, within the batch", Args: cobra.ExactArgs(1),
+		Long: `Try jobs of a batch again that failed, or were cancelled. A batch that has ended is reopened,
+and ends again. Jobs whose input is invalid are left as they are.`,
+		Example: "  batchwright retry BATCH --class rate_limited,timeout\n  batchwright retry BATCH --status failed,cancelled",
+		RunE: a.talk(func(ctx context.Context, api *client.Client, args []string) error {
+			r, err := api.Retry(ctx, args[0], f)
+			if err != nil {
+				return err
+			}
+			fmt.Fprintf(a.stdout, "%s requeued", plural(r.Requeued, "job", "jobs"))
+			if r.Excluded > 0 {
+				fmt.Fprintf(a.stdout, ", %s with invalid input left out", number(r.Excluded))
+			}
+			fmt.Fprintf(a.stdout, "; %s\n", summary(r.Batch))
+			return nil
+		}),
+	}
+	c.Flags().StringSliceVar(&f.Statuses, "status", nil, "jobs that are failed (the default), cancelled, or both")
+	c.Flags().StringSliceVar(&f.ErrorClasses, "class", nil, "only failures of these classes")
+	c.Flags().StringSliceVar(&f.CustomIDs, "custom-id", nil, "only the jobs with these ids")
+	return c
 }
 
 func (a *app) services() *cobra.Command {

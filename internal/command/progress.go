@@ -87,7 +87,7 @@ func newBars(w io.Writer, titles []string, batches []client.Batch) *bars {
 			mpb.PrependDecorators(decor.Name("  "+titles[i], decor.WCSyncSpaceR)),
 			mpb.AppendDecorators(
 				decor.Any(func(decor.Statistics) string { return counts(*d.latest[i].Load()) }, decor.WCSyncSpace),
-				decor.Any(func(decor.Statistics) string { return " " + spent(*d.latest[i].Load()) }, decor.WCSyncSpaceR)),
+				decor.Any(func(decor.Statistics) string { return " " + spentOrHeld(*d.latest[i].Load()) }, decor.WCSyncSpaceR)),
 		))
 	}
 	return d
@@ -137,7 +137,7 @@ func (d *lines) show(i int, b client.Batch) {
 	if !b.Final() && now.Sub(d.said[i]) < everySoOften {
 		return
 	}
-	line := fmt.Sprintf("  %s  %s  %s, %s", columns.FillRight(d.titles[i], d.wide), counts(b), b.State, spent(b))
+	line := fmt.Sprintf("  %s  %s  %s, %s", columns.FillRight(d.titles[i], d.wide), counts(b), state(b), spent(b))
 	if line == d.last[i] {
 		return
 	}
@@ -146,6 +146,27 @@ func (d *lines) show(i int, b client.Batch) {
 }
 
 func (d *lines) close() {}
+
+// state is a batch's state, with why it is paused unless that was asked for.
+func state(b client.Batch) string {
+	switch {
+	case b.Pause == nil:
+		return b.State
+	case b.State != "paused":
+		return b.State + ", then paused"
+	case b.Pause.Reason != "requested":
+		return fmt.Sprintf("paused for %s (%s)", clean(b.Pause.Reason), clean(b.Pause.Detail))
+	}
+	return b.State
+}
+
+// spentOrHeld says what a batch has used so far, and before that, that it doesn't move.
+func spentOrHeld(b client.Batch) string {
+	if b.Pause != nil {
+		return state(b) + ", " + spent(b)
+	}
+	return spent(b)
+}
 
 // counts is "3/40 jobs".
 func counts(b client.Batch) string {
@@ -182,7 +203,7 @@ func spent(b client.Batch) string {
 // summary says how a batch ended, or how far it is.
 func summary(b client.Batch) string {
 	s := b.Stats
-	parts := []string{fmt.Sprintf("%s: %s of %s succeeded", b.State, number(s.Jobs.Succeeded), plural(b.TotalJobs, "job", "jobs"))}
+	parts := []string{fmt.Sprintf("%s: %s of %s succeeded", state(b), number(s.Jobs.Succeeded), plural(b.TotalJobs, "job", "jobs"))}
 	some := func(n int64, one, many string) {
 		if n > 0 {
 			parts = append(parts, plural(n, one, many))

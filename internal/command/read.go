@@ -106,16 +106,3 @@ func output(path string, other io.Writer, write func(io.Writer) error) error {
 	}
 	return nil
 }
-
-func (a *app) cancel() *cobra.Command {
-	return &cobra.Command{
-		Use: "cancel BATCH", Short: "Stop a batch; calls in flight end and are paid for", Args: cobra.ExactArgs(1),
-		RunE: a.talk(func(ctx context.Context, api *client.Client, args []string) error {
-			b, err := api.Cancel(ctx, args[0])
-			if err == nil {
-				fmt.Fprintln(a.stdout, summary(b))
-			}
-			return err
-		}),
-	}
-}

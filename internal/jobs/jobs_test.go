@@ -213,8 +213,7 @@ func TestWhatBecomesOfAJob(t *testing.T) {
 		least    time.Duration
 	}{
 		{"a good answer", nil, 0, "succeeded", true, 0},
-		{"a server's failure is tried again", fail(gateway.Server, 0), 0, "waiting", true, time.Second},
-		{"later each time", fail(gateway.Server, 0), 2, "waiting", true, 4 * time.Second},
+		{"a server's failure is tried again", fail(gateway.Server, 0), 0, "waiting", true, 100 * time.Millisecond},
 		{"but not for ever", fail(gateway.Server, 0), 3, "failed", true, 0},
 		{"a rate limit waits as told and doesn't count", fail(gateway.RateLimited, 90*time.Second), 3, "waiting", false, 90 * time.Second},
 		{"a bad request fails at once", fail(gateway.InvalidRequest, 0), 0, "failed", true, 0},
@@ -226,7 +225,7 @@ func TestWhatBecomesOfAJob(t *testing.T) {
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
-			w := &Worker{o: WorkerOptions{MaxAttempts: 4}}
+			w := &Worker{o: WorkerOptions{MaxAttempts: 4, JobTimeout: time.Hour}}
 			b := &batch{Batch: store.Batch{Cache: "use"}, route: Route{Steps: []RouteStep{{Provider: "p", Model: "m"}}}}
 			task := &task{w: w, batch: b, route: b.route, lease: &lease{}, job: store.Claimed{Seq: 1, Attempts: tt.attempts}}
 			s, ok := task.settle(result{output: "x", format: "text", model: "m"}, tt.err)
@@ -246,6 +245,69 @@ func TestWhatBecomesOfAJob(t *testing.T) {
 	}
 }
 
+func TestJobsThatFailedTogetherDoNotComeBackTogether(t *testing.T) {
+	t.Parallel()
+	for _, tt := range []struct {
+		name          string
+		class         gateway.Class
+		told          time.Duration
+		attempts      int32
+		least, spread time.Duration
+	}{
+		{"first failure", gateway.Server, 0, 1, 100 * time.Millisecond, 2 * time.Second},
+		{"third failure", gateway.Server, 0, 3, 100 * time.Millisecond, 8 * time.Second},
+		{"hundredth failure", gateway.Server, 0, 100, 100 * time.Millisecond, time.Minute},
+		{"a limit that says for how long", gateway.RateLimited, time.Minute, 0, time.Minute, 31 * time.Second},
+		{"a limit that doesn't", gateway.RateLimited, 0, 0, rateLimitWait / 2, rateLimitWait},
+	} {
+		if least, spread := pause(tt.class, tt.told, tt.attempts); least != tt.least || spread != tt.spread {
+			t.Errorf("%s: %s and up to %s more, want %s and %s", tt.name, least, spread, tt.least, tt.spread)
+		}
+	}
+	seen := map[time.Duration]bool{}
+	for range 100 {
+		w := &Worker{o: WorkerOptions{MaxAttempts: 4, JobTimeout: time.Hour}}
+		b := &batch{Batch: store.Batch{Cache: "use"}, route: Route{Steps: []RouteStep{{Provider: "p", Model: "m"}}}}
+		task := &task{w: w, batch: b, route: b.route, lease: &lease{}, job: store.Claimed{Seq: 1}}
+		s, _ := task.settle(result{}, &gateway.Error{Class: gateway.RateLimited, RetryAfter: 30 * time.Second})
+		if s.job.RetryIn < 30*time.Second || s.job.RetryIn > 46*time.Second {
+			t.Fatalf("told to wait 30 s, waits %s", s.job.RetryIn)
+		}
+		seen[s.job.RetryIn.Truncate(time.Second)] = true
+	}
+	if len(seen) < 10 {
+		t.Errorf("a hundred jobs come back in %d different seconds", len(seen))
+	}
+}
+
+func TestAJobIsGivenUpWhenItsTimeIsOver(t *testing.T) {
+	t.Parallel()
+	limited := &gateway.Error{Class: gateway.RateLimited, RetryAfter: 10 * time.Minute, Provider: "p", Model: "m"}
+	hour := int32(3600)
+	for _, tt := range []struct {
+		name  string
+		age   time.Duration
+		batch *int32
+		state string
+	}{
+		{"there is time", 0, nil, "waiting"},
+		{"the wait would end after it", 23*time.Hour + 51*time.Minute, nil, "failed"},
+		{"the batch has less of it", 51 * time.Minute, &hour, "failed"},
+		{"but enough", 45 * time.Minute, &hour, "waiting"},
+	} {
+		w := &Worker{o: WorkerOptions{MaxAttempts: 4, JobTimeout: 24 * time.Hour}}
+		b := &batch{Batch: store.Batch{Cache: "use", JobTimeoutSeconds: tt.batch}, route: Route{Steps: []RouteStep{{Provider: "p", Model: "m"}}}}
+		task := &task{w: w, batch: b, route: b.route, lease: &lease{}, job: store.Claimed{Seq: 1, Age: tt.age}}
+		s, ok := task.settle(result{}, limited)
+		if !ok || s.job.State != tt.state || s.job.ErrorClass != "rate_limited" || (tt.state == "failed") != strings.HasPrefix(s.job.ErrorMessage, "gave up ") {
+			t.Errorf("%s: %+v", tt.name, *s.job)
+		}
+		if tt.state == "waiting" && tt.age+s.job.RetryIn >= b.jobTimeout(w.o) {
+			t.Errorf("%s: the next try comes after %s, when it would be given up", tt.name, tt.age+s.job.RetryIn)
+		}
+	}
+}
+
 func TestARateLimitIsNotWaitedForWhileAnotherStepIsPaidInVain(t *testing.T) {
 	t.Parallel()
 	limited := &gateway.Error{Class: gateway.RateLimited, RetryAfter: time.Second}
@@ -262,7 +324,7 @@ func TestARateLimitIsNotWaitedForWhileAnotherStepIsPaidInVain(t *testing.T) {
 		{"a part that is kept", "use", gateway.Outcome{Usage: usage}, false},
 		{"a part that is not looked up again", "refresh", gateway.Outcome{Usage: usage}, true},
 	} {
-		w := &Worker{o: WorkerOptions{MaxAttempts: 4}, Prices: pricing.Default()}
+		w := &Worker{o: WorkerOptions{MaxAttempts: 4, JobTimeout: time.Hour}, Prices: pricing.Default()}
 		steps := []gateway.Step{{Provider: "openai", Model: "gpt-4.1-mini"}}
 		b := &batch{Batch: store.Batch{Cache: tt.cache}, route: Route{Steps: []RouteStep{{Provider: "openai", Model: "gpt-4.1-mini"}}}}
 		task := &task{w: w, batch: b, route: b.route, lease: &lease{}, job: store.Claimed{Seq: 1, Attempts: 3}}

@@ -132,15 +132,31 @@ func noParams(raw json.RawMessage) (json.RawMessage, *Error) {
 	return json.RawMessage(`{}`), nil
 }
 
+// ceiling is the cap on an answer that a request set.
+type ceiling struct {
+	field  string // what a person raises; empty when there is none
+	tokens int    // 0 when the request set none
+	raised int    // the cap of the second try; 0 when there was none
+}
+
+// cut says that an answer was cut off, and what to do.
+func (c ceiling) cut() *failure {
+	switch {
+	case c.tokens <= 0 && c.field != "":
+		return failf(gateway.Truncated, "the answer was cut off at the provider's own limit: set %s, ask for less, or choose a model that can say more", c.field)
+	case c.tokens <= 0:
+		return failf(gateway.Truncated, "the answer was cut off at the provider's own limit: ask for less, or choose a model that can say more")
+	case c.raised > 0:
+		return failf(gateway.Truncated, "the answer was cut off at %d tokens, and again at %d: raise %s, or ask for less", c.tokens, c.raised, c.field)
+	}
+	return failf(gateway.Truncated, "the answer was cut off at %d tokens: raise %s, ask for less, or choose a model that can say more", c.tokens, c.field)
+}
+
 // verdict judges a gateway's answer by its finish reason and text; nil is good.
-func verdict(r *gateway.Response, maxTokens int) *failure {
+func verdict(r *gateway.Response, limit ceiling) *failure {
 	switch r.Finish {
 	case gateway.FinishLength:
-		limit := "the model's limit"
-		if maxTokens > 0 {
-			limit = fmt.Sprintf("max_tokens %d", maxTokens)
-		}
-		return failf(gateway.Truncated, "the answer was cut off at %s: raise it", limit)
+		return limit.cut()
 	case gateway.FinishFiltered:
 		return failf(gateway.ContentFiltered, "the provider's content filter or the model itself refused")
 	}

@@ -36,6 +36,14 @@ type chatBody struct {
 
 func (b chatBody) maxTokens() int { return max(b.MaxTokens, b.MaxCompletionTokens) }
 
+// ceiling names the field of the body that caps the answer. The body travels byte for byte, so that only its sender can raise it.
+func (b chatBody) ceiling() ceiling {
+	if b.MaxTokens > b.MaxCompletionTokens {
+		return ceiling{field: "body.max_tokens", tokens: b.MaxTokens}
+	}
+	return ceiling{field: "body.max_completion_tokens", tokens: b.MaxCompletionTokens}
+}
+
 func (chat) accept(b *batch, l *line) (json.RawMessage, *store.NewDocument, *LineError) {
 	if err := l.only("body"); err != nil {
 		return nil, nil, err
@@ -117,5 +125,5 @@ func (chat) run(ctx context.Context, t *task) (result, error) {
 	}
 	key = chatKey(key, t.route.Steps[resp.Step].answerer(body.Model), body.Model)
 	wantJSON := body.ResponseFormat.Type == "json_object" || body.ResponseFormat.Type == "json_schema"
-	return checked(resp, body.Model, key, body.maxTokens(), wantJSON)
+	return checked(resp, body.Model, key, body.ceiling(), wantJSON)
 }

@@ -69,6 +69,7 @@ func (g generate) run(ctx context.Context, t *task) (result, error) {
 		return result{}, err
 	}
 	t.route = t.batch.routeOf(t.job.Input, nil, sizeOf(r))
+	t.capField = "the template's sampling.max_tokens"
 	t.stable.Messages, t.stable.Bytes = t.batch.template.Stable()
 	return t.complete(ctx, r)
 }

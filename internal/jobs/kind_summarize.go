@@ -159,6 +159,7 @@ func (summarize) run(ctx context.Context, t *task) (result, error) {
 	}
 	t.route = t.batch.routeOf(t.job.Input, t.job.DocumentSHA256, nil)
 	t.stable.Messages = 1 // the instructions
+	t.capField = "params.max_tokens"
 	limit := o.ChunkTokens
 	if limit == 0 {
 		limit = t.window(o)
@@ -213,7 +214,8 @@ func (s *summary) note(part result) {
 	s.step, s.hit = max(s.step, part.step), s.hit && part.hit
 }
 
-// chunkCalls is how many calls of one document may be in flight at once.
+// chunkCalls is how many calls of one document may be in flight at once. In a batch whose concurrency is limited it is one, so that there
+// are never more calls than jobs.
 const chunkCalls = 8
 
 func (s *summary) tree(ctx context.Context, doc document.Document) (result, error) {
@@ -268,7 +270,11 @@ func (s *summary) each(ctx context.Context, what, title string, texts []string) 
 		}
 	}
 	g, gctx := errgroup.WithContext(ctx)
-	g.SetLimit(chunkCalls)
+	if s.t.batch.standing().Concurrency != nil {
+		g.SetLimit(1)
+	} else {
+		g.SetLimit(chunkCalls)
+	}
 	for i := range texts {
 		if out[i] != "" {
 			continue

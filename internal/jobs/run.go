@@ -44,6 +44,7 @@ func (w *Worker) runTicket(soft, hard context.Context, t store.Ticket) error {
 	fault.Point("claimed")
 	w.room.Release(n - min(n, int64(len(claimed))))
 	l.left.Store(int32(len(claimed)))
+	now := time.Now()
 	w.hold(l)
 	if soft.Err() != nil {
 		l.close()
@@ -61,7 +62,7 @@ func (w *Worker) runTicket(soft, hard context.Context, t store.Ticket) error {
 			defer wg.Done()
 			defer w.room.Release(1)
 			defer l.left.Add(-1)
-			if !w.runJob(ctx, &task{w: w, batch: b, lease: l, job: job, known: known[i]}) {
+			if !w.runJob(ctx, &task{w: w, batch: b, lease: l, job: job, claimed: now, known: known[i]}) {
 				unsettled.Store(true)
 			}
 		})
@@ -186,14 +187,17 @@ func (t *task) settle(out result, err error) (settlement, bool) {
 	if job.Counted {
 		attempts++
 	}
-	if retry && int(attempts) < t.batch.maxAttempts(t.w.o) {
-		job.State, job.RetryIn = "waiting", max(wait, backoff(attempts))
-		if class == gateway.RateLimited && wait == 0 { // not counted, so it wouldn't grow either
-			job.RetryIn = rateLimitWait/2 + rand.N(rateLimitWait)
-		}
+	job.State = "failed"
+	if !retry || int(attempts) >= t.batch.maxAttempts(t.w.o) {
 		return s, true
 	}
-	job.State = "failed"
+	least, spread := pause(class, wait, attempts)
+	room := t.left() - least
+	if room <= 0 {
+		job.ErrorMessage = clean(fmt.Sprintf("gave up %s after the first attempt, with %s allowed: %s", t.age().Round(time.Second), t.batch.jobTimeout(t.w.o), message))
+		return s, true
+	}
+	job.State, job.RetryIn = "waiting", least+rand.N(min(spread, room/2)+1)
 	return s, true
 }
 
@@ -248,10 +252,16 @@ const workerFault = "the worker failed on this job; its log says why"
 // rateLimitWait is the mean wait after a rate limit that doesn't say how long it lasts.
 const rateLimitWait = 15 * time.Second
 
-// backoff is the wait after a job's nth attempt: 2 s doubling to a minute, half of it random.
-func backoff(attempts int32) time.Duration {
-	d := min(2*time.Second<<min(max(attempts-1, 0), 10), time.Minute)
-	return d/2 + rand.N(d/2+1)
+// pause says how long a job waits before its next attempt: least, and a random part of spread on top. Jobs that failed together, at one
+// limit or in one outage, must not come back together. told is how long the provider wants to be left alone, 0 when it doesn't say.
+func pause(class gateway.Class, told time.Duration, attempts int32) (least, spread time.Duration) {
+	switch {
+	case told > 0:
+		return told, told/2 + time.Second
+	case class == gateway.RateLimited: // not counted, so it wouldn't grow either
+		return rateLimitWait / 2, rateLimitWait
+	}
+	return 100 * time.Millisecond, min(2*time.Second<<min(max(attempts-1, 0), 10), time.Minute) // full jitter
 }
 
 // settlement is what one task hands to the writer: how calls ended, answers to keep, and what becomes of the job.

@@ -1,6 +1,7 @@
 package jobs
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"strings"
@@ -20,9 +21,12 @@ type task struct {
 	lease *lease
 	job   store.Claimed
 	known *store.Hit // the cache has its answer by now
+
+	claimed time.Time
 	// Set by the job's kind.
-	route  Route          // the steps that this job takes
-	stable gateway.Stable // what its requests share with those of the batch
+	route    Route          // the steps that this job takes
+	stable   gateway.Stable // what its requests share with those of the batch
+	capField string         // what a person raises when answers are cut off
 
 	mu       sync.Mutex
 	sends    int32
@@ -51,21 +55,52 @@ func (t *totals) microusd() *int64 {
 // errHandedBack ends a task that must not start another call: the worker is stopping, the batch is being cancelled or the lease is lost.
 var errHandedBack = errors.New("jobs: handed back")
 
-// complete asks for one answer to r along the job's route and checks it.
+// age is the time since the job's first attempt began. It is the database's clock that said so when the job was claimed, and this
+// machine's, which may jump, only measures from there.
+func (t *task) age() time.Duration {
+	if t.claimed.IsZero() {
+		return t.job.Age
+	}
+	return t.job.Age + time.Since(t.claimed)
+}
+
+// left is the time in which the job may still be tried.
+func (t *task) left() time.Duration { return t.batch.jobTimeout(t.w.o) - t.age() }
+
+// complete asks for one answer to r along the job's route and checks it. An answer that was cut off is asked for once more with twice the
+// room; what comes back is kept under the key of r, so that the next run finds it without being cut off first.
 func (t *task) complete(ctx context.Context, r *prompt.Request) (result, error) {
-	resp, model, err := t.ask(ctx, r)
+	resp, model, err := t.ask(ctx, r, r.MaxTokens)
 	if err != nil {
 		return result{}, err
 	}
+	limit := ceiling{field: t.capField, tokens: r.MaxTokens}
+	if resp.Finish == gateway.FinishLength {
+		if raised := t.outputCap(t.route.Steps[resp.Step], 2*r.MaxTokens); raised > r.MaxTokens {
+			t.waste()
+			limit.raised = raised
+			if resp, model, err = t.ask(ctx, r, 2*r.MaxTokens); err != nil {
+				return result{}, err
+			}
+		}
+	}
 	key := r.Keys([]string{t.route.Steps[resp.Step].answerer("")})[0] // under whoever answered, accepted in look-ups or not
-	return checked(resp, model, key, r.MaxTokens, r.JSON)
+	return checked(resp, model, key, limit, r.JSON)
+}
+
+// outputCap is the most tokens up to wanted that a step's model can generate, as far as that is known.
+func (t *task) outputCap(s RouteStep, wanted int) int {
+	if p, ok := t.w.Prices.Lookup(s.Provider, s.Model, time.Now()); ok && p.MaxOutput > 0 {
+		return min(wanted, p.MaxOutput)
+	}
+	return wanted
 }
 
 // checked makes a result of an answer that is complete and of the form that was asked for.
-func checked(resp *gateway.Response, model string, key prompt.Key, maxTokens int, wantJSON bool) (result, error) {
+func checked(resp *gateway.Response, model string, key prompt.Key, limit ceiling, wantJSON bool) (result, error) {
 	out := result{output: resp.Text, format: prompt.FormatText, step: resp.Step, model: model, by: resp.Model,
 		hit: resp.CacheStatus == gateway.CacheHit, resultKey: key}
-	if f := verdict(resp, maxTokens); f != nil {
+	if f := verdict(resp, limit); f != nil {
 		return out, f
 	}
 	if wantJSON {
@@ -80,9 +115,9 @@ func checked(resp *gateway.Response, model string, key prompt.Key, maxTokens int
 	return out, nil
 }
 
-// ask sends r along the job's route and returns the answer with the model that was asked.
-func (t *task) ask(ctx context.Context, r *prompt.Request) (*gateway.Response, string, error) {
-	c := gateway.Chat{Stable: t.stable, MaxTokens: r.MaxTokens, Temperature: r.Temperature, TopP: r.TopP, Seed: r.Seed, Stop: r.Stop, JSON: r.JSON, Schema: r.Schema}
+// ask sends r, with a cap of maxTokens on the answer, along the job's route and returns the answer with the model that was asked.
+func (t *task) ask(ctx context.Context, r *prompt.Request, maxTokens int) (*gateway.Response, string, error) {
+	c := gateway.Chat{Stable: t.stable, MaxTokens: maxTokens, Temperature: r.Temperature, TopP: r.TopP, Seed: r.Seed, Stop: r.Stop, JSON: r.JSON, Schema: r.Schema}
 	for _, m := range r.Messages {
 		c.Messages = append(c.Messages, gateway.Message{Role: m.Role, Content: m.Content})
 	}
@@ -91,12 +126,15 @@ func (t *task) ask(ctx context.Context, r *prompt.Request) (*gateway.Response, s
 	var err error
 	for i, s := range t.route.Steps {
 		c.API = s.API
+		if maxTokens > r.MaxTokens { // a model refuses a cap beyond its limit
+			c.MaxTokens = max(t.outputCap(s, maxTokens), r.MaxTokens)
+		}
 		if steps[i], err = gateway.NewStep(s.Provider, s.Model, &c, s.config()); err != nil {
 			return nil, "", err
 		}
 		steps[i].Via = s.Via
 	}
-	resp, err := t.call(ctx, steps, tokens, r.MaxTokens)
+	resp, err := t.call(ctx, steps, tokens, maxTokens)
 	if err != nil {
 		return nil, "", err
 	}
@@ -116,6 +154,11 @@ func sizeOf(r *prompt.Request) func() int {
 
 // call runs one Universal request under the worker's limit of calls in flight, with every send in the ledger.
 func (t *task) call(ctx context.Context, steps []gateway.Step, inputTokens, maxTokens int) (*gateway.Response, error) {
+	left := t.left()
+	if left <= 0 {
+		class := cmp.Or(gateway.Class(t.job.ErrorClass), gateway.Timeout)
+		return nil, failf(class, "gave up %s after the first attempt, with %s allowed, before the next call", t.age().Round(time.Second), t.batch.jobTimeout(t.w.o))
+	}
 	select { // a stop wins over a free slot
 	case <-t.lease.stop:
 		return nil, errHandedBack
@@ -136,7 +179,7 @@ func (t *task) call(ctx context.Context, steps []gateway.Step, inputTokens, maxT
 			steps[i].Estimate.MicroUSD = p.WorstCase(int64(inputTokens)*5/4, int64(maxTokens))
 		}
 	}
-	req := &gateway.Request{Steps: steps, Options: gateway.Options{Timeout: callTimeout, Scope: t.batch.ProjectID.String(), CacheTTL: time.Duration(t.route.GatewayCacheTTL) * time.Second}}
+	req := &gateway.Request{Steps: steps, Options: gateway.Options{Timeout: min(callTimeout, left), Scope: t.batch.ProjectID.String(), CacheTTL: time.Duration(t.route.GatewayCacheTTL) * time.Second}}
 	// An answer that was no use must not come back from the gateway's cache, nor one to a batch that wants fresh ones.
 	req.Options.SkipCache = t.job.Attempts > 0 || t.batch.Cache != "use"
 	if t.w.o.Tag {
@@ -219,6 +262,13 @@ func (t *task) record(id store.CallID, steps []gateway.Step, o gateway.Outcome, 
 	} else {
 		t.totals.unpriced = true
 	}
+}
+
+// waste notes that an answer was paid for that isn't kept.
+func (t *task) waste() {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.totals.wasted = true
 }
 
 // maxUsage is more tokens than any call can take: what a broken server reports beyond it must not overflow a sum.

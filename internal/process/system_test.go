@@ -217,7 +217,7 @@ func (s *system) finish(t *testing.T, id string) (b batch) {
 	t.Helper()
 	await(t, "batch "+id+" to finish", func() bool {
 		b = s.batch(t, id)
-		return slices.Contains([]string{"completed", "failed", "cancelled"}, b.State)
+		return slices.Contains([]string{"completed", "failed", "cancelled", "expired"}, b.State)
 	})
 	return b
 }

@@ -8,6 +8,7 @@ import (
 
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
 )
 
 // Every transition here first locks the batch's row, then tickets, then jobs, as planning, dispatch and the end of a batch do: two of them
@@ -28,7 +29,7 @@ select id from batches where id = $1 and project_id = $2 for update`
 // turn locks a project's batch, lets change work on it, and returns it as it is afterwards. When change fails, the batch is as it was
 // found, and nothing has changed. ErrNotFound when the project has no such batch.
 func (db *DB) turn(ctx context.Context, project, id uuid.UUID, change func(pgx.Tx, Batch) error) (b Batch, err error) {
-	err = pgx.BeginFunc(ctx, db.pool, func(tx pgx.Tx) error {
+	err = db.atomically(ctx, func(tx pgx.Tx) error {
 		if _, err := scalar[uuid.UUID](ctx, tx, lockBatch, id, project); err != nil {
 			return err
 		}
@@ -45,6 +46,17 @@ func (db *DB) turn(ctx context.Context, project, id uuid.UUID, change func(pgx.T
 		return err
 	})
 	return b, translate(err)
+}
+
+// atomically runs f in a transaction, and again when that was the victim of a deadlock: a settlement locks the followers of a job in an
+// order of its own.
+func (db *DB) atomically(ctx context.Context, f func(pgx.Tx) error) error {
+	for try := 1; ; try++ {
+		err := pgx.BeginFunc(ctx, db.pool, f)
+		if pg, ok := errors.AsType[*pgconn.PgError](err); !ok || pg.Code != "40P01" || try == 3 {
+			return err
+		}
+	}
 }
 
 // Why a batch is paused.
@@ -184,8 +196,9 @@ order by id limit 100`
 select id from batches where id = $1 and expires_at <= now() for update`
 	// Tickets that were issued again, or for retries, while the batch was paused or ended, and that the transition therefore didn't see.
 	listStray = `-- name: ListStray
-select distinct t.batch_id from tickets t join batches b on b.id = t.batch_id
-where t.worker_id is null and (b.state = 'cancelling' or b.state = 'paused' and t.purpose <> 'plan')`
+select id from batches b where finished_at is null and state in ('paused', 'cancelling')
+    and exists (select 1 from tickets t where t.batch_id = b.id and t.worker_id is null and (b.state = 'cancelling' or t.purpose <> 'plan'))
+order by id`
 	lockStray = `-- name: LockStray
 select state from batches where id = $1 for update`
 )
@@ -197,7 +210,7 @@ func (db *DB) Expire(ctx context.Context) (ended []uuid.UUID, err error) {
 		return nil, err
 	}
 	for _, id := range ids {
-		err := pgx.BeginFunc(ctx, db.pool, func(tx pgx.Tx) error {
+		err := db.atomically(ctx, func(tx pgx.Tx) error {
 			if _, err := scalar[uuid.UUID](ctx, tx, lockExpired, id); err != nil { // it may just have been given more time
 				return err
 			}
@@ -209,7 +222,7 @@ func (db *DB) Expire(ctx context.Context) (ended []uuid.UUID, err error) {
 		})
 		if err == nil {
 			ended = append(ended, id)
-		} else if translate(err) != ErrNotFound { //nolint:errorlint // translate returns it bare
+		} else if !errors.Is(err, ErrNotFound) {
 			return ended, err
 		}
 	}
@@ -223,7 +236,7 @@ func (db *DB) withdrawStray(ctx context.Context) error {
 		return err
 	}
 	for _, id := range ids {
-		err := pgx.BeginFunc(ctx, db.pool, func(tx pgx.Tx) error {
+		err := db.atomically(ctx, func(tx pgx.Tx) error {
 			state, err := scalar[string](ctx, tx, lockStray, id)
 			if err != nil {
 				return err

@@ -74,13 +74,15 @@ select count(*)::int as workers, coalesce(sum(slots), 0)::int as slots, coalesce
     (select count(*)::int from tickets where purpose <> 'plan') as tickets,
     (select coalesce(sum(jobs), 0)::int from tickets where purpose <> 'plan') as jobs
 from workers where seen_at > now() - interval '30 seconds'`
+	// The cursor is moved on only from where it was read: a pause that came between has set it back, and nothing must step over that.
 	issueRunTickets = `-- name: IssueRunTickets
 with s as (select seq, (row_number() over (order by seq) - 1) / $2::int as part from (
         select seq from jobs where batch_id = $1 and state = 'planned'
             and seq >= (select next_seq from batches where id = $1 and state = 'running') order by seq limit $2::int * $3::int) p),
-c as (update batches set next_seq = coalesce((select max(seq) + 1 from s), total_jobs + 1) where id = $1 and state = 'running')
+c as (update batches set next_seq = coalesce((select max(seq) + 1 from s), total_jobs + 1)
+    where id = $1 and state = 'running' and next_seq = (select next_seq from batches where id = $1) returning id)
 insert into tickets (batch_id, purpose, first_seq, last_seq, jobs)
-select $1, 'run', min(seq), max(seq), count(*) from s group by part order by part
+select $1, 'run', min(seq), max(seq), count(*) from s where exists (select 1 from c) group by part order by part
 returning ` + ticketCols
 	issueRetryTickets = `-- name: IssueRetryTickets
 insert into tickets (batch_id, purpose, first_seq, last_seq, jobs)
@@ -124,7 +126,8 @@ func (db *DB) Dispatch(ctx context.Context, share func([]OpenBatch, Fleet) []Gra
 type Claimed struct {
 	Seq            int32
 	Attempts       int32
-	FirstRunAt     time.Time // of its first attempt, by the database's clock
+	Age            time.Duration // since it was first claimed, by the database's clock
+	ErrorClass     string        // of its last attempt, if that failed
 	Input          []byte
 	DocumentSHA256 []byte
 }
@@ -143,7 +146,7 @@ update jobs j set state = 'running', ticket_id = $1, first_run_at = now()
 from inputs i
 where j.batch_id = (select batch_id from t) and j.seq between (select first_seq from t) and (select last_seq from t) and j.state = 'planned'
     and i.batch_id = (select batch_id from t) and i.seq between (select first_seq from t) and (select last_seq from t) and i.seq = j.seq
-returning j.seq, j.attempts, j.first_run_at, i.input, i.document_sha256`
+returning j.seq, j.attempts, now() - j.first_run_at as age, coalesce(j.error_class, '') as error_class, i.input, i.document_sha256`
 	claimRetry = `-- name: ClaimRetry
 with t as (select id, batch_id, jobs as n from tickets where id = $1 and worker_id is null
         and exists (select 1 from batches b where b.id = batch_id and b.state = 'running') for update),
@@ -154,7 +157,7 @@ u as (update tickets set worker_id = $2, lease_until = now() + $3::interval,
     where id = (select id from t))
 update jobs j set state = 'running', ticket_id = t.id, due_at = null, first_run_at = coalesce(j.first_run_at, now())
 from t, d, inputs i where j.batch_id = d.batch_id and j.seq = d.seq and i.batch_id = d.batch_id and i.seq = d.seq
-returning j.seq, j.attempts, j.first_run_at, i.input, i.document_sha256`
+returning j.seq, j.attempts, now() - j.first_run_at as age, coalesce(j.error_class, '') as error_class, i.input, i.document_sha256`
 )
 
 // ClaimPlan takes a plan ticket for a worker; ErrLeaseLost when it is gone, taken or no longer wanted.
