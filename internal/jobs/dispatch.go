@@ -41,15 +41,11 @@ func (w *Worker) dispatch(ctx context.Context) error {
 func (w *Worker) advance(ctx context.Context, b store.OpenBatch) error {
 	switch b.State {
 	case "planning":
-		started, err := w.DB.StartBatch(ctx, b.ID)
-		if err != nil || !started {
-			return err
+		select {
+		case w.starts <- b:
+		default: // all busy: the next round asks again
 		}
-		fault.Point("batch-started")
-		w.Log.InfoContext(ctx, "batch planned", "batch", b.ID)
-		w.nudge()
-		_, err = w.finish(ctx, b)
-		return err
+		return nil
 	case "running", "paused":
 		if b.NextSeq <= b.TotalJobs || b.Due > 0 {
 			return nil

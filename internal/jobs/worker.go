@@ -53,7 +53,8 @@ type Worker struct {
 	settlements *group[settlement]
 	wake        chan struct{} // dispatch, there may be room
 	beat        chan struct{} // heartbeat, a batch may have been paused, ended or changed
-	settled     atomic.Int64  // jobs, since the start
+	starts      chan store.OpenBatch
+	settled     atomic.Int64 // jobs, since the start
 	pace        pace
 	crew        *crew
 	following   map[uuid.UUID]*recurrence // of the sweep only
@@ -109,6 +110,7 @@ func NewWorker(db *store.DB, gw gateway.Gateway, prices *pricing.Table, post fun
 		planning: semaphore.NewWeighted(3),
 		wake:     make(chan struct{}, 1),
 		beat:     make(chan struct{}, 1),
+		starts:   make(chan store.OpenBatch),
 		batches:  map[uuid.UUID]*batch{}, leases: map[int64]*lease{}, following: map[uuid.UUID]*recurrence{},
 	}
 	w.crew = newCrew()
@@ -166,6 +168,9 @@ func (w *Worker) Run(ctx context.Context, serve func(ctx context.Context, work f
 	g.Go(func() error { <-served; close(stopping); return nil })
 	g.Go(func() error { return w.every(gctx, stopping, w.o.Lease/6, w.beat, w.heartbeat) })
 	g.Go(func() error { return w.every(gctx, stopping, time.Second, w.wake, w.timed(w.dispatch)) })
+	for range 3 {
+		g.Go(func() error { w.startBatches(ctx); return nil })
+	}
 	g.Go(func() error { return w.every(gctx, stopping, 2*time.Second, nil, w.sweep) })
 	g.Go(func() error { return w.every(gctx, stopping, w.o.Lease/6, nil, w.touch) })
 	g.Go(func() error {
