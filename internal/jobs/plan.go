@@ -86,12 +86,9 @@ func (w *Worker) startBatch(ctx context.Context, b store.OpenBatch) error {
 	}
 	fault.Point("batch-started")
 	w.Log.InfoContext(ctx, "batch planned", "batch", b.ID)
-	w.nudge()
-	if err != nil {
-		return err
-	}
-	_, err = w.finish(ctx, b) // all of it may have been in the cache
-	return err
+	defer w.nudge()
+	_, ferr := w.finish(ctx, b) // all of it may have been in the cache
+	return errors.Join(err, ferr)
 }
 
 // planPart is how many jobs planning inserts at once.

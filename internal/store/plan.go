@@ -246,9 +246,13 @@ select project_id, cache, created_at from batches b where id = $1 and state = 'p
 with o as materialized (select id, state from batches where finished_at is null and project_id = $1 and id <> $2 and cache <> 'off')
 select array(select id from o where state = 'running' order by id) as running, exists (select 1 from o)
     or exists (select 1 from batches where project_id = $1 and finished_at > $3 and cache <> 'off') as overlapped`
+	anyPlanned = `-- name: AnyPlanned
+select exists (select 1 from jobs where batch_id = $1 and state = 'planned')`
+	// Followers may come to lead those of other batches. Without a planned job, dispatch needn't look for one.
 	startBatch = `-- name: StartBatch
 update batches set state = case when pause_reason is null then 'running' else 'paused' end, started_at = now(),
-    has_followers = $2 or $3, follows = $3, followed = $3, recheck = $4 where id = $1 returning state` // followers may come to lead those of other batches
+    has_followers = $2 or $3, follows = $3, followed = $3, recheck = $4, next_seq = case when $5 then next_seq else total_jobs + 1 end
+where id = $1 returning state`
 )
 
 // plannedBatch is what StartBatch knows of its batch.
@@ -280,23 +284,17 @@ func (db *DB) StartBatch(ctx context.Context, id uuid.UUID) (started bool, err e
 		} else if err != nil {
 			return err
 		}
-		var inside, recheck bool
-		if b.Cache != "off" {
-			if _, err := tx.Exec(ctx, hashOnly); err != nil {
-				return err
-			}
-			if b.Cache == "use" {
-				if follows, recheck, err = hangOnNeighbours(ctx, tx, id, b); err != nil {
-					return err
-				}
-			}
-			tag, err := tx.Exec(ctx, hangFollowers, id)
-			if err != nil {
-				return err
-			}
-			inside = tag.RowsAffected() > 0
+		planned, err := scalar[bool](ctx, tx, anyPlanned, id)
+		if err != nil {
+			return err
 		}
-		state, err := scalar[string](ctx, tx, startBatch, id, inside, follows, recheck)
+		var inside, recheck bool
+		if planned && b.Cache != "off" {
+			if inside, follows, recheck, err = hang(ctx, tx, id, b); err != nil {
+				return err
+			}
+		}
+		state, err := scalar[string](ctx, tx, startBatch, id, inside, follows, recheck, planned)
 		if err == nil && state == "paused" {
 			err = sendEvents(ctx, tx, EventPaused, id)
 		}
@@ -309,12 +307,25 @@ func (db *DB) StartBatch(ctx context.Context, id uuid.UUID) (started bool, err e
 	return started, translate(err)
 }
 
-// hangOnNeighbours hangs planned jobs on identical ones of the project's running batches.
-func hangOnNeighbours(ctx context.Context, tx pgx.Tx, id uuid.UUID, b plannedBatch) (follows, overlapped bool, err error) {
-	n, err := one[neighbours](ctx, tx, findNeighbours, b.ProjectID, id, b.CreatedAt)
-	if err != nil || len(n.Running) == 0 {
-		return false, n.Overlapped, err
+// hang hangs planned jobs on identical ones of the project's running batches, and what is left on the first of its kind.
+func hang(ctx context.Context, tx pgx.Tx, id uuid.UUID, b plannedBatch) (inside, outside, overlapped bool, err error) {
+	if _, err := tx.Exec(ctx, hashOnly); err != nil {
+		return false, false, false, err
 	}
-	hung, err := scalar[int64](ctx, tx, hangOutside, id, n.Running)
-	return hung > 0, n.Overlapped, err
+	if b.Cache == "use" {
+		n, err := one[neighbours](ctx, tx, findNeighbours, b.ProjectID, id, b.CreatedAt)
+		if err != nil {
+			return false, false, false, err
+		}
+		overlapped = n.Overlapped
+		if len(n.Running) > 0 {
+			hung, err := scalar[int64](ctx, tx, hangOutside, id, n.Running)
+			if err != nil {
+				return false, false, false, err
+			}
+			outside = hung > 0
+		}
+	}
+	tag, err := tx.Exec(ctx, hangFollowers, id)
+	return tag.RowsAffected() > 0, outside, overlapped, err
 }
