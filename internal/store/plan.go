@@ -221,18 +221,24 @@ func (r Reader) Hits(ctx context.Context, project uuid.UUID, jobs [][][32]byte) 
 			keys, owners = append(keys, jobs[i][j][:]), append(owners, owner{i, j})
 		}
 	}
+	rows, err := r.q.Query(ctx, findHits, project, keys)
+	if err != nil {
+		return nil, translate(err)
+	}
+	defer rows.Close()
 	hits, ranks := make([]*Hit, len(jobs)), make([]int, len(jobs))
-	rows, _ := r.q.Query(ctx, findHits, project, keys) // the error comes back from ForEachRow
-	var ord int32
-	var h Hit
-	_, err := pgx.ForEachRow(rows, []any{&ord, &h.Generation, &h.Provider, &h.Model}, func() error {
-		o := owners[ord-1]
-		if hits[o.job] == nil || o.rank < ranks[o.job] {
-			hits[o.job], ranks[o.job] = &Hit{keys[ord-1], h.Generation, h.Provider, h.Model}, o.rank
+	for rows.Next() {
+		var ord int32
+		var h Hit
+		if err := rows.Scan(&ord, &h.Generation, &h.Provider, &h.Model); err != nil {
+			return nil, err
 		}
-		return nil
-	})
-	return hits, translate(err)
+		if o := owners[ord-1]; hits[o.job] == nil || o.rank < ranks[o.job] {
+			h.Key = keys[ord-1]
+			hits[o.job], ranks[o.job] = &h, o.rank
+		}
+	}
+	return hits, translate(rows.Err())
 }
 
 const (
