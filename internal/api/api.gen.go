@@ -377,7 +377,7 @@ type CacheCounts struct {
 	// ResultHit Answered from the durable result cache.
 	ResultHit int64 `json:"result_hit"`
 
-	// Coalesced Answered by an identical job of the batch.
+	// Coalesced Answered by an identical job, of this batch or of one that ran at the same time.
 	Coalesced int64 `json:"coalesced"`
 
 	// GatewayHit Answered from the gateway's response cache.
@@ -393,7 +393,7 @@ type CacheCounts struct {
 // CachePolicy How the durable result cache is used.
 type CachePolicy string
 
-// CacheStatus How a job was answered; null until known. `result_hit`: from the durable result cache, without a call. `coalesced`: by an identical job of the same batch. `gateway_hit`: from the gateway's response cache. `miss`: by a provider. `bypass`: by a provider, because no cache was to be read.
+// CacheStatus How a job was answered; null until known. `result_hit`: from the durable result cache, without a call. `coalesced`: by an identical job of the batch, or of one that ran at the same time. `gateway_hit`: from the gateway's response cache. `miss`: by a provider. `bypass`: by a provider, because no cache was to be read.
 type CacheStatus = string
 
 // Call A line of the ledger: one send.
@@ -638,7 +638,7 @@ type Job struct {
 	// Model Model that answered.
 	Model *string `json:"model"`
 
-	// CacheStatus How a job was answered; null until known. `result_hit`: from the durable result cache, without a call. `coalesced`: by an identical job of the same batch. `gateway_hit`: from the gateway's response cache. `miss`: by a provider. `bypass`: by a provider, because no cache was to be read.
+	// CacheStatus How a job was answered; null until known. `result_hit`: from the durable result cache, without a call. `coalesced`: by an identical job of the batch, or of one that ran at the same time. `gateway_hit`: from the gateway's response cache. `miss`: by a provider. `bypass`: by a provider, because no cache was to be read.
 	CacheStatus *CacheStatus `json:"cache_status"`
 
 	// Attempts Attempts that ended in success or failure.
@@ -656,7 +656,7 @@ type Job struct {
 	// FinishedAt When the status became final.
 	FinishedAt *time.Time `json:"finished_at"`
 
-	// LeaderID The identical job of the batch whose answer this one takes.
+	// LeaderID The identical job whose answer this one takes; it may be of another batch.
 	LeaderID *string `json:"leader_id"`
 }
 
@@ -857,7 +857,7 @@ type Result struct {
 	// Model Model that answered.
 	Model *string `json:"model"`
 
-	// CacheStatus How a job was answered; null until known. `result_hit`: from the durable result cache, without a call. `coalesced`: by an identical job of the same batch. `gateway_hit`: from the gateway's response cache. `miss`: by a provider. `bypass`: by a provider, because no cache was to be read.
+	// CacheStatus How a job was answered; null until known. `result_hit`: from the durable result cache, without a call. `coalesced`: by an identical job of the batch, or of one that ran at the same time. `gateway_hit`: from the gateway's response cache. `miss`: by a provider. `bypass`: by a provider, because no cache was to be read.
 	CacheStatus *CacheStatus `json:"cache_status"`
 
 	// Usage What a job used.

@@ -60,15 +60,11 @@ func (w *Worker) rest(open []store.OpenBatch) {
 func (w *Worker) advance(ctx context.Context, b *store.OpenBatch) (tried bool, err error) {
 	switch b.State {
 	case "planning":
-		started, err := w.DB.StartBatch(ctx, b.ID)
-		if err != nil || !started {
-			return true, err
+		select {
+		case w.starts <- *b:
+		default: // all busy: the next round asks again
 		}
-		fault.Point("batch-started")
-		w.Log.InfoContext(ctx, "batch planned", "batch", b.ID)
-		w.nudge()
-		_, err = w.finish(ctx, b)
-		return true, err
+		return true, nil
 	case "running", "paused":
 		if b.NextSeq <= b.TotalJobs || b.NextDue != nil {
 			return false, nil

@@ -9,8 +9,9 @@
 //	                      ▼                  ▼  │
 //	                    waiting ◀──────── waiting          cancelled from anywhere before the end
 //
-// Planning renders each request, computes its key and looks it up in the durable cache in the same statement that inserts the job, so
-// a job that was answered before is born succeeded. Every call is written to the ledger before it is made.
+// Planning renders each request, computes its key and looks it up in the durable cache before it inserts the job, so a job that was
+// answered before is born succeeded. Identical jobs of the batches that a project runs at the same time wait for one of them. Every call is
+// written to the ledger before it is made.
 package jobs
 
 import (

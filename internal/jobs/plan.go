@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"time"
 
 	"golang.org/x/sync/errgroup"
 
@@ -56,6 +57,37 @@ func (w *Worker) planTicket(soft, hard context.Context, t store.Ticket) error {
 	}
 	w.nudge()
 	return nil
+}
+
+// startLimit bounds the start of a batch: with a million duplicates it takes some seconds.
+const startLimit = 10 * time.Minute
+
+// startBatches ends the planning of batches, beside dispatch, which it would hold up. Cut short by a stop, a start leaves no trace.
+func (w *Worker) startBatches(ctx context.Context) {
+	for {
+		select {
+		case b := <-w.starts:
+			round, cancel := context.WithTimeout(ctx, startLimit)
+			if err := w.startBatch(round, b); err != nil && ctx.Err() == nil {
+				w.Log.WarnContext(ctx, "batch not started, will be tried again", "batch", b.ID, "err", err)
+			}
+			cancel()
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+func (w *Worker) startBatch(ctx context.Context, b store.OpenBatch) error {
+	started, err := w.DB.StartBatch(ctx, b.ID)
+	if !started {
+		return err
+	}
+	fault.Point("batch-started")
+	w.Log.InfoContext(ctx, "batch planned", "batch", b.ID)
+	defer w.nudge()
+	_, ferr := w.finish(ctx, &b) // all of it may have been in the cache
+	return errors.Join(err, ferr)
 }
 
 // planPart is how many jobs planning inserts at once.

@@ -53,8 +53,9 @@ type Worker struct {
 	wake        chan struct{} // dispatch, there may be room
 	beat        chan struct{} // heartbeat, a batch may have been paused, ended or changed
 	look        chan struct{} // sweep, it is no longer quiet
-	quiet       atomic.Bool   // nothing is open
-	settled     atomic.Int64  // jobs, since the start
+	starts      chan store.OpenBatch
+	quiet       atomic.Bool  // nothing is open
+	settled     atomic.Int64 // jobs, since the start
 	pace        pace
 	crew        *crew
 	following   map[uuid.UUID]*recurrence // of the sweep only
@@ -108,7 +109,7 @@ func NewWorker(db *store.DB, gw gateway.Gateway, prices *pricing.Table, post fun
 		self: store.Worker{ID: id, Hostname: host, PID: int32(os.Getpid()), Slots: int32(o.Slots), Concurrency: int32(o.Concurrency)},
 		gate: newGate(o.Concurrency),
 		room: semaphore.NewWeighted(int64(max(2*o.Concurrency, 2*maxTicket))),
-		wake: make(chan struct{}, 1), beat: make(chan struct{}, 1), look: make(chan struct{}, 1),
+		wake: make(chan struct{}, 1), beat: make(chan struct{}, 1), look: make(chan struct{}, 1), starts: make(chan store.OpenBatch),
 		batches: map[uuid.UUID]*batch{}, leases: map[int64]*lease{}, following: map[uuid.UUID]*recurrence{},
 	}
 	w.crew = newCrew()
@@ -182,6 +183,9 @@ func (w *Worker) Run(ctx context.Context, serve func(ctx context.Context, work f
 		{2 * time.Second, 30 * time.Second, nil, w.keepBudgets},
 	} {
 		g.Go(func() error { return w.every(gctx, stopping, w.steadily(r.busy, r.quiet), r.nudge, r.do) })
+	}
+	for range 3 {
+		g.Go(func() error { w.startBatches(ctx); return nil })
 	}
 	err := g.Wait()
 	w.crew.stop()

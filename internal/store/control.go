@@ -76,8 +76,10 @@ update batches set next_seq = least(next_seq, (select min(first_seq) from gone w
 	forgivePause = `-- name: ForgivePause
 update jobs set first_run_at = first_run_at + (select now() - paused_at from batches where id = $1)
 where batch_id = $1 and due_at is not null and first_run_at is not null`
+	// While it was paused, others of the project may have paid for what it is about to ask.
 	resumeBatch = `-- name: ResumeBatch
-update batches set state = case when state = 'paused' then 'running' else state end, pause_reason = null, pause_detail = null, paused_at = null,
+update batches set state = case when state = 'paused' then 'running' else state end, recheck = recheck or state = 'paused',
+    pause_reason = null, pause_detail = null, paused_at = null,
     progress_at = now(), stalled_at = null
 where id = $1 and state in ('ingesting', 'planning', 'paused') returning state`
 )
@@ -310,12 +312,12 @@ type Standing struct {
 	Concurrency       *int32
 	MaxAttempts       *int32
 	JobTimeoutSeconds *int32
-	Followed          bool
+	Recheck           bool
 }
 
 const getStandings = `-- name: GetStandings
 select id, state, case when state = 'cancelling' then now() - ending_at else '0' end as ending, ending_grace_seconds,
-    concurrency, max_attempts, job_timeout_seconds, followed
+    concurrency, max_attempts, job_timeout_seconds, recheck
 from batches where id = any($1::uuid[])`
 
 // Standings returns how batches stand, of whatever project and in no order; unknown ones are missing. A worker asks for all that it knows
@@ -327,5 +329,5 @@ func (r Reader) Standings(ctx context.Context, batches []uuid.UUID) ([]Standing,
 // Standing is how the batch stood when its row was read.
 func (b Batch) Standing() Standing {
 	return Standing{ID: b.ID, State: b.State, Concurrency: b.Concurrency, MaxAttempts: b.MaxAttempts, JobTimeoutSeconds: b.JobTimeoutSeconds,
-		Followed: b.Followed}
+		Recheck: b.Recheck}
 }

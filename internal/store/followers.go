@@ -22,7 +22,8 @@ import (
 const (
 	// Fresh rows have no statistics: with nested loops Postgres would compare all with all.
 	hashOnly = `-- name: HashOnly
-select set_config('enable_nestloop', 'off', true), set_config('work_mem', '64MB', true), set_config('jit', 'off', true)`
+select set_config('enable_nestloop', 'off', true), set_config('work_mem', '64MB', true), set_config('jit', 'off', true),
+    set_config('idle_in_transaction_session_timeout', '10s', true)`
 	hangOutside = `-- name: HangOutside
 with mine as materialized (select seq, key from jobs where batch_id = $1 and state = 'planned'),
 lead as materialized (

@@ -22,9 +22,26 @@ type Input struct {
 const readInputs = `-- name: ReadInputs
 select seq, input, document_sha256, invalid from inputs where batch_id = $1 and seq between $2 and $3 order by seq`
 
-// Inputs streams a range of a batch's inputs in order. The fields are valid until the next step.
+// Inputs streams a range of a batch's inputs in order. The fields are valid until the next step. It scans by hand: by name, and with the JSON
+// parsed on the way, reading would cost as much as rendering.
 func (r Reader) Inputs(ctx context.Context, batch uuid.UUID, first, last int32) iter.Seq2[Input, error] {
-	return stream[Input](ctx, r.q, readInputs, batch, first, last)
+	return func(yield func(Input, error) bool) {
+		rows, err := r.q.Query(ctx, readInputs, batch, first, last)
+		if err == nil {
+			defer rows.Close()
+			var in Input
+			for rows.Next() {
+				err := rows.Scan(&in.Seq, (*[]byte)(&in.Input), &in.DocumentSHA256, (*[]byte)(&in.Invalid))
+				if !yield(in, err) || err != nil {
+					return
+				}
+			}
+			err = rows.Err()
+		}
+		if err != nil {
+			yield(Input{}, err)
+		}
+	}
 }
 
 // stream ranges over a query's rows without holding them.
@@ -72,24 +89,22 @@ type Planned struct {
 }
 
 const (
-	lookUpPlanned = `-- name: LookUpPlanned
-select k.ord::int as ord, c.key, c.generation, c.provider, c.model
-from unnest($2::bytea[]) with ordinality as k(key, ord) cross join lateral (
-    select key, generation, provider, model from completions where project_id = $1 and key = k.key order by generation desc limit 1) c`
-	// The look-up is a statement of its own: joined into this one, Postgres may well compare every hit with every job.
+	lockPlanning = `-- name: LockPlanning
+select now() from batches, set_config('synchronous_commit', 'off', true) -- lost in a crash, the range is planned again
+where id = $1 and state = 'planning' for share of batches                -- a cancellation waits for these rows, and sees them`
 	insertPlanned = `-- name: InsertPlanned
 insert into jobs (batch_id, seq, state, key, cache_status, result_key, result_generation, provider, model, error_class, error_message, finished_at)
-select b.id, u.seq, u.state, nullif(u.key, ''), case when u.state = 'succeeded' then 'result_hit' end, nullif(u.result_key, ''),
-    nullif(u.generation, 0), nullif(u.provider, ''), nullif(u.model, ''), nullif(u.error_class, ''), nullif(u.error_message, ''),
-    case when u.state <> 'planned' then now() end
-from batches b, unnest($2::int[], $3::text[], $4::bytea[], $5::bytea[], $6::int[], $7::text[], $8::text[], $9::text[], $10::text[])
-    as u(seq, state, key, result_key, generation, provider, model, error_class, error_message)
-where b.id = $1 and b.state = 'planning'
-for share of b -- a cancellation waits for these rows, and sees them
+select $1, u.seq, u.state, u.key, u.cache_status, u.result_key, u.generation, u.provider, u.model, u.error_class, u.error_message, u.finished_at
+from unnest($2::int[], $3::text[], $4::bytea[], $5::text[], $6::bytea[], $7::int[], $8::text[], $9::text[], $10::text[], $11::text[], $12::timestamptz[])
+    as u(seq, state, key, cache_status, result_key, generation, provider, model, error_class, error_message, finished_at)
 on conflict do nothing`
 	endPlanTicket = `-- name: EndPlanTicket
 delete from tickets where id = $1`
 )
+
+// plannedColumns are what planning knows of a job.
+var plannedColumns = []string{"batch_id", "seq", "state", "key", "cache_status", "result_key", "result_generation", "provider", "model",
+	"error_class", "error_message", "finished_at"}
 
 // InsertPlanned stores what planning found: jobs that the cache answers are born succeeded, bad ones failed. Doing a range twice changes
 // nothing. With last set, the range is done and the ticket ends.
@@ -105,34 +120,91 @@ func (db *DB) InsertPlanned(ctx context.Context, batch Batch, ticket Ticket, row
 			return err
 		}
 	}
-	n := len(rows)
-	seqs, states, keys, results := make([]int32, n), make([]string, n), make([][]byte, n), make([][]byte, n)
-	generations, providers, models := make([]int32, n), make([]string, n), make([]string, n)
-	classes, messages := make([]string, n), make([]string, n)
-	for i, p := range rows {
-		seqs[i], states[i], classes[i], messages[i] = p.Seq, "planned", p.ErrorClass, p.ErrorMessage
-		keys[i], results[i] = []byte{}, []byte{}
-		if len(p.Keys) > 0 {
-			keys[i] = p.Keys[0][:]
-		}
-		if hit := hits[i]; hit != nil {
-			states[i], results[i], generations[i], providers[i], models[i] = "succeeded", hit.Key, hit.Generation, hit.Provider, hit.Model
-		}
-		if p.ErrorClass != "" {
-			states[i] = "failed"
-		}
+	err := db.putPlanned(ctx, ticket, last, func(tx pgx.Tx, now time.Time) error {
+		_, err := tx.CopyFrom(ctx, pgx.Identifier{"jobs"}, plannedColumns, copyPlanned(ticket.BatchID, rows, hits, now))
+		return err
+	})
+	if errors.Is(translate(err), ErrConflict) { // a worker that lost the range had planned some of it; COPY has no way around that
+		err = db.putPlanned(ctx, ticket, last, func(tx pgx.Tx, now time.Time) error {
+			_, err := tx.Exec(ctx, insertPlanned, plannedArrays(ticket.BatchID, rows, hits, now)...)
+			return err
+		})
 	}
-	var b pgx.Batch
-	b.Queue(insertPlanned, ticket.BatchID, seqs, states, keys, results, generations, providers, models, classes, messages)
-	if last {
-		b.Queue(endPlanTicket, ticket.ID)
-	}
-	return translate(db.pool.SendBatch(ctx, &b).Close())
+	return translate(err)
 }
+
+// putPlanned writes a part of a range, unless its batch isn't being planned any more.
+func (db *DB) putPlanned(ctx context.Context, ticket Ticket, last bool, put func(tx pgx.Tx, now time.Time) error) error {
+	return pgx.BeginFunc(ctx, db.pool, func(tx pgx.Tx) error {
+		now, err := scalar[time.Time](ctx, tx, lockPlanning, ticket.BatchID)
+		if err == nil {
+			err = put(tx, now)
+		} else if errors.Is(err, ErrNotFound) {
+			err = nil
+		}
+		if err == nil && last {
+			_, err = tx.Exec(ctx, endPlanTicket, ticket.ID)
+		}
+		return err
+	})
+}
+
+// copyPlanned yields rows of plannedColumns.
+func copyPlanned(batch uuid.UUID, rows []Planned, hits []*Hit, now time.Time) pgx.CopyFromSource {
+	var id any = uuidOf(batch)
+	row := make([]any, len(plannedColumns))
+	i := -1
+	return pgx.CopyFromFunc(func() ([]any, error) {
+		if i++; i == len(rows) {
+			return nil, nil
+		}
+		clear(row)
+		p, hit := &rows[i], hits[i]
+		row[0], row[1], row[2] = id, p.Seq, "planned"
+		if len(p.Keys) > 0 {
+			row[3] = p.Keys[0][:]
+		}
+		switch {
+		case p.ErrorClass != "":
+			row[2], row[9], row[10], row[11] = "failed", p.ErrorClass, p.ErrorMessage, now
+		case hit != nil:
+			row[2], row[4], row[5], row[6], row[7], row[8], row[11] = "succeeded", "result_hit", hit.Key, hit.Generation, hit.Provider, hit.Model, now
+		}
+		return row, nil
+	})
+}
+
+// plannedArrays are the same rows, turned into columns.
+func plannedArrays(batch uuid.UUID, rows []Planned, hits []*Hit, now time.Time) []any {
+	n := len(rows)
+	seq, state, key, verdict := make([]int32, n), make([]string, n), make([][]byte, n), make([]*string, n)
+	result, generation, provider, model := make([][]byte, n), make([]*int32, n), make([]*string, n), make([]*string, n)
+	class, message, finished := make([]*string, n), make([]*string, n), make([]*time.Time, n)
+	reused := "result_hit"
+	for i := range rows {
+		p, hit := &rows[i], hits[i]
+		seq[i], state[i] = p.Seq, "planned"
+		if len(p.Keys) > 0 {
+			key[i] = p.Keys[0][:]
+		}
+		switch {
+		case p.ErrorClass != "":
+			state[i], class[i], message[i], finished[i] = "failed", &p.ErrorClass, &p.ErrorMessage, &now
+		case hit != nil:
+			state[i], verdict[i], finished[i] = "succeeded", &reused, &now
+			result[i], generation[i], provider[i], model[i] = hit.Key, &hit.Generation, &hit.Provider, &hit.Model
+		}
+	}
+	return []any{batch, seq, state, key, verdict, result, generation, provider, model, class, message, finished}
+}
+
+const findHits = `-- name: FindHits
+select k.ord::int, c.generation, c.provider, c.model
+from unnest($2::bytea[]) with ordinality as k(key, ord) cross join lateral (
+    select generation, provider, model from completions where project_id = $1 and key = k.key order by generation desc limit 1) c`
 
 // Hit is where the result cache has an answer, and who gave it.
 type Hit struct {
-	Ord        int32 // of the key, from 1
 	Key        []byte
 	Generation int32
 	Provider   string
@@ -141,22 +213,32 @@ type Hit struct {
 
 // Hits finds for each job the newest answer under the first of its keys that has one; nil for a job without.
 func (r Reader) Hits(ctx context.Context, project uuid.UUID, jobs [][][32]byte) ([]*Hit, error) {
+	type owner struct{ job, rank int }
 	var keys [][]byte
-	var owner []int // the job of each key
+	var owners []owner
 	for i := range jobs {
 		for j := range jobs[i] {
-			keys, owner = append(keys, jobs[i][j][:]), append(owner, i)
+			keys, owners = append(keys, jobs[i][j][:]), append(owners, owner{i, j})
 		}
 	}
-	found, err := many[Hit](ctx, r.q, lookUpPlanned, project, keys)
-	hits := make([]*Hit, len(jobs))
-	for i := range found {
-		job := owner[found[i].Ord-1]
-		if hits[job] == nil || found[i].Ord < hits[job].Ord {
-			hits[job] = &found[i]
+	rows, err := r.q.Query(ctx, findHits, project, keys)
+	if err != nil {
+		return nil, translate(err)
+	}
+	defer rows.Close()
+	hits, ranks := make([]*Hit, len(jobs)), make([]int, len(jobs))
+	for rows.Next() {
+		var ord int32
+		var h Hit
+		if err := rows.Scan(&ord, &h.Generation, &h.Provider, &h.Model); err != nil {
+			return nil, err
+		}
+		if o := owners[ord-1]; hits[o.job] == nil || o.rank < ranks[o.job] {
+			h.Key = keys[ord-1]
+			hits[o.job], ranks[o.job] = &h, o.rank
 		}
 	}
-	return hits, err
+	return hits, translate(rows.Err())
 }
 
 const (
@@ -170,9 +252,13 @@ select project_id, cache, created_at from batches b where id = $1 and state = 'p
 with o as materialized (select id, state from batches where finished_at is null and project_id = $1 and id <> $2 and cache <> 'off')
 select array(select id from o where state = 'running' order by id) as running, exists (select 1 from o)
     or exists (select 1 from batches where project_id = $1 and finished_at > $3 and cache <> 'off') as overlapped`
+	anyPlanned = `-- name: AnyPlanned
+select exists (select 1 from jobs where batch_id = $1 and state = 'planned')`
+	// Followers may come to lead those of other batches. Without a planned job, dispatch needn't look for one.
 	startBatch = `-- name: StartBatch
 update batches set state = case when pause_reason is null then 'running' else 'paused' end, started_at = now(),
-    has_followers = $2 or $3, follows = $3, followed = $3, recheck = $4 where id = $1 returning state` // followers may come to lead those of other batches
+    has_followers = $2 or $3, follows = $3, followed = $3, recheck = $4, next_seq = case when $5 then next_seq else total_jobs + 1 end
+where id = $1 returning state`
 )
 
 // plannedBatch is what StartBatch knows of its batch.
@@ -204,23 +290,17 @@ func (db *DB) StartBatch(ctx context.Context, id uuid.UUID) (started bool, err e
 		} else if err != nil {
 			return err
 		}
-		var inside, recheck bool
-		if b.Cache != "off" {
-			if _, err := tx.Exec(ctx, hashOnly); err != nil {
-				return err
-			}
-			if b.Cache == "use" {
-				if follows, recheck, err = hangOnNeighbours(ctx, tx, id, b); err != nil {
-					return err
-				}
-			}
-			tag, err := tx.Exec(ctx, hangFollowers, id)
-			if err != nil {
-				return err
-			}
-			inside = tag.RowsAffected() > 0
+		planned, err := scalar[bool](ctx, tx, anyPlanned, id)
+		if err != nil {
+			return err
 		}
-		state, err := scalar[string](ctx, tx, startBatch, id, inside, follows, recheck)
+		var inside, recheck bool
+		if planned && b.Cache != "off" {
+			if inside, follows, recheck, err = hang(ctx, tx, id, b); err != nil {
+				return err
+			}
+		}
+		state, err := scalar[string](ctx, tx, startBatch, id, inside, follows, recheck, planned)
 		if err == nil && state == "paused" {
 			err = sendEvents(ctx, tx, EventPaused, id)
 		}
@@ -236,12 +316,25 @@ func (db *DB) StartBatch(ctx context.Context, id uuid.UUID) (started bool, err e
 	return started, translate(err)
 }
 
-// hangOnNeighbours hangs planned jobs on identical ones of the project's running batches.
-func hangOnNeighbours(ctx context.Context, tx pgx.Tx, id uuid.UUID, b plannedBatch) (follows, overlapped bool, err error) {
-	n, err := one[neighbours](ctx, tx, findNeighbours, b.ProjectID, id, b.CreatedAt)
-	if err != nil || len(n.Running) == 0 {
-		return false, n.Overlapped, err
+// hang hangs planned jobs on identical ones of the project's running batches, and what is left on the first of its kind.
+func hang(ctx context.Context, tx pgx.Tx, id uuid.UUID, b plannedBatch) (inside, outside, overlapped bool, err error) {
+	if _, err := tx.Exec(ctx, hashOnly); err != nil {
+		return false, false, false, err
 	}
-	hung, err := scalar[int64](ctx, tx, hangOutside, id, n.Running)
-	return hung > 0, n.Overlapped, err
+	if b.Cache == "use" {
+		n, err := one[neighbours](ctx, tx, findNeighbours, b.ProjectID, id, b.CreatedAt)
+		if err != nil {
+			return false, false, false, err
+		}
+		overlapped = n.Overlapped
+		if len(n.Running) > 0 {
+			hung, err := scalar[int64](ctx, tx, hangOutside, id, n.Running)
+			if err != nil {
+				return false, false, false, err
+			}
+			outside = hung > 0
+		}
+	}
+	tag, err := tx.Exec(ctx, hangFollowers, id)
+	return tag.RowsAffected() > 0, outside, overlapped, err
 }
