@@ -105,9 +105,9 @@ func (in *intake) create(ctx context.Context, lines iter.Seq2[Line, error]) (b s
 	db, key := in.service.DB, in.spec.IdempotencyKey
 	for range 3 { // as often as a key may be taken and set free between two looks
 		if key != "" {
-			made, err := db.BatchByKey(ctx, in.row.ProjectID, key)
+			before, err := db.BatchByKey(ctx, in.row.ProjectID, key)
 			if err == nil {
-				return store.Batch{}, nil, &made, uploading(made)
+				return store.Batch{}, nil, &before, uploading(before)
 			} else if !errors.Is(err, store.ErrNotFound) {
 				return store.Batch{}, nil, nil, err
 			}

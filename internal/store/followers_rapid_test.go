@@ -170,7 +170,7 @@ func (c *crossroads) resume(b store.Batch) {
 
 func (c *crossroads) cancelOne(rt *rapid.T) {
 	if b, ok := c.pick(rt, "planning", "running", "paused"); ok && rapid.IntRange(0, 3).Draw(rt, "really") == 0 {
-		if _, err := c.db.CancelBatch(context.Background(), c.project, b.ID); err != nil {
+		if _, err := c.db.CancelBatch(context.Background(), c.project, b.ID, nil); err != nil {
 			rt.Fatal(err)
 		}
 	}
