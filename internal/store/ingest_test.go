@@ -76,8 +76,8 @@ func TestAnUploadCanBeSeenAndEndsInWordsWhenItBreaksOff(t *testing.T) {
 	nb := b.newBatch(t, "night")
 	seen := false
 	chunks := func(yield func(store.Chunk, error) bool) {
-		for c := range chunksOf(1, 300, 100, nil) {
-			if !yield(c, nil) {
+		for c, err := range chunksOf(1, 300, 100, nil) {
+			if !yield(c, err) {
 				return
 			}
 		}
@@ -172,13 +172,13 @@ func TestACancelledUploadTakesNoMoreParts(t *testing.T) {
 	b := setUp(t)
 	nb := b.newBatch(t, "")
 	chunks := func(yield func(store.Chunk, error) bool) {
-		for c := range chunksOf(1, 400, 100, nil) {
+		for c, err := range chunksOf(1, 400, 100, nil) {
 			if c.Inputs[0].Seq == 201 {
 				if _, err := b.db.CancelBatch(t.Context(), b.project, nb.ID, nil); err != nil {
 					t.Error(err)
 				}
 			}
-			if !yield(c, nil) {
+			if !yield(c, err) {
 				return
 			}
 		}

@@ -111,8 +111,8 @@ func TestASealWaitsForNoOneAndACancellationNeither(t *testing.T) {
 		if _, _, err := b.db.SealUpload(t.Context(), b.project, nb.ID); !errors.Is(err, store.ErrBusy) {
 			t.Errorf("sealed within a request: %v", err)
 		}
-		for c := range chunksOf(1, 20, 10, nil) {
-			if !yield(c, nil) {
+		for c, err := range chunksOf(1, 20, 10, nil) {
+			if !yield(c, err) {
 				return
 			}
 		}
