@@ -163,3 +163,24 @@ func TestABatchWithoutProgressIsTold(t *testing.T) {
 		t.Errorf("shown %s", r.body)
 	}
 }
+
+func TestWebhookSettings(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct{ name, value, fault string }{
+		{"WEBHOOK_KEY", strings.Repeat("0f", 32), ""},
+		{"WEBHOOK_KEY", base64.StdEncoding.EncodeToString(make([]byte, 32)), ""},
+		{"WEBHOOK_KEY", base64.StdEncoding.EncodeToString(make([]byte, 31)), "WEBHOOK_KEY"},
+		{"WEBHOOK_KEY", "a secret of thirty-two characters", "WEBHOOK_KEY"},
+		{"WEBHOOK_ALLOW_HTTP", "yes please", "WEBHOOK_ALLOW_HTTP"},
+		{"WEBHOOK_ALLOW_HOSTS", "hooks.internal, 10.0.0.1,[::1] ,", ""},
+		{"WEBHOOK_ALLOW_HOSTS", "https://hooks.internal", "WEBHOOK_ALLOW_HOSTS"},
+		{"WEBHOOK_ALLOW_HOSTS", "*.internal", "WEBHOOK_ALLOW_HOSTS"},
+		{"STALL_AFTER", "1ms", "STALL_AFTER"},
+	} {
+		env := map[string]string{"DATABASE_URL": "postgres://x", "REDIS_URL": "redis://x", c.name: c.value}
+		_, err := process.Configure(func(name string) string { return env[name] })
+		if (err == nil) != (c.fault == "") || err != nil && (!strings.HasPrefix(err.Error(), c.fault+":") || strings.Contains(err.Error(), c.value)) {
+			t.Errorf("%s=%s: %v", c.name, c.value, err)
+		}
+	}
+}

@@ -54,11 +54,6 @@ func sendEvents(ctx context.Context, tx pgx.Tx, event string, batches ...uuid.UU
 	return err
 }
 
-// queueEvents does the same within a pipeline, which is one transaction.
-func queueEvents(b *pgx.Batch, event string, batches ...uuid.UUID) {
-	b.Queue(enqueueEvents, batches, event)
-}
-
 // Outgoing is a message that this process is to send now.
 type Outgoing struct {
 	Seq           int64

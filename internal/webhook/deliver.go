@@ -217,7 +217,7 @@ func (d *Deliverer) send(ctx context.Context, out store.Outgoing) (status int, a
 	req.Header["webhook-signature"] = []string{sign(secrets, out.ID, out.Now, out.Payload)}
 	res, err := d.http.Do(req)
 	if err != nil {
-		if context.Cause(ctx) == errTimeout {
+		if errors.Is(context.Cause(ctx), errTimeout) {
 			err = errTimeout
 		}
 		return 0, 0, err
