@@ -147,7 +147,7 @@ func (c *Cloudflare) Run(ctx context.Context, req *Request, ledger Ledger) (*Res
 	if ledger == nil {
 		ledger = NoLedger
 	}
-	w := newWalk(req.Options.Timeout, c.o.Patience)
+	w := newWalk(&req.Options, c.o.Patience)
 	for i := range parts {
 		resp, done, err := c.walk(ctx, w, req, &parts[i], ledger)
 		if done {
@@ -184,6 +184,9 @@ func (c *Cloudflare) walk(ctx context.Context, w *walk, req *Request, p *parcel,
 
 // try makes one send; see Engine.try for what it returns. gave: some text of a streamed answer went to the caller.
 func (c *Cloudflare) try(ctx context.Context, w *walk, req *Request, p *parcel, ledger Ledger) (resp *Response, fail *Error, gave bool, err error) {
+	if err := w.back(ctx); err != nil {
+		return nil, nil, false, err
+	}
 	settle, err := ledger(ctx, Send{Step: p.from, Steps: p.steps, Tries: p.tries, Number: w.sends + 1})
 	if err != nil {
 		return nil, nil, false, err

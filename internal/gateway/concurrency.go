@@ -119,6 +119,19 @@ type waiter struct {
 	given bool
 }
 
+// tryEnter takes a place if there is one at once, and nobody waits for it.
+func (c *crowd) tryEnter() (p pass, ok bool) {
+	if c == nil {
+		return pass{}, true
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.waiting.Len() > 0 || !c.room() {
+		return pass{}, false
+	}
+	return c.take(), true
+}
+
 // enter waits for a place until deadline; the zero deadline is none. Its error is the cause of ctx's end, or errTotal,
 // at once when the crowd is on hold beyond the deadline. A place is given back with leave, once.
 func (c *crowd) enter(ctx context.Context, deadline time.Time) (pass, error) {

@@ -201,7 +201,7 @@ func (e *Engine) Run(ctx context.Context, req *Request, ledger Ledger) (*Respons
 	if ledger == nil {
 		ledger = NoLedger
 	}
-	w := newWalk(req.Options.Timeout, e.o.Patience)
+	w := newWalk(&req.Options, e.o.Patience)
 	for i := range req.Steps {
 		l, fail := e.leg(req, i)
 		if fail != nil {

@@ -1,6 +1,7 @@
 package gateway
 
 import (
+	"context"
 	"encoding/json"
 	"fmt"
 	"maps"
@@ -90,8 +91,12 @@ type Options struct {
 	Scope     string        // whose request it is: the engine's cache keeps callers of different scopes apart; a remote gateway is one scope
 	EventID   string        // the caller's trace id, echoed in the gateway's log
 	Metadata  Metadata      // at most 5 flat entries
+	Patience  time.Duration // the longest wait for a rate that is known beforehand; a longer one ends the step, RateLimited; 0 or more than the gateway's: that
 	NoCollect bool          // keep the call out of the gateway's log
 	NoPayload bool          // keep its bodies out of the gateway's log
+
+	// Place, when set, is what the caller holds for a call in flight: it is given up while the Run waits for something else.
+	Place Place
 
 	// OnText asks for a streamed answer and is called with each piece of text, in order, from Run's goroutine. After a
 	// piece was given there is no retry and no other step: an answer that breaks off is an error. The Response is
@@ -104,6 +109,13 @@ type Options struct {
 	TraceID      string      // of OpenTelemetry: 32 hexadecimal digits
 	ParentSpanID string      // 16
 	Router       Router
+}
+
+// Place bounds calls in flight across Runs. Both methods do nothing when that is how it is; a Run calls them from its own goroutine, and may
+// end with the place left.
+type Place interface {
+	Leave()                      // the Run waits, for a limit or before a retry
+	Enter(context.Context) error // before each send; it may wait, and its error ends the Run, unchanged
 }
 
 // Router guides Cloudflare's Auto Router, cloudflare/auto. Names may hold * for anything but a slash.

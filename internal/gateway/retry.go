@@ -63,6 +63,7 @@ func sleep(ctx context.Context, d time.Duration) error {
 type walk struct {
 	deadline time.Time
 	patience time.Duration
+	place    Place  // nil when the caller has none
 	best     *Error // what to return when all fails
 	unsure   bool   // some send may have been billed
 	sends    int
@@ -71,11 +72,29 @@ type walk struct {
 	dry      time.Duration // until a window of the provider's opens again that the last answer said is used up
 }
 
-func newWalk(total, patience time.Duration) *walk {
+func newWalk(o *Options, patience time.Duration) *walk {
+	total := o.Timeout
 	if total <= 0 {
 		total = defaultTotal
 	}
-	return &walk{deadline: time.Now().Add(total), patience: patience}
+	if o.Patience > 0 {
+		patience = min(patience, o.Patience)
+	}
+	return &walk{deadline: time.Now().Add(total), patience: patience, place: o.Place}
+}
+
+// away gives the caller's place up for a wait, and back takes it again.
+func (w *walk) away() {
+	if w.place != nil {
+		w.place.Leave()
+	}
+}
+
+func (w *walk) back(ctx context.Context) error {
+	if w.place == nil {
+		return nil
+	}
+	return w.place.Enter(ctx)
 }
 
 // sent notes one send.
@@ -141,7 +160,11 @@ func (w *walk) pause(ctx context.Context, c *StepConfig, try, attempts int, e *E
 		return false
 	}
 	d := delay(c, try, e.RetryAfter)
-	return time.Until(w.deadline) > d && sleep(ctx, d) == nil
+	if time.Until(w.deadline) <= d {
+		return false
+	}
+	w.away()
+	return sleep(ctx, d) == nil
 }
 
 // retryAfter reads how long an answer asks us to wait; 0 when it doesn't say, or says something absurd. For a rate

@@ -132,6 +132,7 @@ func (e *Engine) answer(ctx context.Context, w *walk, l *leg, ledger Ledger) (*R
 		within, cancel := context.WithDeadlineCause(ctx, w.deadline, errTotal)
 		defer cancel()
 		var err error
+		w.away() // another may be asking the same
 		if kept, done, err = e.o.Cache.Lead(within, l.cacheKey); err != nil {
 			return nil, nil, cmp.Or(w.over(ctx), err)
 		}
@@ -179,6 +180,9 @@ func (e *Engine) hit(ctx context.Context, w *walk, l *leg, ledger Ledger, c *Cac
 // ledger or the cause of the caller's giving up. A settle that fails returns its error beside the answer, which is paid.
 func (e *Engine) try(ctx context.Context, w *walk, l *leg, ledger Ledger) (resp *Response, fail *Error, err error) {
 	if l.local != nil {
+		if err := w.back(ctx); err != nil {
+			return nil, nil, err
+		}
 		return e.send(ctx, w, l, Key{}, ledger)
 	}
 	var key Key
@@ -191,7 +195,15 @@ func (e *Engine) try(ctx context.Context, w *walk, l *leg, ledger Ledger) (resp 
 	}
 	// A place that comes when there is no time left for an answer is worse than none: the call would be cut, and paid.
 	left := time.Until(w.deadline)
-	pass, err := l.crowd.enter(ctx, w.deadline.Add(-min(e.firstByte(l.config), left/2)))
+	pass, ok := l.crowd.tryEnter()
+	if !ok {
+		if held := l.crowd.held(); held > w.patience {
+			err = errTotal
+		} else {
+			w.away()
+			pass, err = l.crowd.enter(ctx, w.deadline.Add(-min(e.firstByte(l.config), left/2)))
+		}
+	}
 	switch {
 	case errors.Is(err, errTotal):
 		fail = ours(codeCrowded, 0)
@@ -203,6 +215,9 @@ func (e *Engine) try(ctx context.Context, w *walk, l *leg, ledger Ledger) (resp 
 	}
 	class, latency := Cancelled, time.Duration(0) // until something was sent, nothing is known of the provider
 	defer func() { l.crowd.leave(pass, class, latency) }()
+	if err := w.back(ctx); err != nil {
+		return nil, nil, err
+	}
 	if l.keys != nil && !l.keys.inUse(key.Name, time.Now()) { // refused while this call waited: all that wait would be refused, too
 		ok := false
 		if key, ok = l.keys.pick(time.Now(), l.wasTried); !ok {
@@ -284,7 +299,7 @@ func (e *Engine) reserve(ctx context.Context, w *walk, l *leg) (Reservation, *Er
 		case wait == 0:
 			return room, nil, nil
 		}
-		if waited+wait > e.o.Patience || time.Until(w.deadline) <= wait {
+		if waited+wait > w.patience || time.Until(w.deadline) <= wait {
 			fail := ours(codeLimit, 0)
 			fail.RetryAfter = wait
 			l.blame(fail)
@@ -292,7 +307,11 @@ func (e *Engine) reserve(ctx context.Context, w *walk, l *leg) (Reservation, *Er
 		}
 		wait = spread(wait)
 		waited += wait
+		w.away()
 		if err := sleep(ctx, wait); err != nil {
+			return Reservation{}, nil, err
+		}
+		if err := w.back(ctx); err != nil {
 			return Reservation{}, nil, err
 		}
 	}

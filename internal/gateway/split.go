@@ -29,7 +29,7 @@ func (m mixed) Run(ctx context.Context, req *Request, ledger Ledger) (*Response,
 	if ledger == nil {
 		ledger = NoLedger
 	}
-	w := newWalk(req.Options.Timeout, 0)
+	w := newWalk(&req.Options, 0)
 	sends, gave := 0, false
 	for from := 0; from < len(req.Steps); {
 		local := m.here(&req.Steps[from])

@@ -15,7 +15,6 @@ import (
 
 	"github.com/google/uuid"
 	"go.uber.org/goleak"
-	"pgregory.net/rapid"
 
 	"batchwright/internal/gateway"
 	"batchwright/internal/pricing"
@@ -63,49 +62,6 @@ func TestGroupWritesEveryItemOnceAndReportsItsOwnError(t *testing.T) {
 		writers.Wait()
 		if written.Load() != 500 || flushes.Load() > 250 {
 			t.Errorf("%d items in %d sets", written.Load(), flushes.Load())
-		}
-	})
-}
-
-func TestShareStaysInsideTheWindowAndTakesTurns(t *testing.T) {
-	t.Parallel()
-	rapid.Check(t, func(t *rapid.T) {
-		f := store.Fleet{Workers: rapid.Int32Range(1, 5).Draw(t, "workers")}
-		f.Slots, f.Concurrency = f.Workers*64, f.Workers*rapid.Int32Range(1, 2000).Draw(t, "concurrency")
-		f.Jobs, f.Tickets = rapid.Int32Range(0, 3000).Draw(t, "jobs"), rapid.Int32Range(0, 100).Draw(t, "tickets")
-		rate := rapid.IntRange(0, 20_000).Draw(t, "rate")
-		var open []store.OpenBatch
-		for range rapid.IntRange(0, 6).Draw(t, "batches") {
-			total := rapid.Int32Range(1, 1_000_000).Draw(t, "total")
-			open = append(open, store.OpenBatch{ID: uuid.New(), State: rapid.SampledFrom([]string{"planning", "running", "cancelling"}).Draw(t, "state"),
-				TotalJobs: total, NextSeq: rapid.Int32Range(1, total+1).Draw(t, "next"), Due: rapid.Int32Range(0, 500).Draw(t, "due")})
-		}
-		tickets, jobs, largest := 0, 0, 0
-		got := map[uuid.UUID]int{}
-		for _, g := range share(open, f, rate) {
-			tickets += g.Run + g.Retry
-			jobs += (g.Run + g.Retry) * g.Size
-			largest = max(largest, g.Size)
-			got[g.Batch] = g.Run + g.Retry
-			if g.Size < 1 || g.Size > maxTicket {
-				t.Fatalf("size %d", g.Size)
-			}
-		}
-		if tickets > 0 && (tickets > 2*int(f.Slots)-int(f.Tickets) || jobs > max(3*int(f.Concurrency), rate/4)-int(f.Jobs)+len(open)*largest+largest) {
-			t.Fatalf("%d tickets for %d jobs are over the window of %+v", tickets, jobs, f)
-		}
-		counts := []int{}
-		for _, b := range open {
-			n := got[b.ID]
-			if b.State != "running" && n > 0 {
-				t.Fatalf("a batch that is %s got %d tickets", b.State, n)
-			}
-			if b.State == "running" && int(b.TotalJobs-b.NextSeq) > 600_000 {
-				counts = append(counts, n)
-			}
-		}
-		if len(counts) > 1 && slices.Max(counts)-slices.Min(counts) > 1 && tickets < 1000 {
-			t.Fatalf("batches that all want more got %v tickets", counts)
 		}
 	})
 }

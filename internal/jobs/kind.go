@@ -154,3 +154,6 @@ func verdict(r *gateway.Response, maxTokens int) *failure {
 
 // callTimeout bounds one walk through a route.
 const callTimeout = 10 * time.Minute
+
+// callPatience is how long a call waits, with its job claimed, for a rate limit that says how long it lasts. A longer wait is the job's.
+const callPatience = 2 * time.Second

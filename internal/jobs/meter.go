@@ -24,7 +24,7 @@ func (noMeter) Settled(string)                              {}
 func (noMeter) Dispatched(time.Duration)                    {}
 
 // InFlight is how many calls the worker has in flight.
-func (w *Worker) InFlight() int { return len(w.inFlight) }
+func (w *Worker) InFlight() int { return w.gate.inFlight() }
 
 // timed tells the meter how long each round of dispatch took.
 func (w *Worker) timed(dispatch func(context.Context) error) func(context.Context) error {

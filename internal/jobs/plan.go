@@ -15,10 +15,9 @@ import (
 
 // planTicket plans the inputs of a range. Once begun, it is finished even when the worker is told to stop.
 func (w *Worker) planTicket(soft, hard context.Context, t store.Ticket) error {
-	if err := w.planning.Acquire(soft, 1); err != nil {
+	if soft.Err() != nil {
 		return w.DB.ReturnTicket(hard, t.ID)
 	}
-	defer w.planning.Release(1)
 	if err := w.DB.ClaimPlan(hard, t.ID, w.self.ID, w.o.Lease); err != nil {
 		return fmt.Errorf("claim plan: %w", err)
 	}

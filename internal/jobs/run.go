@@ -21,6 +21,9 @@ import (
 // runTicket claims the jobs behind a ticket, runs them, and closes the ticket when each is settled or handed back.
 func (w *Worker) runTicket(soft, hard context.Context, t store.Ticket) error {
 	n := int64(min(max(t.Jobs, 1), maxTicket))
+	if t.Express {
+		n = 0 // small and few, and not to wait behind a large batch's
+	}
 	full := w.room.Acquire(soft, n)
 	// What decides whether a ticket is ours isn't cut short by a stop: an answer that nobody waited for would hold the jobs for a lease.
 	steady, cancel := context.WithTimeout(context.WithoutCancel(soft), w.o.Lease/2)
@@ -42,8 +45,11 @@ func (w *Worker) runTicket(soft, hard context.Context, t store.Ticket) error {
 		return fmt.Errorf("claim jobs: %w", err)
 	}
 	fault.Point("claimed")
-	w.room.Release(n - min(n, int64(len(claimed))))
+	kept := min(n, int64(len(claimed)))
+	w.room.Release(n - kept)
 	l.left.Store(int32(len(claimed)))
+	l.party = w.gate.join(b.ProjectID, b.ID)
+	defer w.gate.part(l.party)
 	w.hold(l)
 	if soft.Err() != nil {
 		l.close()
@@ -59,7 +65,9 @@ func (w *Worker) runTicket(soft, hard context.Context, t store.Ticket) error {
 		wg.Add(1)
 		w.crew.do(func() {
 			defer wg.Done()
-			defer w.room.Release(1)
+			if kept > 0 {
+				defer w.room.Release(1)
+			}
 			defer l.left.Add(-1)
 			if !w.runJob(ctx, &task{w: w, batch: b, lease: l, job: job, known: known[i]}) {
 				unsettled.Store(true)

@@ -116,19 +116,11 @@ func sizeOf(r *prompt.Request) func() int {
 
 // call runs one Universal request under the worker's limit of calls in flight, with every send in the ledger.
 func (t *task) call(ctx context.Context, steps []gateway.Step, inputTokens, maxTokens int) (*gateway.Response, error) {
-	select { // a stop wins over a free slot
-	case <-t.lease.stop:
-		return nil, errHandedBack
-	default:
+	place := &place{t: t}
+	if err := place.Enter(ctx); err != nil {
+		return nil, err
 	}
-	select {
-	case t.w.inFlight <- struct{}{}:
-		defer func() { <-t.w.inFlight }()
-	case <-t.lease.stop:
-		return nil, errHandedBack
-	case <-ctx.Done():
-		return nil, context.Cause(ctx)
-	}
+	defer place.Leave()
 	for i := range steps {
 		steps[i].Estimate = gateway.Amount{Tokens: int64(inputTokens + maxTokens)}
 		if p, ok := t.w.Prices.Lookup(steps[i].Provider, steps[i].Model, time.Now()); ok {
@@ -137,6 +129,10 @@ func (t *task) call(ctx context.Context, steps []gateway.Step, inputTokens, maxT
 		}
 	}
 	req := &gateway.Request{Steps: steps, Options: gateway.Options{Timeout: callTimeout, Scope: t.batch.ProjectID.String(), CacheTTL: time.Duration(t.route.GatewayCacheTTL) * time.Second}}
+	req.Options.Place = place
+	if len(steps) == 1 { // with more of them, giving up a wait would be to pay another step
+		req.Options.Patience = callPatience
+	}
 	// An answer that was no use must not come back from the gateway's cache, nor one to a batch that wants fresh ones.
 	req.Options.SkipCache = t.job.Attempts > 0 || t.batch.Cache != "use"
 	if t.w.o.Tag {

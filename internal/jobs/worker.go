@@ -46,13 +46,14 @@ type Worker struct {
 
 	o           WorkerOptions
 	self        store.Worker
-	inFlight    chan struct{}
-	room        *semaphore.Weighted // claimed jobs, so that one worker doesn't hoard what another could run
-	planning    *semaphore.Weighted
+	gate        *gate
+	room        *semaphore.Weighted // claimed jobs, so that one worker doesn't hoard what another could run; those of express tickets aside
 	intents     *group[intent]
 	settlements *group[settlement]
 	wake        chan struct{} // dispatch, there may be room
 	beat        chan struct{} // heartbeat, a batch may have been paused, ended or changed
+	look        chan struct{} // sweep, it is no longer quiet
+	quiet       atomic.Bool   // nothing is open
 	settled     atomic.Int64  // jobs, since the start
 	pace        pace
 	crew        *crew
@@ -70,6 +71,7 @@ type Worker struct {
 type lease struct {
 	ticket store.Ticket
 	batch  *batch
+	party  *party // of its batch, at the gate
 	once   sync.Once
 	stop   chan struct{}      // closed: start no more calls
 	cut    context.CancelFunc // ends the calls in flight as well
@@ -103,13 +105,11 @@ func NewWorker(db *store.DB, gw gateway.Gateway, prices *pricing.Table, post fun
 	}
 	w := &Worker{
 		DB: db, Gateway: gw, Prices: prices, Post: post, Log: log.With("worker", id), o: o,
-		self:     store.Worker{ID: id, Hostname: host, PID: int32(os.Getpid()), Slots: int32(o.Slots), Concurrency: int32(o.Concurrency)},
-		inFlight: make(chan struct{}, o.Concurrency),
-		room:     semaphore.NewWeighted(int64(max(2*o.Concurrency, 2*maxTicket))),
-		planning: semaphore.NewWeighted(3),
-		wake:     make(chan struct{}, 1),
-		beat:     make(chan struct{}, 1),
-		batches:  map[uuid.UUID]*batch{}, leases: map[int64]*lease{}, following: map[uuid.UUID]*recurrence{},
+		self: store.Worker{ID: id, Hostname: host, PID: int32(os.Getpid()), Slots: int32(o.Slots), Concurrency: int32(o.Concurrency)},
+		gate: newGate(o.Concurrency),
+		room: semaphore.NewWeighted(int64(max(2*o.Concurrency, 2*maxTicket))),
+		wake: make(chan struct{}, 1), beat: make(chan struct{}, 1), look: make(chan struct{}, 1),
+		batches: map[uuid.UUID]*batch{}, leases: map[int64]*lease{}, following: map[uuid.UUID]*recurrence{},
 	}
 	w.crew = newCrew()
 	w.purses = newPurses(db, id)
@@ -118,8 +118,9 @@ func NewWorker(db *store.DB, gw gateway.Gateway, prices *pricing.Table, post fun
 	return w, nil
 }
 
-// Slots is how many tickets the worker wants to work on at once.
-func (w *Worker) Slots() int { return w.o.Slots }
+// Lanes is how many tickets of each kind the worker wants to work on at once. Each kind comes by a lane of its own: a new batch is
+// planned, and its first jobs run, however many tickets of large ones wait. Planning is CPU, and three ranges at once keep it and Postgres busy.
+func (w *Worker) Lanes() (plan, express, run int) { return 3, max(w.o.Slots/4, 2), w.o.Slots }
 
 // Run works until ctx ends. serve must hand tickets to work until its context ends, and return when the last call of work has. Then no
 // call is begun any more; those in flight get the grace time, are cut after it, and what isn't settled is handed back.
@@ -163,15 +164,25 @@ func (w *Worker) Run(ctx context.Context, serve func(ctx context.Context, work f
 		return nil
 	})
 	stopping := make(chan struct{})
-	g.Go(func() error { <-served; close(stopping); return nil })
-	g.Go(func() error { return w.every(gctx, stopping, w.o.Lease/6, w.beat, w.heartbeat) })
-	g.Go(func() error { return w.every(gctx, stopping, time.Second, w.wake, w.timed(w.dispatch)) })
-	g.Go(func() error { return w.every(gctx, stopping, 2*time.Second, nil, w.sweep) })
-	g.Go(func() error { return w.every(gctx, stopping, w.o.Lease/6, nil, w.touch) })
-	g.Go(func() error {
-		return w.every(gctx, stopping, min(max(w.o.StallAfter/10, time.Second), time.Minute), nil, w.findStalled)
-	})
-	g.Go(func() error { return w.every(gctx, stopping, 2*time.Second, nil, w.keepBudgets) })
+	listening, deaf := context.WithCancel(gctx)
+	defer deaf()
+	g.Go(func() error { <-served; close(stopping); deaf(); return nil })
+	g.Go(func() error { w.DB.Listen(listening, w.Log, w.hear); return nil })
+	stall := min(max(w.o.StallAfter/10, time.Second), time.Minute)
+	for _, r := range []struct {
+		busy, quiet time.Duration
+		nudge       <-chan struct{}
+		do          func(context.Context) error
+	}{
+		{w.o.Lease / 6, w.o.Lease / 6, w.beat, w.heartbeat},
+		{time.Second, 10 * time.Second, w.wake, w.timed(w.dispatch)},
+		{2 * time.Second, 30 * time.Second, w.look, w.sweep},
+		{w.o.Lease / 6, w.o.Lease, nil, w.touch},
+		{stall, stall, nil, w.findStalled},
+		{2 * time.Second, 10 * time.Second, nil, w.keepBudgets},
+	} {
+		g.Go(func() error { return w.every(gctx, stopping, w.steadily(r.busy, r.quiet), r.nudge, r.do) })
+	}
 	err := g.Wait()
 	w.crew.stop()
 	close(w.intents.in)
@@ -188,22 +199,49 @@ func (w *Worker) Run(ctx context.Context, serve func(ctx context.Context, work f
 	return err
 }
 
-// nudgeGap is the least time between two rounds that were nudged.
+// nudgeGap is the least time between two rounds that were nudged; after one that took long it is twice as long as that.
 const nudgeGap = 20 * time.Millisecond
 
-// every runs f at once, then at each tick or nudge, until stopping is closed. An error of f is logged: the next round tries again.
-func (w *Worker) every(ctx context.Context, stopping <-chan struct{}, period time.Duration, nudge <-chan struct{}, f func(context.Context) error) error {
-	tick := time.NewTicker(period)
+// steadily is how long a loop waits for its next round: what is a hint may have been lost, so it waits even when all is quiet no longer than that.
+func (w *Worker) steadily(busy, quiet time.Duration) func() time.Duration {
+	return func() time.Duration {
+		if w.quiet.Load() {
+			return quiet
+		}
+		return busy
+	}
+}
+
+// hear takes a hint from the database.
+func (w *Worker) hear(hint string) {
+	if hint == store.HintControl {
+		poke(w.beat)
+	}
+	w.nudge()
+}
+
+func poke(c chan<- struct{}) {
+	select {
+	case c <- struct{}{}:
+	default:
+	}
+}
+
+// every runs f at once, then after each period or nudge, until stopping is closed. An error of f is logged: the next round tries again.
+func (w *Worker) every(ctx context.Context, stopping <-chan struct{}, period func() time.Duration, nudge <-chan struct{}, f func(context.Context) error) error {
+	tick := time.NewTimer(0)
 	defer tick.Stop()
 	rest := time.NewTimer(nudgeGap)
 	defer rest.Stop()
 	for {
+		began := time.Now()
 		round, cancel := context.WithTimeout(ctx, w.o.Lease/2) // a connection that hangs must not outlast the leases
 		if err := f(round); err != nil && ctx.Err() == nil {
 			w.Log.WarnContext(ctx, "round failed, will be tried again", "err", err)
 		}
 		cancel()
-		rest.Reset(nudgeGap)
+		rest.Reset(max(nudgeGap, 2*time.Since(began)))
+		tick.Reset(period())
 		select {
 		case <-stopping:
 			return nil
@@ -239,12 +277,7 @@ func (w *Worker) drop(l *lease) {
 	}
 }
 
-func (w *Worker) nudge() {
-	select {
-	case w.wake <- struct{}{}:
-	default:
-	}
-}
+func (w *Worker) nudge() { poke(w.wake) }
 
 func (w *Worker) stopAll() {
 	w.mu.Lock()

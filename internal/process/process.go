@@ -101,7 +101,7 @@ func prices(file string) (*pricing.Table, error) {
 func (s *system) post(ctx context.Context, tickets []store.Ticket) error {
 	out := make([]queue.Ticket, len(tickets))
 	for i, t := range tickets {
-		out[i] = queue.Ticket{ID: t.ID, BatchID: t.BatchID, Kind: t.Kind, Purpose: t.Purpose, FirstSeq: t.FirstSeq, LastSeq: t.LastSeq, Jobs: t.Jobs}
+		out[i] = queue.Ticket{ID: t.ID, BatchID: t.BatchID, Kind: t.Kind, Purpose: t.Purpose, FirstSeq: t.FirstSeq, LastSeq: t.LastSeq, Jobs: t.Jobs, Express: t.Express}
 	}
 	return s.queue.Post(ctx, out)
 }
@@ -210,9 +210,10 @@ func (s *system) runWorker(ctx context.Context) error {
 	}
 	s.metrics.addWorker(w, o.Concurrency)
 	s.log.Info("worker ready", "concurrency", s.c.Worker.Concurrency)
+	plan, express, run := w.Lanes()
 	return w.Run(ctx, func(ctx context.Context, work func(context.Context, store.Ticket)) error {
-		return queue.Serve(ctx, s.c.RedisURL, w.Slots(), s.c.Worker.Grace+10*time.Second, s.log, func(ctx context.Context, t queue.Ticket) {
-			work(ctx, store.Ticket{ID: t.ID, BatchID: t.BatchID, Kind: t.Kind, Purpose: t.Purpose, FirstSeq: t.FirstSeq, LastSeq: t.LastSeq, Jobs: t.Jobs})
+		return queue.Serve(ctx, s.c.RedisURL, queue.Lanes{Plan: plan, Express: express, Run: run}, s.c.Worker.Grace+10*time.Second, s.log, func(ctx context.Context, t queue.Ticket) {
+			work(ctx, store.Ticket{ID: t.ID, BatchID: t.BatchID, Kind: t.Kind, Purpose: t.Purpose, FirstSeq: t.FirstSeq, LastSeq: t.LastSeq, Jobs: t.Jobs, Express: t.Express})
 		})
 	})
 }

@@ -56,21 +56,22 @@ func deliver(t *testing.T, url string) {
 		{ID: 1, BatchID: batch, Kind: "generate", Purpose: "plan", FirstSeq: 1, LastSeq: 9, Jobs: 9},
 		{ID: 2, BatchID: batch, Kind: "generate", Purpose: "run", FirstSeq: 1, LastSeq: 5, Jobs: 4},
 		{ID: 3, BatchID: batch, Kind: "chat", Purpose: "retry", Jobs: 7},
+		{ID: 4, BatchID: batch, Kind: "chat", Purpose: "run", FirstSeq: 6, LastSeq: 9, Jobs: 4, Express: true},
 	}
 	for range 2 { // posting again what is queued doubles nothing
 		if err := c.Post(t.Context(), sent); err != nil {
 			t.Fatal(err)
 		}
 	}
-	if waiting, _, err := c.Depth(); err != nil || waiting != 3 {
-		t.Errorf("depth: %d, %v; want 3", waiting, err)
+	if waiting, _, err := c.Depth(); err != nil || waiting != 4 {
+		t.Errorf("depth: %d, %v; want 4", waiting, err)
 	}
 	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
 	defer cancel()
 	got := make(chan queue.Ticket, 10)
 	served := make(chan error, 1)
 	go func() {
-		served <- queue.Serve(ctx, url, 4, time.Second, slog.New(slog.DiscardHandler), func(_ context.Context, t queue.Ticket) { got <- t })
+		served <- queue.Serve(ctx, url, queue.Lanes{Plan: 1, Express: 1, Run: 4}, time.Second, slog.New(slog.DiscardHandler), func(_ context.Context, t queue.Ticket) { got <- t })
 	}()
 	seen := map[int64]queue.Ticket{}
 	for len(seen) < len(sent) {

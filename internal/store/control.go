@@ -17,13 +17,8 @@ import (
 // running. Whichever of a claim and a withdrawal locks the ticket's row first wins: the other waits, looks at the row again, and finds it
 // claimed or gone. So after a pause or an ending, a ticket is claimed with all its jobs or deleted with none of them started.
 
-const (
-	// notifyControl tells listening workers that a batch was paused, resumed, ended or changed. It is a hint: the heartbeat is the truth.
-	notifyControl = `-- name: NotifyControl
-select pg_notify('batchwright', 'control')`
-	lockBatch = `-- name: LockBatch
+const lockBatch = `-- name: LockBatch
 select id from batches where id = $1 and project_id = $2 for update`
-)
 
 // turn locks a project's batch, lets change work on it, and returns it as it is afterwards. When change fails, the batch is as it was
 // found, and nothing has changed. ErrNotFound when the project has no such batch.
@@ -38,7 +33,7 @@ func (db *DB) turn(ctx context.Context, project, id uuid.UUID, change func(pgx.T
 		if err := change(tx, b); err != nil {
 			return err
 		}
-		if _, err := tx.Exec(ctx, notifyControl); err != nil {
+		if err := hint(ctx, tx, HintControl); err != nil {
 			return err
 		}
 		b, err = one[Batch](ctx, tx, getBatch, id, project)
@@ -204,8 +199,7 @@ func (db *DB) Expire(ctx context.Context) (ended []uuid.UUID, err error) {
 			if err := end(ctx, tx, id, "expired", nil); err != nil {
 				return err
 			}
-			_, err := tx.Exec(ctx, notifyControl)
-			return err
+			return hint(ctx, tx, HintControl)
 		})
 		if err == nil {
 			ended = append(ended, id)

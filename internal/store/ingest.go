@@ -256,7 +256,11 @@ func sealIn(ctx context.Context, tx pgx.Tx, batch uuid.UUID, total int32, sum []
 	if _, err := tx.Exec(ctx, sealBatch, batch, total, sum); err != nil {
 		return nil, err
 	}
-	return many[Ticket](ctx, tx, issuePlanTickets, batch, total, PlanRange)
+	tickets, err := many[Ticket](ctx, tx, issuePlanTickets, batch, total, PlanRange)
+	if err != nil {
+		return nil, err
+	}
+	return tickets, hint(ctx, tx, HintWork)
 }
 
 const (

@@ -224,6 +224,9 @@ func (db *DB) StartBatch(ctx context.Context, id uuid.UUID) (started bool, err e
 		if err == nil && state == "paused" {
 			err = sendEvents(ctx, tx, EventPaused, id)
 		}
+		if err == nil {
+			err = hint(ctx, tx, HintWork)
+		}
 		started = err == nil
 		return err
 	})

@@ -39,7 +39,7 @@ func (db *DB) PauseForBudget(ctx context.Context, batch uuid.UUID, detail string
 		if _, err := tx.Exec(ctx, setPauseNeed, batch, need); err != nil {
 			return err
 		}
-		_, err = tx.Exec(ctx, notifyControl)
+		err = hint(ctx, tx, HintControl)
 		done = err == nil
 		return err
 	})
@@ -58,8 +58,7 @@ func (db *DB) ResumeAffordable(ctx context.Context, project *uuid.UUID) (resumed
 			if err := resume(ctx, tx, id); err != nil {
 				return err
 			}
-			_, err := tx.Exec(ctx, notifyControl)
-			return err
+			return hint(ctx, tx, HintControl)
 		})
 		if rerr == nil {
 			resumed = append(resumed, id)

@@ -18,6 +18,7 @@ type Ticket struct {
 	FirstSeq int32
 	LastSeq  int32
 	Jobs     int32 // at most
+	Express  bool  // it goes by the lane for batches that have nothing under way
 }
 
 // The purposes of a ticket.
@@ -27,98 +28,7 @@ const (
 	PurposeRetry = "retry" // up to Jobs jobs of the batch that are due again
 )
 
-const ticketCols = `id, batch_id, (select kind from batches b where b.id = batch_id) as kind, purpose, first_seq, last_seq, jobs`
-
-// OpenBatch is what dispatch needs to know of a batch that is not final.
-type OpenBatch struct {
-	ID        uuid.UUID
-	ProjectID uuid.UUID
-	State     string
-	TotalJobs int32
-	NextSeq   int32
-	Tickets   int32 // outstanding, of any purpose
-	Due       int32 // waiting jobs that may run now and have no ticket yet, counted up to 10,000
-}
-
-// Fleet is what all live workers can do together.
-type Fleet struct {
-	Workers     int32
-	Slots       int32
-	Concurrency int32
-	Tickets     int32 // outstanding run and retry tickets
-	Jobs        int32 // that those tickets were issued for
-}
-
-// Grant lets a batch have tickets: Run for the next planned jobs, Retry for due ones, each of up to Size jobs.
-type Grant struct {
-	Batch      uuid.UUID
-	Run, Retry int
-	Size       int
-}
-
-const (
-	// Planned jobs are to be read along the primary key, however few Postgres thinks there are: a sort would touch the whole backlog. Without sorts every
-	// plan looks dear, and must not be compiled for that. A machine that vanishes here must not keep the others waiting.
-	lockDispatch = `-- name: LockDispatch
-select pg_advisory_xact_lock(hashtext('batchwright.dispatch')), set_config('idle_in_transaction_session_timeout', '10s', true),
-    set_config('enable_sort', 'off', true), set_config('enable_bitmapscan', 'off', true),
-    set_config('jit', 'off', true)`
-	listOpenBatches = `-- name: ListOpenBatches
-select b.id, b.project_id, b.state, b.total_jobs, b.next_seq,
-    (select count(*)::int from tickets t where t.batch_id = b.id) as tickets,
-    (select count(*)::int from (select 1 from jobs j where j.batch_id = b.id and j.due_at <= now() limit 10000) d)
-        - (select coalesce(sum(jobs), 0)::int from tickets t where t.batch_id = b.id and purpose = 'retry' and worker_id is null) as due
-from batches b where b.finished_at is null order by b.id`
-	getFleet = `-- name: GetFleet
-select count(*)::int as workers, coalesce(sum(slots), 0)::int as slots, coalesce(sum(concurrency), 0)::int as concurrency,
-    (select count(*)::int from tickets where purpose <> 'plan') as tickets,
-    (select coalesce(sum(jobs), 0)::int from tickets where purpose <> 'plan') as jobs
-from workers where seen_at > now() - interval '30 seconds'`
-	issueRunTickets = `-- name: IssueRunTickets
-with s as (select seq, (row_number() over (order by seq) - 1) / $2::int as part from (
-        select seq from jobs where batch_id = $1 and state = 'planned'
-            and seq >= (select next_seq from batches where id = $1 and state = 'running') order by seq limit $2::int * $3::int) p),
-c as (update batches set next_seq = coalesce((select max(seq) + 1 from s), total_jobs + 1) where id = $1 and state = 'running')
-insert into tickets (batch_id, purpose, first_seq, last_seq, jobs)
-select $1, 'run', min(seq), max(seq), count(*) from s group by part order by part
-returning ` + ticketCols
-	issueRetryTickets = `-- name: IssueRetryTickets
-insert into tickets (batch_id, purpose, first_seq, last_seq, jobs)
-select id, 'retry', 0, 0, $2 from batches, generate_series(1, $3) where id = $1 and state = 'running'
-returning ` + ticketCols
-)
-
-// Dispatch asks share which batches get tickets, and issues them. One dispatch runs at a time, whoever asks; no leader is needed.
-func (db *DB) Dispatch(ctx context.Context, share func([]OpenBatch, Fleet) []Grant) (open []OpenBatch, tickets []Ticket, err error) {
-	err = pgx.BeginFunc(ctx, db.pool, func(tx pgx.Tx) error {
-		if _, err := tx.Exec(ctx, lockDispatch); err != nil {
-			return err
-		}
-		if open, err = many[OpenBatch](ctx, tx, listOpenBatches); err != nil || len(open) == 0 {
-			return err
-		}
-		fleet, err := one[Fleet](ctx, tx, getFleet)
-		if err != nil {
-			return err
-		}
-		var b pgx.Batch
-		collect := func(rows pgx.Rows) error {
-			ts, err := pgx.CollectRows(rows, pgx.RowToStructByName[Ticket])
-			tickets = append(tickets, ts...)
-			return err
-		}
-		for _, g := range share(open, fleet) {
-			if g.Retry > 0 {
-				b.Queue(issueRetryTickets, g.Batch, g.Size, g.Retry).Query(collect)
-			}
-			if g.Run > 0 {
-				b.Queue(issueRunTickets, g.Batch, g.Size, g.Run).Query(collect)
-			}
-		}
-		return tx.SendBatch(ctx, &b).Close()
-	})
-	return open, tickets, translate(err)
-}
+const ticketCols = `id, batch_id, (select kind from batches b where b.id = batch_id) as kind, purpose, first_seq, last_seq, jobs, express`
 
 // Claimed is a job that this worker holds.
 type Claimed struct {
@@ -254,9 +164,9 @@ select id from tickets where lease_until < now() and purpose <> 'plan'`
 with old as (delete from tickets where id in (select id from tickets where
         (worker_id is null and posted_at < now() - $1::interval * least(posts, 20)) or (lease_until < now() and purpose = 'plan')
         for update skip locked) -- whoever holds one is about to claim or withdraw it; two that wait could wait for each other
-    returning batch_id, purpose, first_seq, last_seq, jobs, posts)
-insert into tickets (batch_id, purpose, first_seq, last_seq, jobs, posts)
-select batch_id, purpose, first_seq, last_seq, jobs, posts + 1 from old
+    returning batch_id, purpose, first_seq, last_seq, jobs, express, posts)
+insert into tickets (batch_id, purpose, first_seq, last_seq, jobs, express, posts)
+select batch_id, purpose, first_seq, last_seq, jobs, express, posts + 1 from old
 where purpose <> 'plan' or exists (select 1 from batches b where b.id = old.batch_id and b.state = 'planning')
 returning ` + ticketCols
 	forgetWorkers = `-- name: ForgetWorkers
