@@ -24,6 +24,7 @@ type gate struct {
 	express  *waiter // waiting express calls, a ring in order of arrival; nil when there are none
 	batches  map[uuid.UUID]*party
 	byID     map[uuid.UUID]*party // projects
+	spare    sync.Pool            // of waiters
 }
 
 // party is a project or a batch at the gate.
@@ -50,10 +51,9 @@ type waiter struct {
 	behind     *waiter
 }
 
-var waiters = sync.Pool{New: func() any { return &waiter{ready: make(chan struct{}, 1)} }}
-
 func newGate(places int) *gate {
-	return &gate{places: places, free: places, kept: min(places/32, 8), batches: map[uuid.UUID]*party{}, byID: map[uuid.UUID]*party{}}
+	return &gate{places: places, free: places, kept: min(places/32, 8), batches: map[uuid.UUID]*party{}, byID: map[uuid.UUID]*party{},
+		spare: sync.Pool{New: func() any { return &waiter{ready: make(chan struct{}, 1)} }}}
 }
 
 // inFlight is how many places are taken.
@@ -116,14 +116,14 @@ func (g *gate) enter(ctx context.Context, stop <-chan struct{}, b *party, expres
 		g.mu.Unlock()
 		return nil
 	}
-	w := waiters.Get().(*waiter)
+	w := g.spare.Get().(*waiter)
 	w.party, w.given, w.isExpress = b, false, express
 	g.line(w)
 	g.mu.Unlock()
 	var err error
 	select {
 	case <-w.ready:
-		waiters.Put(w)
+		g.spare.Put(w)
 		return nil
 	case <-stop:
 		err = errHandedBack
@@ -139,7 +139,7 @@ func (g *gate) enter(ctx context.Context, stop <-chan struct{}, b *party, expres
 	}
 	g.mu.Unlock()
 	w.party = nil
-	waiters.Put(w)
+	g.spare.Put(w)
 	return err
 }
 

@@ -180,7 +180,7 @@ func (w *Worker) Run(ctx context.Context, serve func(ctx context.Context, work f
 		{2 * time.Second, 30 * time.Second, w.look, w.sweep},
 		{w.o.Lease / 6, w.o.Lease, nil, w.touch},
 		{stall, stall, nil, w.findStalled},
-		{2 * time.Second, 30 * time.Second, nil, w.keepBudgets},
+		{2 * time.Second, 10 * time.Second, nil, w.keepBudgets},
 	} {
 		g.Go(func() error { return w.every(gctx, stopping, w.steadily(r.busy, r.quiet), r.nudge, r.do) })
 	}
