@@ -106,9 +106,14 @@ func (l *lab) build(ctx context.Context) (err error) {
 		l.say("building cmd/" + p)
 		args = append(args, "batchwright/cmd/"+p)
 	}
+	if err := os.WriteFile(filepath.Join(l.dir, pricesFile), []byte(prices), 0o600); err != nil {
+		return err
+	}
 	_, err = toolOutput(ctx, "go", args...)
 	return err
 }
+
+const pricesFile = "prices.csv"
 
 // toolOutput runs one of the developer's tools.
 func toolOutput(ctx context.Context, name string, args ...string) (string, error) {

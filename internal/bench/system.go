@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"time"
 
+	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5/pgxpool"
 
 	"batchwright/internal/client"
@@ -58,6 +59,9 @@ func (l *lab) system(ctx context.Context, worker []string) (_ *system, err error
 	if s.key, err = process.CreateKey(ctx, getenv, "bench", "bench"); err != nil {
 		return nil, err
 	}
+	if err := s.limit(ctx); err != nil {
+		return nil, err
+	}
 	if err := s.startAPI(ctx); err != nil {
 		return nil, err
 	}
@@ -68,6 +72,31 @@ func (l *lab) system(ctx context.Context, worker []string) (_ *system, err error
 		return s, nil
 	}
 	return s, s.startWorker(ctx, worker)
+}
+
+// prices make every call cost something, so that the budget is drawn on.
+const prices = `provider,model,valid_from,input_usd_per_mtok,output_usd_per_mtok,cached_input_usd_per_mtok,cache_write_usd_per_mtok,context_window,max_output_tokens
+simulator,sim-1,2026-01-01,1,4,0.1,1.25,128000,16384
+openai-compatible,sim-1,2026-01-01,1,4,0.1,1.25,128000,16384
+openai,sim-1,2026-01-01,1,4,0.1,1.25,128000,16384
+`
+
+// limit gives the project a budget that is never used up.
+func (s *system) limit(ctx context.Context) error {
+	db, err := store.Open(ctx, s.databaseURL, store.Options{MaxConns: 1})
+	if err != nil {
+		return err
+	}
+	defer db.Close()
+	b := store.Budget{Scope: "project", Period: "month", TimeZone: "UTC", LimitMicrousd: 1e15}
+	if b.ID, err = uuid.NewV7(); err != nil {
+		return err
+	}
+	if err := s.db.QueryRow(ctx, `select id from projects where name = 'bench'`).Scan(&b.ProjectID); err != nil {
+		return err
+	}
+	_, err = db.CreateBudget(ctx, b)
+	return err
 }
 
 // startWorker starts one more worker.
@@ -90,7 +119,7 @@ func (s *system) stopWorkers(ctx context.Context, n int) (err error) {
 
 func (s *system) env(more ...string) []string {
 	return append([]string{"DATABASE_URL=" + s.databaseURL, "REDIS_URL=" + s.redisURL, "HTTP_ADDR=127.0.0.1:0", "ADMIN_ADDR=127.0.0.1:0",
-		"OPENAI_COMPATIBLE_BASE_URL=http://" + s.backends[atOnce] + "/v1"}, append(s.more[:len(s.more):len(s.more)], more...)...)
+		"PRICES_FILE=" + filepath.Join(s.dir, pricesFile), "OPENAI_COMPATIBLE_BASE_URL=http://" + s.backends[atOnce] + "/v1"}, append(s.more[:len(s.more):len(s.more)], more...)...)
 }
 
 // startAPI starts the API, in place of the one that runs.

@@ -39,7 +39,7 @@ func overHTTP(ctx context.Context, l *lab) (_ []line, err error) {
 		return nil, err
 	}
 	jobs := line{name: "P1 jobs/s, provider over HTTP : bare calls/s", target: 0.30,
-		note: fmt.Sprintf("%d jobs, %d calls in flight, an answer at once, nothing in the cache. The ceiling is a tuned net/http client that sends the same bodies to the same provider and reads the answers.", n, concurrency)}
+		note: fmt.Sprintf("%d jobs, %d calls in flight, an answer at once, nothing in the cache, with the ledger and a budget of the project's on. The ceiling is a tuned net/http client that sends the same bodies to the same provider and reads the answers.", n, concurrency)}
 	straw := line{name: "P1 the same : one task and one UPDATE a job", target: 3,
 		note: "The naive way, with the same provider, Postgres and Redis: a row, an Asynq task, a call and an UPDATE a job. It has no ledger, cache, fencing or API."}
 	for round := range l.rounds {
@@ -83,7 +83,7 @@ func inProcess(ctx context.Context, l *lab) (_ []line, err error) {
 		return nil, err
 	}
 	jobs := line{name: "P2 jobs/s, simulator in the worker : two statements", target: 0.35,
-		note: fmt.Sprintf("%d jobs. The ceiling writes an intent and a settlement for each, with the store's own statements in sets of %d over %d connections, and does nothing else.", n, groupSize, groupConns)}
+		note: fmt.Sprintf("%d jobs, with ledger and budget as in P1. The ceiling writes an intent and a settlement for each, with the store's own statements in sets of %d over %d connections, and does nothing else.", n, groupSize, groupConns)}
 	for round := range l.rounds {
 		r, err := s.fresh(ctx, n, route, fmt.Sprintf("P2 %d", round))
 		if err != nil {
@@ -107,6 +107,9 @@ func (s *system) fresh(ctx context.Context, n int, route, tag string) (run, erro
 	}
 	if st := r.batch.Stats; st.Cache.Miss != int64(n) || st.Calls != int64(n) {
 		return run{}, fmt.Errorf("%d jobs had %d misses and %d calls: want one each", n, st.Cache.Miss, st.Calls)
+	}
+	if c := r.batch.Stats.CostMicroUSD; c == nil || *c == 0 {
+		return run{}, errors.New("the calls cost nothing: the budget was not drawn on")
 	}
 	return r, s.settle(ctx)
 }

@@ -52,6 +52,7 @@ type Reader struct{ q querier }
 type DB struct {
 	Reader
 	pool    *pgxpool.Pool
+	direct  *pgx.ConnConfig     // for what needs a session of its own
 	uploads *semaphore.Weighted // chunks of submissions that are being written, each on a connection
 }
 
@@ -81,6 +82,13 @@ func Open(ctx context.Context, url string, o Options) (*DB, error) {
 		cfg.ConnConfig.DefaultQueryExecMode = pgx.QueryExecModeCacheDescribe
 	}
 	cfg.ConnConfig.RuntimeParams["application_name"] = "batchwright"
+	direct := cfg
+	if o.DirectURL != "" {
+		if direct, err = pgxpool.ParseConfig(o.DirectURL); err != nil {
+			return nil, fmt.Errorf("store: open: the direct URL: %w", redact(err))
+		}
+		direct.ConnConfig.RuntimeParams["application_name"] = "batchwright"
+	}
 	pool, err := pgxpool.NewWithConfig(ctx, cfg)
 	if err != nil {
 		return nil, fmt.Errorf("store: open: %w", redact(err))
@@ -89,7 +97,7 @@ func Open(ctx context.Context, url string, o Options) (*DB, error) {
 		pool.Close()
 		return nil, fmt.Errorf("store: ping: %w", redact(err))
 	}
-	return &DB{Reader: Reader{pool}, pool: pool, uploads: semaphore.NewWeighted(int64(max(cfg.MaxConns/2, 1)))}, nil
+	return &DB{Reader: Reader{pool}, pool: pool, direct: direct.ConnConfig.Copy(), uploads: semaphore.NewWeighted(int64(max(cfg.MaxConns/2, 1)))}, nil
 }
 
 // Close waits for connections in use and closes the pool.
