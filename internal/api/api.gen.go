@@ -32,6 +32,20 @@ const (
 	BatchStateRunning    BatchState = "running"
 )
 
+// Defines values for BudgetPeriod.
+const (
+	BudgetPeriodDay   BudgetPeriod = "day"
+	BudgetPeriodMonth BudgetPeriod = "month"
+	BudgetPeriodTotal BudgetPeriod = "total"
+)
+
+// Defines values for BudgetScope.
+const (
+	BudgetScopeAPIKey  BudgetScope = "api_key"
+	BudgetScopeBatch   BudgetScope = "batch"
+	BudgetScopeProject BudgetScope = "project"
+)
+
 // Defines values for CachePolicy.
 const (
 	CachePolicyOff     CachePolicy = "off"
@@ -371,6 +385,108 @@ type BatchSubmission = json.RawMessage
 
 // BatchUpdate What to change about a batch.
 type BatchUpdate = json.RawMessage
+
+// Budget A limit on what calls may cost, and what they were charged in the current period.
+type Budget struct {
+	// ID Id of the budget; of the one that a batch brought along as its max_cost_microusd, the id of the batch.
+	ID openapi_types.UUID `json:"id"`
+
+	// Scope Whose calls count, those of the project, of the batches that an API key submitted, or of one batch.
+	Scope BudgetScope `json:"scope"`
+
+	// APIKeyID The key, of scope api_key.
+	APIKeyID *openapi_types.UUID `json:"api_key_id"`
+
+	// BatchID The batch, of scope batch.
+	BatchID *openapi_types.UUID `json:"batch_id"`
+
+	// Name Free name.
+	Name BudgetName `json:"name"`
+
+	// Period When counting starts anew, never, or with each day or month of the time zone.
+	Period BudgetPeriod `json:"period"`
+
+	// TimeZone IANA name of the zone in which days and months begin.
+	TimeZone string `json:"time_zone"`
+
+	// LimitMicrousd Most that calls may be charged in a period, in millionths of a US dollar.
+	LimitMicrousd BudgetLimit `json:"limit_microusd"`
+
+	// SpentMicrousd Charges of calls that ended in this period, at their worst case where the cost isn't known or the outcome was lost.
+	SpentMicrousd int64 `json:"spent_microusd"`
+
+	// ReservedMicrousd Worst cases of calls in flight.
+	ReservedMicrousd int64 `json:"reserved_microusd"`
+
+	// RemainingMicrousd What is left of the limit; 0 when it was lowered below what is charged.
+	RemainingMicrousd int64 `json:"remaining_microusd"`
+
+	// StartsAt Start of the current period; null for total.
+	StartsAt *time.Time `json:"starts_at"`
+
+	// EndsAt End of the current period; null for total.
+	EndsAt *time.Time `json:"ends_at"`
+
+	// CreatedAt When it was made.
+	CreatedAt time.Time `json:"created_at"`
+
+	// UpdatedAt When its name or limit last changed.
+	UpdatedAt time.Time `json:"updated_at"`
+}
+
+// BudgetChange What is to change.
+type BudgetChange struct {
+	// LimitMicrousd Most that calls may be charged in a period, in millionths of a US dollar.
+	LimitMicrousd *BudgetLimit `json:"limit_microusd,omitempty"`
+
+	// Name Free name.
+	Name *BudgetName `json:"name,omitempty"`
+}
+
+// BudgetInput A new budget.
+type BudgetInput struct {
+	// APIKeyID Of scope api_key, the id of one of the project's keys as `batchwright key create` shows it, or `current` for the one that this request uses.
+	APIKeyID *string `json:"api_key_id,omitempty"`
+
+	// BatchID Of scope batch, the batch.
+	BatchID *string `json:"batch_id,omitempty"`
+
+	// LimitMicrousd Most that calls may be charged in a period, in millionths of a US dollar.
+	LimitMicrousd BudgetLimit `json:"limit_microusd"`
+
+	// Name Free name.
+	Name *BudgetName `json:"name,omitempty"`
+
+	// Period When counting starts anew, never, or with each day or month of the time zone.
+	Period BudgetPeriod `json:"period"`
+
+	// Scope Whose calls count, those of the project, of the batches that an API key submitted, or of one batch.
+	Scope BudgetScope `json:"scope"`
+
+	// TimeZone IANA name, such as Europe/Berlin; UTC when left out.
+	TimeZone *string `json:"time_zone,omitempty"`
+}
+
+// BudgetLimit Most that calls may be charged in a period, in millionths of a US dollar.
+type BudgetLimit = int64
+
+// BudgetName Free name.
+type BudgetName = string
+
+// BudgetPage A page of budgets.
+type BudgetPage struct {
+	// Data The budgets, newest first.
+	Data []Budget `json:"data"`
+
+	// NextCursor Pass as `cursor` for the next page; null on the last one.
+	NextCursor *NextCursor `json:"next_cursor"`
+}
+
+// BudgetPeriod When counting starts anew, never, or with each day or month of the time zone.
+type BudgetPeriod string
+
+// BudgetScope Whose calls count, those of the project, of the batches that an API key submitted, or of one batch.
+type BudgetScope string
 
 // CacheCounts Jobs by cache verdict. The kinds are never summed.
 type CacheCounts struct {
@@ -1167,6 +1283,9 @@ type WebhookURL = string
 // BatchID defines model for BatchID.
 type BatchID = string
 
+// BudgetID defines model for BudgetID.
+type BudgetID = string
+
 // Cursor defines model for Cursor.
 type Cursor = string
 
@@ -1302,6 +1421,15 @@ type StreamResultsParams struct {
 	After *int32 `form:"after,omitempty" json:"after,omitempty"`
 }
 
+// ListBudgetsParams defines parameters for ListBudgets.
+type ListBudgetsParams struct {
+	// Limit Entries a page.
+	Limit *Limit `form:"limit,omitempty" json:"limit,omitempty"`
+
+	// Cursor `next_cursor` of the page before. Opaque.
+	Cursor *Cursor `form:"cursor,omitempty" json:"cursor,omitempty"`
+}
+
 // ListDeadLettersParams defines parameters for ListDeadLetters.
 type ListDeadLettersParams struct {
 	// ErrorClass Only failures of this class.
@@ -1392,6 +1520,12 @@ type AppendJobsMultipartRequestBody AppendJobsMultipartBody
 // RetryJobsJSONRequestBody defines body for RetryJobs for application/json ContentType.
 type RetryJobsJSONRequestBody = RetryFilter
 
+// CreateBudgetJSONRequestBody defines body for CreateBudget for application/json ContentType.
+type CreateBudgetJSONRequestBody = BudgetInput
+
+// UpdateBudgetJSONRequestBody defines body for UpdateBudget for application/json ContentType.
+type UpdateBudgetJSONRequestBody = BudgetChange
+
 // RequeueDeadLettersJSONRequestBody defines body for RequeueDeadLetters for application/json ContentType.
 type RequeueDeadLettersJSONRequestBody = DeadLetterFilter
 
@@ -1460,6 +1594,21 @@ type ServerInterface interface {
 	// SealBatch End an open upload, and run it.
 	// (POST /v1/batches/{id}/seal)
 	SealBatch(ctx echo.Context, id BatchID) error
+	// ListBudgets List budgets, newest first.
+	// (GET /v1/budgets)
+	ListBudgets(ctx echo.Context, params ListBudgetsParams) error
+	// CreateBudget Limit what the calls of the project, an API key or a batch may cost in a period.
+	// (POST /v1/budgets)
+	CreateBudget(ctx echo.Context) error
+	// DeleteBudget Remove a budget. Batches that were paused for it go on.
+	// (DELETE /v1/budgets/{id})
+	DeleteBudget(ctx echo.Context, id BudgetID) error
+	// GetBudget A budget, with what it has charged in its current period.
+	// (GET /v1/budgets/{id})
+	GetBudget(ctx echo.Context, id BudgetID) error
+	// UpdateBudget Change a budget's limit or name.
+	// (PATCH /v1/budgets/{id})
+	UpdateBudget(ctx echo.Context, id BudgetID) error
 	// ListDeadLetters List the project's failed jobs, those of the newest batch first.
 	// (GET /v1/dead-letters)
 	ListDeadLetters(ctx echo.Context, params ListDeadLettersParams) error
@@ -1975,6 +2124,88 @@ func (w *ServerInterfaceWrapper) SealBatch(ctx echo.Context) error {
 	return err
 }
 
+// ListBudgets converts echo context to params.
+func (w *ServerInterfaceWrapper) ListBudgets(ctx echo.Context) error {
+	var err error
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params ListBudgetsParams
+	// ------------- Optional query parameter "limit" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "limit", ctx.QueryParams(), &params.Limit, runtime.BindQueryParameterOptions{Type: "integer", Format: ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter limit: %s", err))
+	}
+
+	// ------------- Optional query parameter "cursor" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "cursor", ctx.QueryParams(), &params.Cursor, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter cursor: %s", err))
+	}
+
+	// Invoke the callback with all the unmarshaled arguments
+	err = w.Handler.ListBudgets(ctx, params)
+	return err
+}
+
+// CreateBudget converts echo context to params.
+func (w *ServerInterfaceWrapper) CreateBudget(ctx echo.Context) error {
+	var err error
+
+	// Invoke the callback with all the unmarshaled arguments
+	err = w.Handler.CreateBudget(ctx)
+	return err
+}
+
+// DeleteBudget converts echo context to params.
+func (w *ServerInterfaceWrapper) DeleteBudget(ctx echo.Context) error {
+	var err error
+	// ------------- Path parameter "id" -------------
+	var id BudgetID
+
+	err = runtime.BindStyledParameterWithOptions("simple", "id", ctx.Param("id"), &id, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: ctx.Request().URL.RawPath == ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter id: %s", err))
+	}
+
+	// Invoke the callback with all the unmarshaled arguments
+	err = w.Handler.DeleteBudget(ctx, id)
+	return err
+}
+
+// GetBudget converts echo context to params.
+func (w *ServerInterfaceWrapper) GetBudget(ctx echo.Context) error {
+	var err error
+	// ------------- Path parameter "id" -------------
+	var id BudgetID
+
+	err = runtime.BindStyledParameterWithOptions("simple", "id", ctx.Param("id"), &id, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: ctx.Request().URL.RawPath == ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter id: %s", err))
+	}
+
+	// Invoke the callback with all the unmarshaled arguments
+	err = w.Handler.GetBudget(ctx, id)
+	return err
+}
+
+// UpdateBudget converts echo context to params.
+func (w *ServerInterfaceWrapper) UpdateBudget(ctx echo.Context) error {
+	var err error
+	// ------------- Path parameter "id" -------------
+	var id BudgetID
+
+	err = runtime.BindStyledParameterWithOptions("simple", "id", ctx.Param("id"), &id, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: ctx.Request().URL.RawPath == ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter id: %s", err))
+	}
+
+	// Invoke the callback with all the unmarshaled arguments
+	err = w.Handler.UpdateBudget(ctx, id)
+	return err
+}
+
 // ListDeadLetters converts echo context to params.
 func (w *ServerInterfaceWrapper) ListDeadLetters(ctx echo.Context) error {
 	var err error
@@ -2444,6 +2675,11 @@ func RegisterHandlersWithOptions(router EchoRouter, si ServerInterface, options 
 	router.POST(options.BaseURL+"/v1/batches/:id/resume", wrapper.ResumeBatch, options.OperationMiddlewares["ResumeBatch"]...)
 	router.POST(options.BaseURL+"/v1/batches/:id/retry", wrapper.RetryJobs, options.OperationMiddlewares["RetryJobs"]...)
 	router.POST(options.BaseURL+"/v1/batches/:id/seal", wrapper.SealBatch, options.OperationMiddlewares["SealBatch"]...)
+	router.GET(options.BaseURL+"/v1/budgets", wrapper.ListBudgets, options.OperationMiddlewares["ListBudgets"]...)
+	router.POST(options.BaseURL+"/v1/budgets", wrapper.CreateBudget, options.OperationMiddlewares["CreateBudget"]...)
+	router.DELETE(options.BaseURL+"/v1/budgets/:id", wrapper.DeleteBudget, options.OperationMiddlewares["DeleteBudget"]...)
+	router.GET(options.BaseURL+"/v1/budgets/:id", wrapper.GetBudget, options.OperationMiddlewares["GetBudget"]...)
+	router.PATCH(options.BaseURL+"/v1/budgets/:id", wrapper.UpdateBudget, options.OperationMiddlewares["UpdateBudget"]...)
 	router.GET(options.BaseURL+"/v1/dead-letters", wrapper.ListDeadLetters, options.OperationMiddlewares["ListDeadLetters"]...)
 	router.POST(options.BaseURL+"/v1/dead-letters/requeue", wrapper.RequeueDeadLetters, options.OperationMiddlewares["RequeueDeadLetters"]...)
 	router.GET(options.BaseURL+"/v1/jobs/:id", wrapper.GetJob, options.OperationMiddlewares["GetJob"]...)
@@ -2915,6 +3151,119 @@ type SealBatchResponseObject interface {
 type SealBatch200JSONResponse Batch
 
 func (response SealBatch200JSONResponse) VisitSealBatchResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type ListBudgetsRequestObject struct {
+	Params ListBudgetsParams
+}
+
+type ListBudgetsResponseObject interface {
+	VisitListBudgetsResponse(w http.ResponseWriter) error
+}
+
+type ListBudgets200JSONResponse BudgetPage
+
+func (response ListBudgets200JSONResponse) VisitListBudgetsResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type CreateBudgetRequestObject struct {
+	Body *CreateBudgetJSONRequestBody
+}
+
+type CreateBudgetResponseObject interface {
+	VisitCreateBudgetResponse(w http.ResponseWriter) error
+}
+
+type CreateBudget201ResponseHeaders struct {
+	Location string
+}
+
+type CreateBudget201JSONResponse struct {
+	Body    Budget
+	Headers CreateBudget201ResponseHeaders
+}
+
+func (response CreateBudget201JSONResponse) VisitCreateBudgetResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.Header().Set("Location", fmt.Sprint(response.Headers.Location))
+	w.WriteHeader(201)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type DeleteBudgetRequestObject struct {
+	ID BudgetID `json:"id"`
+}
+
+type DeleteBudgetResponseObject interface {
+	VisitDeleteBudgetResponse(w http.ResponseWriter) error
+}
+
+type DeleteBudget204Response struct {
+}
+
+func (response DeleteBudget204Response) VisitDeleteBudgetResponse(w http.ResponseWriter) error {
+	w.WriteHeader(204)
+	return nil
+}
+
+type GetBudgetRequestObject struct {
+	ID BudgetID `json:"id"`
+}
+
+type GetBudgetResponseObject interface {
+	VisitGetBudgetResponse(w http.ResponseWriter) error
+}
+
+type GetBudget200JSONResponse Budget
+
+func (response GetBudget200JSONResponse) VisitGetBudgetResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type UpdateBudgetRequestObject struct {
+	ID   BudgetID `json:"id"`
+	Body *UpdateBudgetJSONRequestBody
+}
+
+type UpdateBudgetResponseObject interface {
+	VisitUpdateBudgetResponse(w http.ResponseWriter) error
+}
+
+type UpdateBudget200JSONResponse Budget
+
+func (response UpdateBudget200JSONResponse) VisitUpdateBudgetResponse(w http.ResponseWriter) error {
 
 	var buf bytes.Buffer
 	if err := json.NewEncoder(&buf).Encode(response); err != nil {
@@ -3470,6 +3819,21 @@ type StrictServerInterface interface {
 	// SealBatch End an open upload, and run it.
 	// (POST /v1/batches/{id}/seal)
 	SealBatch(ctx context.Context, request SealBatchRequestObject) (SealBatchResponseObject, error)
+	// ListBudgets List budgets, newest first.
+	// (GET /v1/budgets)
+	ListBudgets(ctx context.Context, request ListBudgetsRequestObject) (ListBudgetsResponseObject, error)
+	// CreateBudget Limit what the calls of the project, an API key or a batch may cost in a period.
+	// (POST /v1/budgets)
+	CreateBudget(ctx context.Context, request CreateBudgetRequestObject) (CreateBudgetResponseObject, error)
+	// DeleteBudget Remove a budget. Batches that were paused for it go on.
+	// (DELETE /v1/budgets/{id})
+	DeleteBudget(ctx context.Context, request DeleteBudgetRequestObject) (DeleteBudgetResponseObject, error)
+	// GetBudget A budget, with what it has charged in its current period.
+	// (GET /v1/budgets/{id})
+	GetBudget(ctx context.Context, request GetBudgetRequestObject) (GetBudgetResponseObject, error)
+	// UpdateBudget Change a budget's limit or name.
+	// (PATCH /v1/budgets/{id})
+	UpdateBudget(ctx context.Context, request UpdateBudgetRequestObject) (UpdateBudgetResponseObject, error)
 	// ListDeadLetters List the project's failed jobs, those of the newest batch first.
 	// (GET /v1/dead-letters)
 	ListDeadLetters(ctx context.Context, request ListDeadLettersRequestObject) (ListDeadLettersResponseObject, error)
@@ -4077,6 +4441,175 @@ func (sh *strictHandler) SealBatch(ctx echo.Context, id BatchID) error {
 		return err
 	} else if validResponse, ok := response.(SealBatchResponseObject); ok {
 		return validResponse.VisitSealBatchResponse(ctx.Response())
+	} else if response != nil {
+		return fmt.Errorf("unexpected response type: %T", response)
+	}
+	return nil
+}
+
+// ListBudgets operation middleware
+func (sh *strictHandler) ListBudgets(ctx echo.Context, params ListBudgetsParams) error {
+	var request ListBudgetsRequestObject
+
+	request.Params = params
+
+	handler := func(ctx echo.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.ListBudgets(ctx.Request().Context(), request.(ListBudgetsRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "ListBudgets")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		return err
+	} else if validResponse, ok := response.(ListBudgetsResponseObject); ok {
+		return validResponse.VisitListBudgetsResponse(ctx.Response())
+	} else if response != nil {
+		return fmt.Errorf("unexpected response type: %T", response)
+	}
+	return nil
+}
+
+// CreateBudget operation middleware
+func (sh *strictHandler) CreateBudget(ctx echo.Context) error {
+	var request CreateBudgetRequestObject
+
+	var body CreateBudgetJSONRequestBody
+	var err error
+	if binder, ok := ctx.Echo().Binder.(*echo.DefaultBinder); ok {
+		// A request validator built on kin-openapi's openapi3filter with
+		// KeepValidatedValue leaves the value it validated on the body. Bind
+		// that value, matching member names exactly, so the handler receives
+		// what was validated instead of a second, case-insensitive decode.
+		// Otherwise bind only the request body, so that path and query
+		// parameters are not also bound into the body struct.
+		if vb, ok := ctx.Request().Body.(interface{ ValidatedValue() any }); !ok || runtime.BindJSONValue(vb.ValidatedValue(), &body) != nil {
+			err = binder.BindBody(ctx, &body)
+		}
+	} else {
+		// A custom binder is installed on the Echo instance; defer to it
+		// entirely, since echo.Binder does not expose body-only binding and
+		// the binder may do more than decode (for example call ctx.Validate).
+		err = ctx.Bind(&body)
+	}
+	if err != nil {
+		return err
+	}
+	request.Body = &body
+
+	handler := func(ctx echo.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.CreateBudget(ctx.Request().Context(), request.(CreateBudgetRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "CreateBudget")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		return err
+	} else if validResponse, ok := response.(CreateBudgetResponseObject); ok {
+		return validResponse.VisitCreateBudgetResponse(ctx.Response())
+	} else if response != nil {
+		return fmt.Errorf("unexpected response type: %T", response)
+	}
+	return nil
+}
+
+// DeleteBudget operation middleware
+func (sh *strictHandler) DeleteBudget(ctx echo.Context, id BudgetID) error {
+	var request DeleteBudgetRequestObject
+
+	request.ID = id
+
+	handler := func(ctx echo.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.DeleteBudget(ctx.Request().Context(), request.(DeleteBudgetRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "DeleteBudget")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		return err
+	} else if validResponse, ok := response.(DeleteBudgetResponseObject); ok {
+		return validResponse.VisitDeleteBudgetResponse(ctx.Response())
+	} else if response != nil {
+		return fmt.Errorf("unexpected response type: %T", response)
+	}
+	return nil
+}
+
+// GetBudget operation middleware
+func (sh *strictHandler) GetBudget(ctx echo.Context, id BudgetID) error {
+	var request GetBudgetRequestObject
+
+	request.ID = id
+
+	handler := func(ctx echo.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.GetBudget(ctx.Request().Context(), request.(GetBudgetRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "GetBudget")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		return err
+	} else if validResponse, ok := response.(GetBudgetResponseObject); ok {
+		return validResponse.VisitGetBudgetResponse(ctx.Response())
+	} else if response != nil {
+		return fmt.Errorf("unexpected response type: %T", response)
+	}
+	return nil
+}
+
+// UpdateBudget operation middleware
+func (sh *strictHandler) UpdateBudget(ctx echo.Context, id BudgetID) error {
+	var request UpdateBudgetRequestObject
+
+	request.ID = id
+
+	var body UpdateBudgetJSONRequestBody
+	var err error
+	if binder, ok := ctx.Echo().Binder.(*echo.DefaultBinder); ok {
+		// A request validator built on kin-openapi's openapi3filter with
+		// KeepValidatedValue leaves the value it validated on the body. Bind
+		// that value, matching member names exactly, so the handler receives
+		// what was validated instead of a second, case-insensitive decode.
+		// Otherwise bind only the request body, so that path and query
+		// parameters are not also bound into the body struct.
+		if vb, ok := ctx.Request().Body.(interface{ ValidatedValue() any }); !ok || runtime.BindJSONValue(vb.ValidatedValue(), &body) != nil {
+			err = binder.BindBody(ctx, &body)
+		}
+	} else {
+		// A custom binder is installed on the Echo instance; defer to it
+		// entirely, since echo.Binder does not expose body-only binding and
+		// the binder may do more than decode (for example call ctx.Validate).
+		err = ctx.Bind(&body)
+	}
+	if err != nil {
+		return err
+	}
+	request.Body = &body
+
+	handler := func(ctx echo.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.UpdateBudget(ctx.Request().Context(), request.(UpdateBudgetRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "UpdateBudget")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		return err
+	} else if validResponse, ok := response.(UpdateBudgetResponseObject); ok {
+		return validResponse.VisitUpdateBudgetResponse(ctx.Response())
 	} else if response != nil {
 		return fmt.Errorf("unexpected response type: %T", response)
 	}

@@ -54,6 +54,7 @@ type Writer interface {
 	SaveTemplate(ctx context.Context, project uuid.UUID, name string, spec json.RawMessage) (t store.Template, created bool, err error)
 	SaveRoute(ctx context.Context, project uuid.UUID, name string, route json.RawMessage) (r store.Route, created bool, err error)
 	controller
+	budgetWriter
 }
 
 // Reader is what only looks: store.Reader, or a fake of it.
@@ -64,6 +65,7 @@ type Reader interface {
 	deadReader
 	catalogReader
 	webhookReader
+	budgetReader
 }
 
 type batchReader interface {

@@ -66,11 +66,11 @@ func (a *app) key() *cobra.Command {
 		Long: `Make an API key in the database at DATABASE_URL, and its project if it is new. The key is
 printed this once: the database holds only its hash.`,
 		RunE: a.run(func(ctx context.Context, _ []string) error {
-			key, err := process.CreateKey(ctx, a.getenv, project, name)
+			key, id, err := process.CreateKeyWithID(ctx, a.getenv, project, name)
 			if err != nil {
 				return err
 			}
-			fmt.Fprintln(a.stderr, "Keep this key; it can't be shown again.")
+			fmt.Fprintf(a.stderr, "Keep this key; it can't be shown again. Budgets name it by its id, %s.\n", id)
 			fmt.Fprintln(a.stdout, key)
 			return nil
 		}),

@@ -84,7 +84,7 @@ func Dev(ctx context.Context, getenv func(string) string, stderr io.Writer, o De
 		return err
 	}
 	defer s.Close()
-	key, err := newKey(ctx, s.db, "dev", "made by batchwright dev")
+	key, _, err := newKey(ctx, s.db, "dev", "made by batchwright dev")
 	if err != nil {
 		return err
 	}

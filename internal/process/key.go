@@ -13,9 +13,15 @@ import (
 
 // CreateKey makes an API key for a project of the database at DATABASE_URL, and the project if it is missing. The key is shown this once.
 func CreateKey(ctx context.Context, getenv func(string) string, project, name string) (string, error) {
+	key, _, err := CreateKeyWithID(ctx, getenv, project, name)
+	return key, err
+}
+
+// CreateKeyWithID is [CreateKey] that also tells the key's id, by which budgets name it.
+func CreateKeyWithID(ctx context.Context, getenv func(string) string, project, name string) (key, id string, err error) {
 	db, err := operate(ctx, getenv)
 	if err != nil {
-		return "", err
+		return "", "", err
 	}
 	defer db.Close()
 	return newKey(ctx, db, project, name)
@@ -55,13 +61,13 @@ func SetProject(ctx context.Context, getenv func(string) string, project string,
 }
 
 // newKey makes a key of 130 random bits behind the prefix bw_, by which secret scanners know it.
-func newKey(ctx context.Context, db *store.DB, project, name string) (string, error) {
+func newKey(ctx context.Context, db *store.DB, project, name string) (key, id string, err error) {
 	if project == "" || len(project) > 100 {
-		return "", errors.New("the project's name must have 1 to 100 characters")
+		return "", "", errors.New("the project's name must have 1 to 100 characters")
 	}
-	key := "bw_" + strings.ToLower(rand.Text())
-	_, err := db.CreateKey(ctx, project, name, key[:9], sha256.Sum256([]byte(key)))
-	return key, err
+	key = "bw_" + strings.ToLower(rand.Text())
+	p, err := db.CreateKey(ctx, project, name, key[:9], sha256.Sum256([]byte(key)))
+	return key, p.KeyID.String(), err
 }
 
 // Query runs one SQL statement for people: every value comes back as text.
