@@ -359,15 +359,22 @@ func TestFollowersAreNeverStranded(t *testing.T) {
 	wg.Go(func() {
 		for range 30 {
 			b := batches[rand.IntN(4)]
-			storetest.Exec(t, c.url, `update batches set state = 'paused', pause_reason = 'requested' where id = $1 and state = 'running'`, b.ID)
-			storetest.Exec(t, c.url, store.ReleaseFollowersSQL, b.ID)
+			if _, err := c.db.PauseBatch(context.Background(), c.project, b.ID, store.PauseRequested, "asked"); err != nil && !errors.Is(err, store.ErrState) {
+				t.Error(err)
+			}
 			b = batches[rand.IntN(4)]
-			storetest.Exec(t, c.url, `update batches set state = 'running', pause_reason = null, recheck = true, next_seq = 1 where id = $1 and state = 'paused'`, b.ID)
+			if _, err := c.db.ResumeBatch(context.Background(), c.project, b.ID); err != nil && !errors.Is(err, store.ErrState) {
+				t.Error(err)
+			}
 		}
 		if _, err := c.db.CancelBatch(context.Background(), c.project, batches[0].ID, nil); err != nil {
 			t.Error(err)
 		}
-		storetest.Exec(t, c.url, `update batches set state = 'running', pause_reason = null, recheck = true, next_seq = 1 where state = 'paused'`)
+		for _, b := range batches[1:] {
+			if _, err := c.db.ResumeBatch(context.Background(), c.project, b.ID); err != nil && !errors.Is(err, store.ErrState) {
+				t.Error(err)
+			}
+		}
 	})
 	c.await(4)
 	wg.Wait()
