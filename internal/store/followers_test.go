@@ -250,7 +250,11 @@ func (c *crowd) work(ctx context.Context) error {
 		if len(open) == 0 && err == nil {
 			return nil
 		}
-		for _, ticket := range tickets {
+		again, _, err := c.db.Sweep(ctx, 100*time.Millisecond) // a ticket that came while its batch was paused is not claimed, and comes again
+		if err != nil && !store.IsTransient(err) {
+			return err
+		}
+		for _, ticket := range append(tickets, again...) {
 			if err := c.run(ctx, ticket); err != nil {
 				return err
 			}
