@@ -181,7 +181,7 @@ func TestWhatBecomesOfAJob(t *testing.T) {
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
-			w := &Worker{o: WorkerOptions{MaxAttempts: 4, JobTimeout: time.Hour}}
+			w := &Worker{o: WorkerOptions{MaxAttempts: 4, JobTimeout: time.Hour, Meter: noMeter{}}}
 			b := &batch{Batch: store.Batch{Cache: "use"}, route: Route{Steps: []RouteStep{{Provider: "p", Model: "m"}}}}
 			task := &task{w: w, batch: b, route: b.route, lease: &lease{}, job: store.Claimed{Seq: 1, Attempts: tt.attempts}}
 			s, ok := task.settle(result{output: "x", format: "text", model: "m"}, tt.err)
@@ -222,7 +222,7 @@ func TestJobsThatFailedTogetherDoNotComeBackTogether(t *testing.T) {
 	}
 	seen := map[time.Duration]bool{}
 	for range 100 {
-		w := &Worker{o: WorkerOptions{MaxAttempts: 4, JobTimeout: time.Hour}}
+		w := &Worker{o: WorkerOptions{MaxAttempts: 4, JobTimeout: time.Hour, Meter: noMeter{}}}
 		b := &batch{Batch: store.Batch{Cache: "use"}, route: Route{Steps: []RouteStep{{Provider: "p", Model: "m"}}}}
 		task := &task{w: w, batch: b, route: b.route, lease: &lease{}, job: store.Claimed{Seq: 1}}
 		s, _ := task.settle(result{}, &gateway.Error{Class: gateway.RateLimited, RetryAfter: 30 * time.Second})
@@ -280,7 +280,7 @@ func TestARateLimitIsNotWaitedForWhileAnotherStepIsPaidInVain(t *testing.T) {
 		{"a part that is kept", "use", gateway.Outcome{Usage: usage}, false},
 		{"a part that is not looked up again", "refresh", gateway.Outcome{Usage: usage}, true},
 	} {
-		w := &Worker{o: WorkerOptions{MaxAttempts: 4, JobTimeout: time.Hour}, Prices: pricing.Default()}
+		w := &Worker{o: WorkerOptions{MaxAttempts: 4, JobTimeout: time.Hour, Meter: noMeter{}}, Prices: pricing.Default()}
 		steps := []gateway.Step{{Provider: "openai", Model: "gpt-4.1-mini"}}
 		b := &batch{Batch: store.Batch{Cache: tt.cache}, route: Route{Steps: []RouteStep{{Provider: "openai", Model: "gpt-4.1-mini"}}}}
 		task := &task{w: w, batch: b, route: b.route, lease: &lease{}, job: store.Claimed{Seq: 1, Attempts: 3}}

@@ -45,7 +45,7 @@ select count(*) from jobs where key is null and ` + retryMatch
 	// Counts are derived from rows again until they are frozen anew. An expiry that has passed would end the batch at once.
 	reopenBatch = `-- name: ReopenBatch
 update batches set state = case when finished_at is null then state else 'running' end, recheck = true, finished_at = null, ending = null,
-    ending_at = null, ending_grace_seconds = null, error = null, progress_at = now(), stalled_at = null, expires_at = case when expires_at > now() then expires_at end,
+    ending_at = null, ending_grace_seconds = null, error = null, expires_at = case when expires_at > now() then expires_at end,
     succeeded_jobs = null, failed_jobs = null, cancelled_jobs = null, result_hits = null, coalesced = null, gateway_hits = null, misses = null,
     bypassed = null, calls = null, uncertain_calls = null, unpriced_calls = null, input_tokens = null, cached_input_tokens = null,
     output_tokens = null, cost_microusd = null
