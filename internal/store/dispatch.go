@@ -52,8 +52,8 @@ type Grant struct {
 	Express    bool
 }
 
-// openRow is an open batch as it is read. What is outstanding is read apart: on a table that changes as fast as tickets, Postgres would
-// guess a join wrong, and compare all with all.
+// openRow is an open batch as it is read. What waits and what is outstanding is read apart: on tables that change so fast, Postgres
+// would guess a join wrong, and compare all with all.
 type openRow struct {
 	ID          uuid.UUID
 	ProjectID   uuid.UUID
@@ -64,8 +64,12 @@ type openRow struct {
 	Concurrency *int32
 	ExpiresAt   *time.Time
 	Deficit     int64
-	NextDue     *time.Time
-	Due         int32
+}
+
+type waiting struct {
+	BatchID uuid.UUID
+	NextDue time.Time
+	Due     int32
 }
 
 type outstanding struct {
@@ -84,14 +88,19 @@ const (
 select pg_advisory_xact_lock(hashtext('batchwright.dispatch')), set_config('idle_in_transaction_session_timeout', '10s', true),
     set_config('enable_sort', 'off', true), set_config('enable_bitmapscan', 'off', true),
     set_config('jit', 'off', true)`
-	// One probe of an index tells most batches that nothing of theirs is due; only what is due is counted, and not for long.
 	listOpenBatches = `-- name: ListOpenBatches
-select b.id, b.project_id, b.state, b.total_jobs, b.next_seq, b.priority, b.concurrency, b.expires_at, b.deficit, d.next_due,
-    case when d.next_due <= now() then
-        (select count(*)::int from (select 1 from jobs j where j.batch_id = b.id and j.due_at <= now() limit 1000) c) else 0 end as due
-from batches b cross join lateral
-    (select (select j.due_at from jobs j where j.batch_id = b.id and j.due_at is not null order by j.due_at limit 1) as next_due offset 0) d
-where b.finished_at is null and b.state <> 'ingesting'`
+select id, project_id, state, total_jobs, next_seq, priority, concurrency, expires_at, deficit
+from batches where finished_at is null and state <> 'ingesting'`
+	// Hops along the index from batch to batch: it costs what waits, not what is open. Only what is due is counted, and not for long.
+	listDue = `-- name: ListDue
+with recursive w as (
+    (select j.batch_id, j.due_at from jobs j where j.due_at is not null order by j.batch_id, j.due_at limit 1)
+    union all
+    select n.batch_id, n.due_at from w cross join lateral (
+        select j.batch_id, j.due_at from jobs j where j.due_at is not null and j.batch_id > w.batch_id order by j.batch_id, j.due_at limit 1) n)
+select batch_id, due_at as next_due, case when due_at > now() then 0 else
+    (select count(*)::int from (select 1 from jobs j where j.batch_id = w.batch_id and j.due_at <= now() limit 1000) c) end as due
+from w`
 	listOutstanding = `-- name: ListOutstanding
 select batch_id, count(*)::int as tickets, coalesce(sum(jobs) filter (where purpose <> 'plan'), 0)::int as jobs,
     count(*) filter (where express)::int as express,
@@ -138,6 +147,11 @@ func (db *DB) Dispatch(ctx context.Context, share func([]OpenBatch, Fleet) []Gra
 			return err
 		}
 		open = d.open
+		for i, p := range d.projects {
+			if !slices.ContainsFunc(open, func(b OpenBatch) bool { return b.Project == p }) { // it keeps none without work
+				d.projects[i].Deficit = 0
+			}
+		}
 		tickets, err = d.issue(ctx, share(d.open, d.fleet))
 		return err
 	})
@@ -162,6 +176,8 @@ func (d *dispatch) look(ctx context.Context) error {
 	var b pgx.Batch
 	var rows []openRow
 	b.Queue(listOpenBatches).Query(into(&rows))
+	var due []waiting
+	b.Queue(listDue).Query(into(&due))
 	var out []outstanding
 	b.Queue(listOutstanding).Query(into(&out))
 	var projects []OpenProject
@@ -178,6 +194,10 @@ func (d *dispatch) look(ctx context.Context) error {
 		byProject[p.ID] = p
 		d.projects, d.projectDeficits = append(d.projects, p), append(d.projectDeficits, p.Deficit)
 	}
+	waits := make(map[uuid.UUID]*waiting, len(due))
+	for i := range due {
+		waits[due[i].BatchID] = &due[i]
+	}
 	byBatch := make(map[uuid.UUID]*outstanding, len(out))
 	for i := range out {
 		o := &out[i]
@@ -192,7 +212,10 @@ func (d *dispatch) look(ctx context.Context) error {
 			continue
 		}
 		b := OpenBatch{ID: r.ID, Project: p, State: r.State, TotalJobs: r.TotalJobs, NextSeq: r.NextSeq, Priority: r.Priority, Concurrency: r.Concurrency,
-			ExpiresAt: r.ExpiresAt, Deficit: r.Deficit, NextDue: r.NextDue, Due: r.Due}
+			ExpiresAt: r.ExpiresAt, Deficit: r.Deficit}
+		if w := waits[r.ID]; w != nil {
+			b.NextDue, b.Due = &w.NextDue, w.Due
+		}
 		if o := byBatch[r.ID]; o != nil {
 			b.Tickets, b.Jobs, b.Express, b.Due = o.Tickets, o.Jobs, o.Express, max(b.Due-o.Posted, 0)
 		}
