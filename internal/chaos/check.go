@@ -133,7 +133,7 @@ func (w *world) read(ctx context.Context, a accepted) (wrong []string, err error
 	if int(b.TotalJobs) != len(a.tags) {
 		fault("has %d jobs, submitted were %d", b.TotalJobs, len(a.tags))
 	}
-	if want := []string{"completed"}; b.State != want[0] && (a.cancel == 0 || b.State != "cancelled") {
+	if want := []string{"completed"}; b.State != want[0] && (!a.cancelled() || b.State != "cancelled") {
 		fault("is %s", b.State)
 	}
 	seen := make([]int, len(a.tags))
@@ -175,9 +175,42 @@ func (w *world) fetch(ctx context.Context, a accepted) (b client.Batch, results 
 	return b, results, err
 }
 
+// retry requeues what failed in bad weather. Now that the weather is good, all of it must succeed.
+func (w *world) retry(ctx context.Context) (wrong []string, err error) {
+	tried := false
+	for _, a := range w.accepted {
+		b, _, err := w.fetch(ctx, a)
+		if err != nil {
+			return nil, err
+		}
+		if b.Stats.Jobs.Failed == 0 {
+			continue
+		}
+		tried = true
+		w.say("%s: %d jobs that failed are retried", a.name, b.Stats.Jobs.Failed)
+		if err := w.move(ctx, a.project, a.id, "retry"); err != nil {
+			return nil, err
+		}
+	}
+	if !tried {
+		return nil, nil
+	}
+	if err := w.await(ctx, calm); err != nil {
+		return []string{"after a retry: " + err.Error()}, nil
+	}
+	if wrong, err = w.check(ctx); err != nil {
+		return wrong, err
+	}
+	rows, err := w.query(ctx, `select batch_id, seq, error_class, error_message from jobs where state = 'failed'`)
+	if len(rows) > 0 {
+		wrong = append(wrong, fmt.Sprintf("%d jobs failed again in good weather, such as %s", len(rows), strings.Join(rows[0], " | ")))
+	}
+	return wrong, err
+}
+
 // rerun submits a batch again whose every job succeeded: all of it must come from the cache.
 func (w *world) rerun(ctx context.Context) (wrong []string, err error) {
-	i := slices.IndexFunc(w.accepted, func(a accepted) bool { return a.cache == "use" && a.cancel == 0 })
+	i := slices.IndexFunc(w.accepted, func(a accepted) bool { return a.cache == "use" && len(a.moves) == 0 })
 	if i < 0 {
 		return nil, nil
 	}

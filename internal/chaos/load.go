@@ -73,14 +73,41 @@ func (w *world) bring(ctx context.Context, l load) error {
 	w.accepted = append(w.accepted, accepted{l, ids[0]})
 	w.mu.Unlock()
 	w.say("%s is accepted as %s", l.name, ids[0])
-	if l.cancel == 0 {
-		return nil
+	begun := time.Now()
+	for _, m := range l.moves {
+		if err := wait(ctx, m.after-time.Since(begun)); err != nil {
+			return err
+		}
+		w.say("%s: %s", l.name, m.verb)
+		if err := w.move(ctx, l.project, ids[0], m.verb); err != nil {
+			return fmt.Errorf("%s: %s: %w", l.name, m.verb, err)
+		}
 	}
-	_ = wait(ctx, l.cancel)
-	w.say("%s is cancelled", l.name)
-	return w.insist(ctx, "the cancellation of "+l.name, func(ctx context.Context) error {
-		_, err := c.Cancel(ctx, ids[0])
-		return err
+	return nil
+}
+
+// move asks the API to change a batch's course until it has answered. That the batch's state forbids it is an answer, too.
+func (w *world) move(ctx context.Context, project int, id, verb string) error {
+	return w.insist(ctx, verb+" "+id, func(ctx context.Context) error {
+		var body io.Reader
+		if verb == "retry" {
+			body = strings.NewReader("{}")
+		}
+		req, err := http.NewRequestWithContext(ctx, http.MethodPost, w.api+"/v1/batches/"+id+"/"+verb, body)
+		if err != nil {
+			return err
+		}
+		req.Header.Set("Authorization", "Bearer "+w.keys[project])
+		req.Header.Set("Content-Type", "application/json")
+		res, err := http.DefaultClient.Do(req)
+		if err != nil {
+			return err
+		}
+		defer func() { _ = res.Body.Close() }()
+		if res.StatusCode/100 == 2 || res.StatusCode == http.StatusConflict {
+			return nil
+		}
+		return &client.Problem{Status: res.StatusCode, Title: verb}
 	})
 }
 

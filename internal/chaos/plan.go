@@ -2,7 +2,9 @@ package chaos
 
 import (
 	"fmt"
+	"maps"
 	"math/rand/v2"
+	"slices"
 	"strings"
 	"time"
 )
@@ -33,8 +35,8 @@ func (p *plan) title() string {
 // lines describe the plan for people.
 func (p *plan) lines() []string {
 	out := []string{fmt.Sprintf("lease %s, provider's latency %s, redis keeps its data: %t, breakers: %t", p.lease, p.latency, p.redisKept, p.breaker)}
-	for name, spec := range p.arms {
-		out = append(out, "armed: "+name+" "+spec)
+	for _, name := range slices.Sorted(maps.Keys(p.arms)) {
+		out = append(out, "armed: "+name+" "+p.arms[name])
 	}
 	for _, l := range p.loads {
 		out = append(out, l.String())
@@ -55,21 +57,33 @@ type load struct {
 	project int
 	cache   string
 	route   string
-	tags    []string      // of its jobs, in order
-	vanish  bool          // the client is gone in the middle of the upload
-	twice   bool          // two clients submit it at once
-	cancel  time.Duration // after it was accepted; 0 is never
+	tags    []string // of its jobs, in order
+	vanish  bool     // the client is gone in the middle of the upload
+	twice   bool     // two clients submit it at once
+	moves   []move
+}
+
+// move is what a client asks for later.
+type move struct {
+	after time.Duration // since the batch was accepted
+	verb  string        // cancel, pause, resume or retry
+}
+
+// cancelled reports whether the client cancels the batch.
+func (l load) cancelled() bool {
+	return slices.ContainsFunc(l.moves, func(m move) bool { return m.verb == "cancel" })
 }
 
 func (l load) String() string {
 	s := fmt.Sprintf("%s: project %d submits %s: %d jobs, cache %s, route %s", l.at, l.project, l.name, len(l.tags), l.cache, l.route)
-	for _, more := range []struct {
-		yes  bool
-		text string
-	}{{l.vanish, ", and vanishes"}, {l.twice, ", twice at once"}, {l.cancel > 0, fmt.Sprintf(", cancelled %s later", l.cancel)}} {
-		if more.yes {
-			s += more.text
-		}
+	if l.vanish {
+		s += ", and vanishes"
+	}
+	if l.twice {
+		s += ", twice at once"
+	}
+	for _, m := range l.moves {
+		s += fmt.Sprintf(", %s after %s", m.verb, m.after)
 	}
 	return s
 }
@@ -138,8 +152,9 @@ func (d *dice) loads(n, low, high int) (out []load) {
 		if i == 0 {
 			l.at, l.vanish = 0, false
 		}
-		if d.IntN(6) == 0 {
-			l.cancel = d.between(100*time.Millisecond, 2*time.Second)
+		for at := time.Duration(0); d.IntN(4) == 0; {
+			at += d.between(50*time.Millisecond, 1200*time.Millisecond)
+			l.moves = append(l.moves, move{at, pick(d, "cancel", "pause", "pause", "resume", "retry")})
 		}
 		for range low + d.IntN(high-low+1) {
 			tag := tags

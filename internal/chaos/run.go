@@ -73,6 +73,13 @@ func (w *world) live(ctx context.Context) ([]string, error) {
 	_ = wait(ctx, span-w.since())
 	w.provider.settle()
 	w.say("calm: all faults are over")
+	for _, a := range w.accepted { // those that are paused for good
+		if len(a.moves) > 0 {
+			if err := w.move(ctx, a.project, a.id, "resume"); err != nil {
+				return nil, err
+			}
+		}
+	}
 	if err := w.await(ctx, calm); err != nil {
 		return []string{err.Error()}, nil
 	}
@@ -81,8 +88,13 @@ func (w *world) live(ctx context.Context) ([]string, error) {
 	if err != nil {
 		return wrong, err
 	}
-	again, err := w.rerun(ctx)
-	return append(wrong, again...), err
+	for _, more := range []func(context.Context) ([]string, error){w.retry, w.rerun} {
+		again, err := more(ctx)
+		if wrong = append(wrong, again...); err != nil {
+			return wrong, err
+		}
+	}
+	return wrong, nil
 }
 
 // dump writes the rows that tell what happened beside the logs.

@@ -102,7 +102,32 @@ var scenarios = map[string]func(*plan){
 	"cancel-during-settle": func(p *plan) {
 		p.steady(direct)
 		for i := range p.loads {
-			p.loads[i].cancel = time.Duration(300+350*i) * time.Millisecond
+			p.loads[i].moves = []move{{time.Duration(300+350*i) * time.Millisecond, "cancel"}}
+		}
+	},
+	"pause-and-resume-again-and-again": func(p *plan) {
+		p.steady(direct)
+		for i := range p.loads {
+			for at := range 6 {
+				p.loads[i].moves = append(p.loads[i].moves, move{time.Duration(200+100*i+250*at) * time.Millisecond, []string{"pause", "resume"}[at%2]})
+			}
+		}
+	},
+	"paused-while-workers-die": func(p *plan) {
+		p.steady(direct)
+		for i := range p.loads {
+			p.loads[i].moves = []move{{600 * time.Millisecond, "pause"}}
+		}
+		p.after(20, "kill", worker1, 500*time.Millisecond)
+		p.after(30, "kill", worker2, 500*time.Millisecond)
+	},
+	"retried-while-it-ends": func(p *plan) {
+		p.steady(direct)
+		p.weather = []spell{{from: 0, until: 2 * time.Second, share: 0.9, kind: failed}}
+		for i := range p.loads {
+			for at := range 12 {
+				p.loads[i].moves = append(p.loads[i].moves, move{time.Duration(500*at) * time.Millisecond, "retry"})
+			}
 		}
 	},
 	"restarts-in-order": func(p *plan) {

@@ -42,7 +42,9 @@ type world struct {
 	links    map[string]*link
 	programs map[string]*program
 	provider *provider
-	clients  []*client.Client // one a project
+	api      string           // its URL
+	keys     []string         // one a project
+	clients  []*client.Client // with these
 	start    time.Time
 	verbose  io.Writer // nil: quiet
 
@@ -184,16 +186,18 @@ func (w *world) viaURL(from, to, raw string) (string, error) {
 
 func (w *world) startPrograms(ctx context.Context, l *lab, provider, prices string) error {
 	apiAddr, gatewayAddr := address(w.ports.take()), address(w.ports.take())
+	w.api = "http://" + apiAddr
 	w.programs, w.links = map[string]*program{}, map[string]*link{}
 	for i := range projects {
 		key, err := process.CreateKey(ctx, w.getenv, fmt.Sprintf("project-%d", i), "chaos")
 		if err != nil {
 			return err
 		}
-		c, err := client.New("http://"+apiAddr, key)
+		c, err := client.New(w.api, key)
 		if err != nil {
 			return err
 		}
+		w.keys = append(w.keys, key)
 		w.clients = append(w.clients, c)
 		w.ends = append(w.ends, func() error { c.Close(); return nil })
 	}
