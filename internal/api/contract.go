@@ -84,6 +84,9 @@ func open(op *openapi3.Operation) bool { return op.Security != nil && len(*op.Se
 // of its body, and a JSON body's fields. The fields of a batch submission, which may be a stream, are checked by its handler.
 func (h *handlers) checked(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		// A copy, whose body is replaced. Were it the server's own request, net/http would not know any more that nothing was read of the
+		// body, and would wait for it before it sends a refusal, while the client waits for leave to send it.
+		r = r.WithContext(r.Context())
 		ctx, err := h.check(w, r)
 		if err != nil {
 			h.writeProblem(w, r, err)

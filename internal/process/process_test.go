@@ -2,6 +2,7 @@ package process_test
 
 import (
 	"bytes"
+	"context"
 	"fmt"
 	"io"
 	"maps"
@@ -12,6 +13,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"batchwright/internal/gateway/gatewaytest"
 	"batchwright/internal/process"
@@ -257,6 +259,28 @@ func TestIdempotencyKey(t *testing.T) {
 	}
 	if last := accepted(t, s.generate(t, "", products(50), "Idempotency-Key", "k2")).ID; last != one {
 		t.Errorf("two batches for one key: %s and %s", one, last)
+	}
+}
+
+func TestRefusalDoesNotWaitForTheBody(t *testing.T) {
+	t.Parallel()
+	s := start(t, nil)
+	tr := &http.Transport{ExpectContinueTimeout: 30 * time.Second}
+	defer tr.CloseIdleConnections()
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	defer cancel()
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, s.url+"/v1/batches?kind=generate&template=unknown&route=simulator:sim-1", linesOf(100))
+	if err != nil {
+		t.Fatal(err)
+	}
+	req.Header = http.Header{"Authorization": {"Bearer " + s.key}, "Content-Type": {"application/x-ndjson"}, "Expect": {"100-continue"}}
+	res, err := tr.RoundTrip(req)
+	if err != nil {
+		t.Fatalf("no refusal within 10 s: %v", err)
+	}
+	_ = res.Body.Close()
+	if res.StatusCode != http.StatusBadRequest {
+		t.Errorf("status %d, want 400", res.StatusCode)
 	}
 }
 
