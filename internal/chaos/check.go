@@ -3,6 +3,7 @@ package chaos
 import (
 	"context"
 	"fmt"
+	"net/http"
 	"slices"
 	"strconv"
 	"strings"
@@ -39,9 +40,10 @@ var laws = []law{
 		where b.finished_at is not null and b.state <> 'failed' and
 			(b.succeeded_jobs, b.failed_jobs, b.cancelled_jobs, b.result_hits, b.coalesced, b.calls, b.uncertain_calls, b.cost_microusd, b.output_tokens)
 			is distinct from (j.succeeded, j.failed, b.total_jobs - j.succeeded - j.failed, j.hits, j.coalesced, c.calls, c.uncertain, c.cost, c.output)`},
+	{"the ledger is not sound", `select * from reports.ledger_check`},
 	{"a call was made although an answer to its job was known", `select a.batch_id, a.seq, a.ticket_id, a.settled_at, b.ticket_id, b.started_at
 		from calls a join calls b on b.batch_id = a.batch_id and b.seq = a.seq and (b.ticket_id, b.number) <> (a.ticket_id, a.number)
-		where a.state = 'settled' and a.error_class is null and a.settled_at <= b.started_at`},
+		where a.state = 'settled' and a.error_class is null and not a.late and a.settled_at <= b.started_at`},
 	{"a job failed for a reason that is not the provider's", `select batch_id, seq, attempts, error_class, error_message from jobs where state = 'failed'
 		and error_class not in ('rate_limited', 'overloaded', 'timeout', 'network', 'server', 'uncertain')`},
 	{"a batch that nobody submitted to its end is not failed", `select id, name, state from batches
@@ -175,6 +177,38 @@ func (w *world) fetch(ctx context.Context, a accepted) (b client.Batch, results 
 	return b, results, err
 }
 
+// raise holds the batches that may cost no more than so much to that, and then lets them cost what they want.
+func (w *world) raise(ctx context.Context) (wrong []string, err error) {
+	books := w.provider.ledger()
+	raised := false
+	for _, a := range w.accepted {
+		if a.limit == 0 {
+			continue
+		}
+		raised = true
+		spent := int64(0)
+		for _, tag := range slices.Compact(slices.Sorted(slices.Values(a.tags))) {
+			for _, c := range books[tag] {
+				spent += c.cost
+			}
+		}
+		w.say("%s cost %d of %d", a.name, spent, a.limit)
+		if spent > a.limit {
+			wrong = append(wrong, fmt.Sprintf("%s was to cost %d at most, and was billed %d", a.name, a.limit, spent))
+		}
+		if err := w.change(ctx, a.project, http.MethodPatch, "/v1/batches/"+a.id, `{"max_cost_microusd":null}`); err != nil {
+			return wrong, err
+		}
+	}
+	if !raised {
+		return wrong, nil
+	}
+	if err := w.await(ctx, calm); err != nil {
+		wrong = append(wrong, "after limits were lifted: "+err.Error())
+	}
+	return wrong, nil
+}
+
 // retry requeues what failed in bad weather. Now that the weather is good, all of it must succeed.
 func (w *world) retry(ctx context.Context) (wrong []string, err error) {
 	tried := false
@@ -240,13 +274,14 @@ func (w *world) rerun(ctx context.Context) (wrong []string, err error) {
 	return wrong, nil
 }
 
-// await waits until every batch is final.
+// await waits until every batch is final, or waits for money.
 func (w *world) await(ctx context.Context, limit time.Duration) error {
 	for begun := time.Now(); ; {
 		rows, err := w.query(ctx, `select id, name, state, total_jobs, next_seq,
 			(select count(*) from tickets where batch_id = b.id) as tickets,
 			(select string_agg(state || ' ' || n, ', ') from (select state, count(*) as n from jobs where batch_id = b.id group by 1) j) as jobs
-			from batches b where finished_at is null`)
+			from batches b where finished_at is null and not (state = 'paused' and pause_reason = 'budget'
+				and not exists (select 1 from tickets where batch_id = b.id))`)
 		if err != nil {
 			return err
 		}

@@ -2,10 +2,13 @@ package chaos
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"net/http"
+	"net/url"
+	"strconv"
 	"strings"
 	"sync"
 	"time"
@@ -86,35 +89,59 @@ func (w *world) bring(ctx context.Context, l load) error {
 	return nil
 }
 
-// move asks the API to change a batch's course until it has answered. That the batch's state forbids it is an answer, too.
+// move asks the API to change a batch's course until it has answered.
 func (w *world) move(ctx context.Context, project int, id, verb string) error {
-	return w.insist(ctx, verb+" "+id, func(ctx context.Context) error {
-		var body io.Reader
-		if verb == "retry" {
-			body = strings.NewReader("{}")
-		}
-		req, err := http.NewRequestWithContext(ctx, http.MethodPost, w.api+"/v1/batches/"+id+"/"+verb, body)
-		if err != nil {
-			return err
-		}
-		req.Header.Set("Authorization", "Bearer "+w.keys[project])
-		req.Header.Set("Content-Type", "application/json")
-		res, err := http.DefaultClient.Do(req)
-		if err != nil {
-			return err
-		}
-		defer func() { _ = res.Body.Close() }()
-		if res.StatusCode/100 == 2 || res.StatusCode == http.StatusConflict {
+	body := ""
+	if verb == "retry" {
+		body = "{}"
+	}
+	return w.change(ctx, project, http.MethodPost, "/v1/batches/"+id+"/"+verb, body)
+}
+
+// change makes a request until it is answered. That a batch's state forbids it is an answer, too.
+func (w *world) change(ctx context.Context, project int, method, path, body string) error {
+	return w.insist(ctx, method+" "+path, func(ctx context.Context) error {
+		_, err := w.ask(ctx, project, method, path, "application/json", body, "")
+		if p, ok := errors.AsType[*client.Problem](err); ok && p.Status == http.StatusConflict {
 			return nil
 		}
-		return &client.Problem{Status: res.StatusCode, Title: verb}
+		return err
 	})
+}
+
+// ask makes one request that the client has no method for, and returns the batch in its answer.
+func (w *world) ask(ctx context.Context, project int, method, path, contentType, body, key string) (b client.Batch, err error) {
+	req, err := http.NewRequestWithContext(ctx, method, w.api+path, strings.NewReader(body))
+	if err != nil {
+		return b, err
+	}
+	req.Header = http.Header{"Authorization": {"Bearer " + w.keys[project]}, "Content-Type": {contentType}}
+	if key != "" {
+		req.Header.Set("Idempotency-Key", key)
+	}
+	res, err := w.http.Do(req)
+	if err != nil {
+		return b, err
+	}
+	defer func() { _ = res.Body.Close() }()
+	if res.StatusCode/100 != 2 {
+		text, _ := io.ReadAll(io.LimitReader(res.Body, 1000)) // for people
+		return b, &client.Problem{Status: res.StatusCode, Detail: string(text)}
+	}
+	return b, json.NewDecoder(res.Body).Decode(&b)
 }
 
 // post submits until the API has accepted.
 func (w *world) post(ctx context.Context, c *client.Client, l load) (id string, err error) {
-	err = w.insist(ctx, l.name, func(ctx context.Context) error {
-		b, err := c.SubmitNDJSON(ctx, strings.NewReader(lines(l.tags)), l.options(l.name))
+	err = w.insist(ctx, l.name, func(ctx context.Context) (err error) {
+		var b client.Batch
+		if l.limit > 0 { // the client knows no limits
+			q := url.Values{"kind": {"generate"}, "name": {l.name}, "template": {"word"}, "route": {l.route}, "cache": {l.cache},
+				"max_cost_microusd": {strconv.FormatInt(l.limit, 10)}}
+			b, err = w.ask(ctx, l.project, http.MethodPost, "/v1/batches?"+q.Encode(), "application/x-ndjson", lines(l.tags), l.name)
+		} else {
+			b, err = c.SubmitNDJSON(ctx, strings.NewReader(lines(l.tags)), l.options(l.name))
+		}
 		id = b.ID
 		return err
 	})
@@ -144,6 +171,7 @@ const patience = 30 * time.Second
 
 // insist repeats a request until it is answered well. A refusal that time can't heal ends it.
 func (w *world) insist(ctx context.Context, what string, request func(context.Context) error) error {
+	said := ""
 	for begun := time.Now(); ; {
 		try, cancel := context.WithTimeout(ctx, 4*time.Second)
 		err := request(try)
@@ -158,7 +186,10 @@ func (w *world) insist(ctx context.Context, what string, request func(context.Co
 		if time.Since(begun) > patience {
 			return fmt.Errorf("%s fails for %s: %w", what, patience, err)
 		}
-		w.say("%s fails and is tried again: %v", what, err)
+		if err.Error() != said {
+			said = err.Error()
+			w.say("%s fails and is tried again: %s", what, said)
+		}
 		if err := wait(ctx, 150*time.Millisecond); err != nil {
 			return err
 		}

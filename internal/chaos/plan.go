@@ -60,6 +60,7 @@ type load struct {
 	tags    []string // of its jobs, in order
 	vanish  bool     // the client is gone in the middle of the upload
 	twice   bool     // two clients submit it at once
+	limit   int64    // most that it may cost, in micro-dollars; 0 is no limit
 	moves   []move
 }
 
@@ -81,6 +82,9 @@ func (l load) String() string {
 	}
 	if l.twice {
 		s += ", twice at once"
+	}
+	if l.limit > 0 {
+		s += fmt.Sprintf(", for at most %d", l.limit)
 	}
 	for _, m := range l.moves {
 		s += fmt.Sprintf(", %s after %s", m.verb, m.after)
@@ -156,6 +160,10 @@ func (d *dice) loads(n, low, high int) (out []load) {
 			at += d.between(50*time.Millisecond, 1200*time.Millisecond)
 			l.moves = append(l.moves, move{at, pick(d, "cancel", "pause", "pause", "resume", "retry")})
 		}
+		prefix := "t"
+		if d.IntN(6) == 0 { // its answers are its own, so that the provider's books tell what it cost
+			l.limit, prefix = 1500+d.Int64N(10_000), fmt.Sprintf("limited-%d-", i)
+		}
 		for range low + d.IntN(high-low+1) {
 			tag := tags
 			if tags > 0 && d.IntN(5) == 0 {
@@ -163,7 +171,7 @@ func (d *dice) loads(n, low, high int) (out []load) {
 			} else {
 				tags++
 			}
-			l.tags = append(l.tags, fmt.Sprintf("t%d", tag))
+			l.tags = append(l.tags, fmt.Sprintf("%s%d", prefix, tag))
 		}
 		out = append(out, l)
 	}

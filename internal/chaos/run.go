@@ -83,18 +83,15 @@ func (w *world) live(ctx context.Context) ([]string, error) {
 	if err := w.await(ctx, calm); err != nil {
 		return []string{err.Error()}, nil
 	}
-	w.say("all batches are final")
-	wrong, err := w.check(ctx)
-	if err != nil {
-		return wrong, err
-	}
-	for _, more := range []func(context.Context) ([]string, error){w.retry, w.rerun} {
-		again, err := more(ctx)
-		if wrong = append(wrong, again...); err != nil {
+	w.say("all batches are final, or wait for money")
+	var wrong []string
+	for _, step := range []func(context.Context) ([]string, error){w.raise, w.check, w.retry, w.rerun} {
+		more, err := step(ctx)
+		if wrong = append(wrong, more...); err != nil || len(wrong) > 0 {
 			return wrong, err
 		}
 	}
-	return wrong, nil
+	return nil, nil
 }
 
 // dump writes the rows that tell what happened beside the logs.

@@ -130,6 +130,24 @@ var scenarios = map[string]func(*plan){
 			}
 		}
 	},
+	"limits-hold-while-workers-die": func(p *plan) {
+		p.steady(direct)
+		p.limit(5000)
+		p.after(8, "kill", worker1, 200*time.Millisecond)
+		p.after(12, "kill", worker2, 200*time.Millisecond)
+		p.after(20, "freeze", worker1, 1500*time.Millisecond)
+	},
+	"limits-hold-while-answers-are-lost": func(p *plan) {
+		p.steady(chain)
+		p.limit(7000)
+		p.weather = []spell{{from: 0, until: 2 * time.Second, share: 0.4, kind: swallow}, {from: 0, until: 2 * time.Second, share: 0.5, kind: reset}}
+	},
+	"limits-hold-while-postgres-restarts": func(p *plan) {
+		p.steady(direct)
+		p.limit(6000)
+		p.after(10, "stop-immediate", "postgres", 200*time.Millisecond)
+		p.after(16, "kill-server", "postgres", 200*time.Millisecond)
+	},
 	"restarts-in-order": func(p *plan) {
 		p.steady(chain)
 		for i, name := range []string{worker1, worker2, api, worker1, worker2, gateway} {
@@ -186,6 +204,13 @@ func (p *plan) steady(route string) {
 		}
 		l.tags = append(l.tags, l.tags[:5]...)
 		p.loads = append(p.loads, l)
+	}
+}
+
+// limit lets no batch cost more than so much.
+func (p *plan) limit(microusd int64) {
+	for i := range p.loads {
+		p.loads[i].limit = microusd
 	}
 }
 

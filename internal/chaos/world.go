@@ -42,8 +42,9 @@ type world struct {
 	links    map[string]*link
 	programs map[string]*program
 	provider *provider
-	api      string           // its URL
-	keys     []string         // one a project
+	api      string   // its URL
+	keys     []string // one a project
+	http     *http.Client
 	clients  []*client.Client // with these
 	start    time.Time
 	verbose  io.Writer // nil: quiet
@@ -186,7 +187,9 @@ func (w *world) viaURL(from, to, raw string) (string, error) {
 
 func (w *world) startPrograms(ctx context.Context, l *lab, provider, prices string) error {
 	apiAddr, gatewayAddr := address(w.ports.take()), address(w.ports.take())
-	w.api = "http://" + apiAddr
+	transport := new(http.Transport)
+	w.api, w.http = "http://"+apiAddr, &http.Client{Transport: transport}
+	w.ends = append(w.ends, func() error { transport.CloseIdleConnections(); return nil })
 	w.programs, w.links = map[string]*program{}, map[string]*link{}
 	for i := range projects {
 		key, err := process.CreateKey(ctx, w.getenv, fmt.Sprintf("project-%d", i), "chaos")
@@ -211,7 +214,7 @@ func (w *world) startPrograms(ctx context.Context, l *lab, provider, prices stri
 			return err
 		}
 		env := []string{"DATABASE_URL=" + db, "REDIS_URL=" + redis, "LOG_LEVEL=debug", "HTTP_ADDR=" + apiAddr, "GATEWAY_ADDR=" + gatewayAddr,
-			"PRICES_FILE=" + prices, "WORKER_LEASE=" + w.plan.lease.String(), "WORKER_PATIENCE=1s", "SHUTDOWN_GRACE=1s", "WORKER_CONCURRENCY=8", "WORKER_SLOTS=8",
+			"PRICES_FILE=" + prices, "WORKER_LEASE=" + w.plan.lease.String(), "WORKER_PATIENCE=1s", "UPLOAD_PATIENCE=3s", "SHUTDOWN_GRACE=1s", "WORKER_CONCURRENCY=8", "WORKER_SLOTS=8",
 			"DB_MAX_CONNS=8", "PROVIDER_TIMEOUT=1s", "PROVIDER_IDLE_TIMEOUT=1s", "PROVIDER_CONNECT_TIMEOUT=500ms", "GATEWAY_DEFAULT=direct", "GATEWAY_ADMIN_TOKEN=" + gatewayToken}
 		if !w.plan.breaker {
 			env = append(env, "PROVIDER_BREAKER_OFF=true")

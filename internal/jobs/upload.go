@@ -92,7 +92,7 @@ const idleUpload = 24 * time.Hour
 
 // tidy ends uploads whose process or sender is gone for good, and purges, a little a round, what projects have kept for long enough.
 func (w *Worker) tidy(ctx context.Context) error {
-	failed, err := w.DB.SweepIngest(ctx, store.UploadPatience, idleUpload)
+	failed, err := w.DB.SweepIngest(ctx, w.o.UploadPatience, idleUpload)
 	if failed > 0 {
 		w.Log.InfoContext(ctx, "uploads given up", "batches", failed)
 	}

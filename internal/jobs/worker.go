@@ -23,17 +23,18 @@ import (
 
 // WorkerOptions tune a [Worker]. The zero value is the default.
 type WorkerOptions struct {
-	Concurrency int           // calls in flight at most; default 256
-	Slots       int           // tickets worked on at once; default an eighth of Concurrency, but 64 at least
-	MaxAttempts int           // counted attempts before a job fails, unless its batch says otherwise; default 4
-	JobTimeout  time.Duration // from a job's first attempt until it isn't tried again, unless its batch says otherwise; default a day
-	Lease       time.Duration // after which a silent worker counts as dead; default 30 s
-	Grace       time.Duration // for calls in flight when the worker is told to stop; default 20 s
-	CancelGrace time.Duration // for calls in flight when their batch is cancelled or expires; default 20 s
-	Patience    time.Duration // after which a posted ticket that nobody claimed is posted again; default 10 s
-	StallAfter  time.Duration // without a job of a running batch becoming final, after which it counts as stalled; default 15 min
-	Tag         bool          // send the job's id and labels along with each call, for the gateway's log
-	Meter       Meter         // is told what the worker does; nil for nobody
+	Concurrency    int           // calls in flight at most; default 256
+	Slots          int           // tickets worked on at once; default an eighth of Concurrency, but 64 at least
+	MaxAttempts    int           // counted attempts before a job fails, unless its batch says otherwise; default 4
+	JobTimeout     time.Duration // from a job's first attempt until it isn't tried again, unless its batch says otherwise; default a day
+	Lease          time.Duration // after which a silent worker counts as dead; default 30 s
+	Grace          time.Duration // for calls in flight when the worker is told to stop; default 20 s
+	CancelGrace    time.Duration // for calls in flight when their batch is cancelled or expires; default 20 s
+	Patience       time.Duration // after which a posted ticket that nobody claimed is posted again; default 10 s
+	UploadPatience time.Duration // after which an upload that shows no sign of life is given up; default [store.UploadPatience]
+	StallAfter     time.Duration // without a job of a running batch becoming final, after which it counts as stalled; default 15 min
+	Tag            bool          // send the job's id and labels along with each call, for the gateway's log
+	Meter          Meter         // is told what the worker does; nil for nobody
 }
 
 // Worker plans and runs jobs. Any number of workers share a database; none of them leads.
@@ -92,6 +93,7 @@ func NewWorker(db *store.DB, gw gateway.Gateway, prices *pricing.Table, post fun
 	o.Grace = cmp.Or(o.Grace, 20*time.Second)
 	o.CancelGrace = cmp.Or(o.CancelGrace, 20*time.Second)
 	o.Patience = cmp.Or(o.Patience, 10*time.Second)
+	o.UploadPatience = cmp.Or(o.UploadPatience, store.UploadPatience)
 	if o.Meter == nil {
 		o.Meter = noMeter{}
 	}

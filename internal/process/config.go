@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"batchwright/internal/jobs"
+	"batchwright/internal/store"
 )
 
 // Config is everything that the environment says. Empty variables count as unset.
@@ -126,6 +127,8 @@ func Configure(getenv func(string) string) (Config, error) {
 			CancelGrace: r.duration("CANCEL_GRACE", 20*time.Second, time.Millisecond),
 			StallAfter:  r.duration("STALL_AFTER", 15*time.Minute, time.Second),
 			Patience:    r.duration("WORKER_PATIENCE", 10*time.Second, time.Second),
+
+			UploadPatience: r.duration("UPLOAD_PATIENCE", store.UploadPatience, time.Second),
 		},
 	}
 	c.DatabaseURL, c.DirectURL = r.database()
