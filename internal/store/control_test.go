@@ -297,9 +297,9 @@ func TestRetryReopensAndFreezesAnew(t *testing.T) {
 	if err := b.db.EndTicket(t.Context(), ticket.ID, b.worker.ID); err != nil {
 		t.Fatal(err)
 	}
-	storetest.Exec(t, b.url, `update jobs set key = null where seq = 4`)                 // as an invalid input
-	storetest.Exec(t, b.url, `update jobs set error_class = 'auth' where seq = 5`)       // a follower that is retried without its leader
-	storetest.Exec(t, b.url, `update batches set expires_at = now() - interval '1 day'`) // while it was open
+	storetest.Exec(t, b.url, `update jobs set key = null where seq = 4`)                                                                             // as an invalid input
+	storetest.Exec(t, b.url, `update jobs set error_class = 'auth' where seq = 5`)                                                                   // a follower that is retried without its leader
+	storetest.Exec(t, b.url, `update batches set expires_at = now() - interval '1 day', progress_at = now() - interval '1 day', stalled_at = now()`) // while it was open
 	if batch = b.finish(t, batch.ID); batch.State != "completed" {
 		t.Fatalf("%s", batch.State)
 	}
@@ -309,6 +309,9 @@ func TestRetryReopensAndFreezesAnew(t *testing.T) {
 		if err != nil || r != want || got.State != "running" || got.FinishedAt != nil || got.ExpiresAt != nil {
 			t.Errorf("%d: %+v, %v, %s; want %+v", i, r, err, got.State, want)
 		}
+	}
+	if fresh := storetest.Scalar[bool](t, b.url, `select progress_at > now() - interval '1 hour' and stalled_at is null from batches`); !fresh {
+		t.Error("a batch that runs again seems to have stalled while it was final")
 	}
 	if waits := storetest.Scalar[[]int32](t, b.url, `select array_agg(coalesce(leader_seq, 0) order by seq) from jobs where state = 'waiting'`); !slices.Equal(waits, []int32{0, 1}) {
 		t.Errorf("the leaders of what waits: %v, want none for 1, and 1 for 3", waits)
