@@ -327,7 +327,9 @@ func (c *crowd) await(workers int) {
 	}
 	wg.Wait()
 	if left := storetest.Scalar[int64](c.t, c.url, `select count(*) from jobs where finished_at is null`); left > 0 {
-		c.t.Errorf("%d jobs are left behind", left)
+		c.t.Errorf("%d jobs are left behind: %s", left, storetest.Scalar[string](c.t, c.url, `
+			select string_agg(format('%s %s of %s (%s, next %s): due %s, on %s %s, ticket %s', j.seq, j.state, j.batch_id, b.state, b.next_seq, j.due_at, j.leader_batch, j.leader_seq, j.ticket_id), e'\n')
+			from jobs j join batches b on b.id = j.batch_id where j.finished_at is null`))
 	}
 }
 
