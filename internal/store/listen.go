@@ -40,8 +40,8 @@ func (db *DB) Hint(ctx context.Context, what string) error {
 }
 
 // Listen calls heard with each hint, until ctx ends. It has a connection of its own, and makes a new one when that fails; in between hints
-// are lost, so heard is called with both of them after each. Behind a pooler that gives a connection to each transaction nothing is ever
-// heard, which costs time only.
+// are lost, so heard is called with both of them after each. It goes past a pooler by the direct URL; through one that gives a connection to
+// each transaction nothing is ever heard, which costs time only.
 func (db *DB) Listen(ctx context.Context, log *slog.Logger, heard func(hint string)) {
 	wait := listenRetry
 	for ctx.Err() == nil {
@@ -65,7 +65,7 @@ func (db *DB) Listen(ctx context.Context, log *slog.Logger, heard func(hint stri
 }
 
 func (db *DB) listen(ctx context.Context, heard func(hint string)) error {
-	conn, err := dial(ctx, db.pool.Config().ConnConfig)
+	conn, err := dial(ctx, db.direct)
 	if err != nil {
 		return err
 	}
