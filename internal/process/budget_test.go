@@ -17,9 +17,11 @@ type budget struct {
 	Limit     int64 `json:"limit_microusd"`
 }
 
-func (s *system) patch(t *testing.T, path, body string) reply {
+func (s *system) change(t *testing.T, path, body string) {
 	t.Helper()
-	return s.do(t, http.MethodPatch, path, "application/json", strings.NewReader(body))
+	if r := s.do(t, http.MethodPatch, path, "application/json", strings.NewReader(body)); r.status != http.StatusOK {
+		t.Fatalf("%s: %d %s", path, r.status, r.body)
+	}
 }
 
 func (s *system) budget(t *testing.T, id string) (b budget) {
@@ -64,9 +66,7 @@ func TestABatchPausesAtItsBudgetAndGoesOnWhenItIsRaised(t *testing.T) {
 		t.Errorf("paused at %+v", at)
 	}
 	s.mustBalance(t)
-	if r := s.patch(t, "/v1/budgets/"+day.ID, `{"limit_microusd":1000000}`); r.status != http.StatusOK {
-		t.Fatalf("%d %s", r.status, r.body)
-	}
+	s.change(t, "/v1/budgets/"+day.ID, `{"limit_microusd":1000000}`)
 	if got := s.finish(t, b.ID); got.Stats.Jobs.Succeeded != 400 || got.Stats.CostMicrousd != s.budget(t, day.ID).Spent {
 		t.Errorf("%+v, %+v", got, s.budget(t, day.ID))
 	}
@@ -75,9 +75,7 @@ func TestABatchPausesAtItsBudgetAndGoesOnWhenItIsRaised(t *testing.T) {
 	// A batch's own limit is a budget, too.
 	own := accepted(t, s.generate(t, "&max_cost_microusd=500&cache=off", products(100)))
 	await(t, "the batch to be paused by its own limit", func() bool { return s.batch(t, own.ID).State == "paused" })
-	if r := s.patch(t, "/v1/batches/"+own.ID, `{"max_cost_microusd":null}`); r.status != http.StatusOK {
-		t.Fatalf("%d %s", r.status, r.body)
-	}
+	s.change(t, "/v1/batches/"+own.ID, `{"max_cost_microusd":null}`)
 	if got := s.finish(t, own.ID); got.Stats.Jobs.Succeeded != 100 {
 		t.Errorf("%+v", got)
 	}
@@ -120,7 +118,7 @@ func TestBudgetsThatCannotBe(t *testing.T) {
 	if r := s.do(t, http.MethodGet, "/v1/budgets/"+mine.ID, "", nil); r.status != http.StatusNotFound {
 		t.Errorf("another project's budget: %d", r.status)
 	}
-	if r := s.patch(t, "/v1/budgets/"+mine.ID, `{"limit_microusd":7}`); r.status != http.StatusNotFound {
+	if r := s.do(t, http.MethodPatch, "/v1/budgets/"+mine.ID, "application/json", strings.NewReader(`{"limit_microusd":7}`)); r.status != http.StatusNotFound {
 		t.Errorf("another project's budget: %d", r.status)
 	}
 }
