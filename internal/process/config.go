@@ -109,7 +109,9 @@ func (r *reader) need(name, what string) string {
 // Configure reads the environment and reports every problem at once.
 func Configure(getenv func(string) string) (Config, error) {
 	r := &reader{getenv: getenv}
+	database, direct := r.database()
 	c := Config{
+		DatabaseURL: database, DirectURL: direct,
 		RedisURL:  r.need("REDIS_URL", "want a Redis URL such as redis://host:6379/0"),
 		HTTPAddr:  r.text("HTTP_ADDR", "127.0.0.1:8080"),
 		AdminAddr: r.text("ADMIN_ADDR", ""),
@@ -131,7 +133,6 @@ func Configure(getenv func(string) string) (Config, error) {
 			UploadPatience: r.duration("UPLOAD_PATIENCE", store.UploadPatience, time.Second),
 		},
 	}
-	c.DatabaseURL, c.DirectURL = r.database()
 	r.log(&c)
 	c.Gateway = r.gateway()
 	c.Server = r.server()
