@@ -157,7 +157,7 @@ cross join lateral (select count(*) as calls, count(*) filter (where state = 'un
         count(*) filter (where state = 'settled' and cost_microusd is null) as unpriced, coalesce(sum(input_tokens), 0) as input,
         coalesce(sum(cached_input_tokens), 0) as cached, coalesce(sum(output_tokens), 0) as output, coalesce(sum(cost_microusd), 0) as cost
     from calls where batch_id = b.id) c
-where b.finished_at is not null and b.purged_at is null
+where b.finished_at is not null and b.purged_at is null and (b.state <> 'failed' or b.started_at is not null) -- not an upload that broke off
     and (j.open > 0 or (b.succeeded_jobs, b.failed_jobs, b.cancelled_jobs, b.calls, b.uncertain_calls, b.unpriced_calls, b.input_tokens,
             b.cached_input_tokens, b.output_tokens, b.cost_microusd)
         <> (j.succeeded, j.failed, b.total_jobs - j.succeeded - j.failed, c.calls, c.uncertain, c.unpriced, c.input, c.cached, c.output, c.cost))

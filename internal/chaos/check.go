@@ -203,7 +203,7 @@ func (w *world) raise(ctx context.Context) (wrong []string, err error) {
 	if !raised {
 		return wrong, nil
 	}
-	if err := w.await(ctx, calm); err != nil {
+	if err := w.await(ctx, calm, ""); err != nil {
 		wrong = append(wrong, "after limits were lifted: "+err.Error())
 	}
 	return wrong, nil
@@ -229,7 +229,7 @@ func (w *world) retry(ctx context.Context) (wrong []string, err error) {
 	if !tried {
 		return nil, nil
 	}
-	if err := w.await(ctx, calm); err != nil {
+	if err := w.await(ctx, calm, ""); err != nil {
 		return []string{"after a retry: " + err.Error()}, nil
 	}
 	if wrong, err = w.check(ctx); err != nil {
@@ -260,7 +260,7 @@ func (w *world) rerun(ctx context.Context) (wrong []string, err error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := w.await(ctx, 20*time.Second); err != nil {
+	if err := w.await(ctx, 20*time.Second, ""); err != nil {
 		return []string{fmt.Sprintf("a rerun of %s from the cache: %v", a.name, err)}, nil
 	}
 	after, err := c.Batch(ctx, id)
@@ -274,14 +274,16 @@ func (w *world) rerun(ctx context.Context) (wrong []string, err error) {
 	return wrong, nil
 }
 
-// await waits until every batch is final, or waits for money.
-func (w *world) await(ctx context.Context, limit time.Duration) error {
+// broke says which batches wait for money, and do nothing else.
+const broke = ` and not (state = 'paused' and pause_reason = 'budget' and not exists (select 1 from tickets where batch_id = b.id))`
+
+// await waits until every batch is final, or passed over.
+func (w *world) await(ctx context.Context, limit time.Duration, but string) error {
 	for begun := time.Now(); ; {
 		rows, err := w.query(ctx, `select id, name, state, total_jobs, next_seq,
 			(select count(*) from tickets where batch_id = b.id) as tickets,
 			(select string_agg(state || ' ' || n, ', ') from (select state, count(*) as n from jobs where batch_id = b.id group by 1) j) as jobs
-			from batches b where finished_at is null and not (state = 'paused' and pause_reason = 'budget'
-				and not exists (select 1 from tickets where batch_id = b.id))`)
+			from batches b where finished_at is null`+but)
 		if err != nil {
 			return err
 		}

@@ -209,9 +209,9 @@ func (d *dice) spell() spell {
 
 // points are the named places to die at, by the kind of process that passes them.
 var points = map[string][]string{
-	"api":     {"ingest-sealed"},
+	"api":     {"ingest-chunk", "ingest-sealed"},
 	"gateway": {"before-upstream", "after-upstream"},
-	"worker": {"plan-claimed", "plan-inserted", "batch-started", "dispatch-issued", "posted", "claimed", "intent-written", "answered", "settled",
+	"worker": {"plan-claimed", "plan-inserted", "batch-started", "dispatch-issued", "posted", "claimed", "slice-leased", "intent-written", "answered", "settled",
 		"ticket-closing", "batch-frozen", "swept"},
 }
 

@@ -80,7 +80,7 @@ func (w *world) live(ctx context.Context) ([]string, error) {
 			}
 		}
 	}
-	if err := w.await(ctx, calm); err != nil {
+	if err := w.await(ctx, calm, broke); err != nil {
 		return []string{err.Error()}, nil
 	}
 	w.say("all batches are final, or wait for money")

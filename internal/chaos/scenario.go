@@ -234,4 +234,7 @@ func (p *plan) die(point string) {
 		route = byGateway
 	}
 	p.steady(route)
+	if point == "slice-leased" {
+		p.limit(8000)
+	}
 }

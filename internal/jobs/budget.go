@@ -10,6 +10,7 @@ import (
 
 	"github.com/google/uuid"
 
+	"batchwright/internal/fault"
 	"batchwright/internal/gateway"
 	"batchwright/internal/store"
 )
@@ -181,6 +182,7 @@ func (p *purses) lease(ctx context.Context, b *purse, missing, need int64) (*sto
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 10*time.Second)
 	defer cancel()
 	s, refusal, err := p.db.LeaseSlice(ctx, b.id, p.worker, missing, need, b.step)
+	fault.Point("slice-leased")
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	close(b.leasing)

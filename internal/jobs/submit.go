@@ -322,6 +322,7 @@ func (in *intake) chunks(lines iter.Seq2[Line, error]) iter.Seq2[store.Chunk, er
 				if !yield(c, nil) {
 					return
 				}
+				fault.Point("ingest-chunk")
 				c, size = store.Chunk{Inputs: make([]store.NewInput, 0, len(c.Inputs))}, 0
 			}
 		}
@@ -331,6 +332,7 @@ func (in *intake) chunks(lines iter.Seq2[Line, error]) iter.Seq2[store.Chunk, er
 		}
 		if len(c.Inputs) > 0 {
 			yield(c, nil)
+			fault.Point("ingest-chunk")
 		}
 	}
 }
