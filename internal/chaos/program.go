@@ -120,13 +120,6 @@ func (p *program) accuse(format string, args ...any) {
 	p.crimes = append(p.crimes, p.name+" "+fmt.Sprintf(format, args...))
 }
 
-// arm sets the fault points of the life that begins next.
-func (p *program) arm(spec string) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	p.arms = spec
-}
-
 // signal sends a signal to the life under way, if there is one. Its successor, should it die of it, comes after pause.
 func (p *program) signal(s syscall.Signal, pause time.Duration) {
 	p.mu.Lock()
