@@ -48,7 +48,7 @@ update batches set state = case when finished_at is null then state else 'runnin
     ending_at = null, ending_grace_seconds = null, error = null, expires_at = case when expires_at > now() then expires_at end,
     succeeded_jobs = null, failed_jobs = null, cancelled_jobs = null, result_hits = null, coalesced = null, gateway_hits = null, misses = null,
     bypassed = null, calls = null, uncertain_calls = null, unpriced_calls = null, input_tokens = null, cached_input_tokens = null,
-    output_tokens = null, cost_microusd = null
+    output_tokens = null, cost_microusd = null, progress_at = now(), stalled_at = null
 where id = $1`
 )
 
