@@ -14,12 +14,12 @@ import (
 // for its weight, there to the batch that has the fewest for its priority, and there to the call that came first. So a batch
 // whose calls take minutes, or hang, doesn't keep the places from one whose calls take milliseconds.
 //
-// A few places are kept for calls under express tickets. Whoever leaves hands its place to one that waits, so nobody wakes in vain.
+// Calls under express tickets have a few places more, a 32nd and at most 8, however many hang in the others. Whoever leaves hands its place to one that waits, so nobody wakes in vain.
 type gate struct {
-	places   int
+	places   int // all of them
 	mu       sync.Mutex
 	free     int
-	kept     int     // of free, for express calls
+	kept     int     // of free, beyond places, for express calls
 	projects parties // that have somebody waiting
 	express  *waiter // waiting express calls, a ring in order of arrival; nil when there are none
 	batches  map[uuid.UUID]*party
@@ -52,7 +52,8 @@ type waiter struct {
 }
 
 func newGate(places int) *gate {
-	return &gate{places: places, free: places, kept: min(places/32, 8), batches: map[uuid.UUID]*party{}, byID: map[uuid.UUID]*party{},
+	kept := min(places/32, 8)
+	return &gate{places: places + kept, free: places + kept, kept: kept, batches: map[uuid.UUID]*party{}, byID: map[uuid.UUID]*party{},
 		spare: sync.Pool{New: func() any { return &waiter{ready: make(chan struct{}, 1)} }}}
 }
 

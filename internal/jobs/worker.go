@@ -23,7 +23,7 @@ import (
 
 // WorkerOptions tune a [Worker]. The zero value is the default.
 type WorkerOptions struct {
-	Concurrency    int           // calls in flight at most; default 256
+	Concurrency    int           // calls in flight at most, a few of express tickets aside; default 256
 	Slots          int           // tickets worked on at once; default an eighth of Concurrency, but 64 at least
 	MaxAttempts    int           // counted attempts before a job fails, unless its batch says otherwise; default 4
 	JobTimeout     time.Duration // from a job's first attempt until it isn't tried again, unless its batch says otherwise; default a day
