@@ -1,8 +1,8 @@
 package store_test
 
 import (
-	"context"
 	"crypto/sha256"
+	"errors"
 	"fmt"
 	"iter"
 	"maps"
@@ -34,7 +34,7 @@ func TestEveryHistoryKeepsTheRules(t *testing.T) {
 		rt.Repeat(map[string]func(*rapid.T){
 			"submit": m.submit, "plan": m.plan, "start": m.start, "dispatch": m.dispatch, "deliver": m.deliver, "call": m.call, "settle": m.settle,
 			"close": m.close, "renew": m.renew, "suspend": m.suspend, "die": m.die, "sweep": m.sweep, "lose": m.lose, "time": m.pass,
-			"cancel": m.cancel, "finish": m.finish,
+			"cancel": m.cancel, "finish": m.finish, "pause": m.pause, "resume": m.resume, "expire": m.expire, "retry": m.retry,
 			"": m.check,
 		})
 		m.drain(rt)
@@ -44,7 +44,6 @@ func TestEveryHistoryKeepsTheRules(t *testing.T) {
 // machine is what the rules need to remember about the rows: who holds which job, which calls are out, and how jobs ended.
 type machine struct {
 	t       *testing.T // for the database behind the store's face
-	ctx     context.Context
 	db      *store.DB
 	url     string
 	project uuid.UUID
@@ -66,14 +65,14 @@ type holding struct {
 }
 
 func newMachine(rt *rapid.T, t *testing.T, db *store.DB, url string, n int) *machine {
-	m := &machine{t: t, ctx: t.Context(), db: db, url: url, keys: map[uuid.UUID][]string{}, final: map[store.Settled]string{}}
+	m := &machine{t: t, db: db, url: url, keys: map[uuid.UUID][]string{}, final: map[store.Settled]string{}}
 	name := fmt.Sprintf("p%d", n)
-	p, err := db.CreateKey(m.ctx, name, "k", "bw_x", sha256.Sum256([]byte(name)))
+	p, err := db.CreateKey(m.t.Context(), name, "k", "bw_x", sha256.Sum256([]byte(name)))
 	must(rt, err)
 	m.project = p.ID
 	for i := range 2 {
 		m.workers = append(m.workers, store.Worker{ID: uuid.New(), Hostname: "h", PID: int32(i), Slots: 4, Concurrency: 8})
-		must(rt, db.Register(m.ctx, m.workers[i]))
+		must(rt, db.Register(m.t.Context(), m.workers[i]))
 	}
 	return m
 }
@@ -108,7 +107,7 @@ func (m *machine) submit(rt *rapid.T) {
 		}
 		yield(c, nil)
 	}
-	_, tickets, err := m.db.CreateBatch(m.ctx, nb, chunk, func() (int32, [32]byte) { return int32(len(keys)), [32]byte{1} })
+	_, tickets, err := m.db.CreateBatch(m.t.Context(), nb, chunk, func() (int32, [32]byte) { return int32(len(keys)), [32]byte{1} })
 	must(rt, err)
 	m.batches, m.keys[id] = append(m.batches, id), keys
 	m.posted = append(m.posted, tickets...)
@@ -118,16 +117,16 @@ func (m *machine) submit(rt *rapid.T) {
 func (m *machine) plan(rt *rapid.T) {
 	ticket := pick(rt, m.of(store.PurposePlan), "plan ticket")
 	worker := pick(rt, m.workers, "worker")
-	if m.db.ClaimPlan(m.ctx, ticket.ID, worker.ID, time.Minute) != nil {
+	if m.db.ClaimPlan(m.t.Context(), ticket.ID, worker.ID, time.Minute) != nil {
 		return // taken, cancelled or reissued
 	}
 	if rapid.IntRange(0, 4).Draw(rt, "planner") == 0 { // it died
 		return
 	}
-	b, err := m.db.AnyBatch(m.ctx, ticket.BatchID)
+	b, err := m.db.AnyBatch(m.t.Context(), ticket.BatchID)
 	must(rt, err)
-	must(rt, m.db.InsertPlanned(m.ctx, b, ticket, m.planned(ticket), true))
-	_, err = m.db.StartBatch(m.ctx, b.ID)
+	must(rt, m.db.InsertPlanned(m.t.Context(), b, ticket, m.planned(ticket), true))
+	_, err = m.db.StartBatch(m.t.Context(), b.ID)
 	must(rt, err)
 }
 
@@ -144,7 +143,7 @@ func (m *machine) planned(ticket store.Ticket) (rows []store.Planned) {
 }
 
 func (m *machine) start(rt *rapid.T) {
-	_, err := m.db.StartBatch(m.ctx, pick(rt, m.batches, "batch"))
+	_, err := m.db.StartBatch(m.t.Context(), pick(rt, m.batches, "batch"))
 	must(rt, err)
 }
 
@@ -152,7 +151,7 @@ func (m *machine) start(rt *rapid.T) {
 func (m *machine) dispatch(rt *rapid.T) {
 	grant := store.Grant{Batch: pick(rt, m.batches, "batch"), Run: rapid.IntRange(0, 3).Draw(rt, "run"), Retry: rapid.IntRange(0, 2).Draw(rt, "retry"),
 		Size: rapid.IntRange(1, 3).Draw(rt, "size")}
-	_, tickets, err := m.db.Dispatch(m.ctx, func([]store.OpenBatch, store.Fleet) []store.Grant { return []store.Grant{grant} })
+	_, tickets, err := m.db.Dispatch(m.t.Context(), func([]store.OpenBatch, store.Fleet) []store.Grant { return []store.Grant{grant} })
 	must(rt, err)
 	m.posted = append(m.posted, tickets...)
 }
@@ -173,7 +172,7 @@ func (m *machine) deliver(rt *rapid.T) {
 }
 
 func (m *machine) claim(rt *rapid.T, ticket store.Ticket, worker store.Worker) {
-	jobs, err := m.db.ClaimJobs(m.ctx, ticket, worker.ID, time.Minute)
+	jobs, err := m.db.ClaimJobs(m.t.Context(), ticket, worker.ID, time.Minute)
 	must(rt, err)
 	h := &holding{ticket: ticket, worker: worker, calls: map[int32]int32{}}
 	for _, j := range jobs {
@@ -198,7 +197,7 @@ func (m *machine) call(rt *rapid.T) {
 	h := pick(rt, m.held, "holding")
 	seq := pick(rt, h.jobs, "job")
 	id := store.CallID{BatchID: h.ticket.BatchID, Seq: seq, TicketID: h.ticket.ID, Number: h.calls[seq] + 1}
-	ok, _, err := m.db.InsertIntents(m.ctx, []store.Intent{{CallID: id, Provider: "p", Model: "m", ReservedMicrousd: 10}},
+	ok, _, err := m.db.InsertIntents(m.t.Context(), []store.Intent{{CallID: id, Provider: "p", Model: "m", ReservedMicrousd: 10}},
 		[]store.Draw{{BatchID: h.ticket.BatchID, ProjectID: m.project}})
 	must(rt, err)
 	alive := storetest.Scalar[bool](m.t, m.url, `select exists (select 1 from tickets where id = $1 and lease_until > now())`, h.ticket.ID)
@@ -216,7 +215,7 @@ func (m *machine) settle(rt *rapid.T) {
 }
 
 func (m *machine) settleAs(rt *rapid.T, h *holding, seq int32, end string, uncertain bool) {
-	b, err := m.db.AnyBatch(m.ctx, h.ticket.BatchID)
+	b, err := m.db.AnyBatch(m.t.Context(), h.ticket.BatchID)
 	must(rt, err)
 	id := store.Settled{BatchID: b.ID, Seq: seq}
 	key := keyFor(m.project.String() + m.keys[b.ID][seq-1])
@@ -251,7 +250,7 @@ func (m *machine) settleAs(rt *rapid.T, h *holding, seq int32, end string, uncer
 		job.ErrorClass, job.ErrorMessage = "server", "it failed"
 	}
 	mine := storetest.Scalar[bool](m.t, m.url, `select exists (select 1 from jobs where batch_id = $1 and seq = $2 and ticket_id = $3)`, b.ID, seq, h.ticket.ID)
-	done, err := m.db.Settle(m.ctx, calls, answers, []store.Settlement{job}, b.HasFollowers)
+	done, err := m.db.Settle(m.t.Context(), calls, answers, []store.Settlement{job}, b.HasFollowers)
 	must(rt, err)
 	if (len(done) == 1) != mine {
 		rt.Fatalf("job %v, held %v, settled %d times", id, mine, len(done))
@@ -269,9 +268,9 @@ func (m *machine) close(rt *rapid.T) {
 func (m *machine) closeHolding(rt *rapid.T, h *holding) {
 	var err error
 	if len(h.jobs) == 0 {
-		err = m.db.EndTicket(m.ctx, h.ticket.ID, h.worker.ID)
+		err = m.db.EndTicket(m.t.Context(), h.ticket.ID, h.worker.ID)
 	} else {
-		_, err = m.db.CloseTicket(m.ctx, h.ticket.ID, h.worker.ID)
+		_, err = m.db.CloseTicket(m.t.Context(), h.ticket.ID, h.worker.ID)
 	}
 	must(rt, err)
 	m.drop(h)
@@ -290,7 +289,7 @@ func (m *machine) renew(rt *rapid.T) {
 			ids, left = append(ids, h.ticket.ID), append(left, int32(len(h.jobs)))
 		}
 	}
-	_, err := m.db.Renew(m.ctx, w, time.Minute, ids, left)
+	_, err := m.db.Renew(m.t.Context(), w, time.Minute, ids, left)
 	must(rt, err)
 }
 
@@ -308,11 +307,11 @@ func (m *machine) die(rt *rapid.T) {
 	storetest.Exec(m.t, m.url, `update tickets set lease_until = now() - interval '1 second' where worker_id = $1`, old)
 	storetest.Exec(m.t, m.url, `update workers set seen_at = now() - interval '1 hour' where id = $1`, old)
 	m.workers[i].ID = uuid.New()
-	must(rt, m.db.Register(m.ctx, m.workers[i]))
+	must(rt, m.db.Register(m.t.Context(), m.workers[i]))
 }
 
 func (m *machine) sweep(rt *rapid.T) {
-	tickets, _, err := m.db.Sweep(m.ctx, 0)
+	tickets, _, err := m.db.Sweep(m.t.Context(), 0)
 	must(rt, err)
 	m.posted = append(m.posted, tickets...)
 }
@@ -325,12 +324,45 @@ func (m *machine) pass(*rapid.T) {
 }
 
 func (m *machine) cancel(rt *rapid.T) {
-	_, err := m.db.CancelBatch(m.ctx, m.project, pick(rt, m.batches, "batch"), nil)
+	_, err := m.db.CancelBatch(m.t.Context(), m.project, pick(rt, m.batches, "batch"), nil)
 	must(rt, err)
 }
 
+// try takes a step that the state of the batch may forbid.
+func (m *machine) try(rt *rapid.T, err error) {
+	if !errors.Is(err, store.ErrState) {
+		must(rt, err)
+	}
+}
+
+func (m *machine) pause(rt *rapid.T) {
+	_, err := m.db.PauseBatch(m.t.Context(), m.project, pick(rt, m.batches, "batch"), store.PauseRequested, "")
+	m.try(rt, err)
+}
+
+func (m *machine) resume(rt *rapid.T) {
+	_, err := m.db.ResumeBatch(m.t.Context(), m.project, pick(rt, m.batches, "batch"))
+	m.try(rt, err)
+}
+
+func (m *machine) expire(rt *rapid.T) {
+	storetest.Exec(m.t, m.url, `update batches set expires_at = now() - interval '1 second' where id = $1 and finished_at is null`, pick(rt, m.batches, "batch"))
+	_, err := m.db.Expire(m.t.Context())
+	must(rt, err)
+}
+
+// retry is the one step that may take a job back from its end.
+func (m *machine) retry(rt *rapid.T) {
+	id := pick(rt, m.batches, "batch")
+	_, _, err := m.db.RetryJobs(m.t.Context(), m.project, id, store.RetryFilter{States: []string{"failed", "cancelled"}})
+	m.try(rt, err)
+	if err == nil {
+		maps.DeleteFunc(m.final, func(job store.Settled, state string) bool { return job.BatchID == id && state != "succeeded" })
+	}
+}
+
 func (m *machine) finish(rt *rapid.T) {
-	_, err := m.db.FinishBatch(m.ctx, pick(rt, m.batches, "batch"))
+	_, err := m.db.FinishBatch(m.t.Context(), pick(rt, m.batches, "batch"))
 	must(rt, err)
 }
 
@@ -404,13 +436,17 @@ func (m *machine) drain(rt *rapid.T) {
 		}
 		m.pass(rt)
 		m.sweep(rt)
+		for _, id := range m.batches {
+			_, err := m.db.ResumeBatch(m.t.Context(), m.project, id)
+			m.try(rt, err)
+		}
 		for _, h := range slices.Clone(m.held) {
 			m.work(rt, h)
 		}
 		for _, id := range m.batches {
-			_, err := m.db.StartBatch(m.ctx, id)
+			_, err := m.db.StartBatch(m.t.Context(), id)
 			must(rt, err)
-			_, tickets, err := m.db.Dispatch(m.ctx, func(open []store.OpenBatch, _ store.Fleet) (grants []store.Grant) {
+			_, tickets, err := m.db.Dispatch(m.t.Context(), func(open []store.OpenBatch, _ store.Fleet) (grants []store.Grant) {
 				for _, b := range open {
 					if b.ID == id && b.State == "running" && (b.Due > 0 || b.NextSeq <= b.TotalJobs) {
 						grants = append(grants, store.Grant{Batch: id, Run: 2, Retry: int(min(b.Due, 1)), Size: 10})
@@ -420,17 +456,17 @@ func (m *machine) drain(rt *rapid.T) {
 			})
 			must(rt, err)
 			m.posted = append(m.posted, tickets...)
-			_, err = m.db.FinishBatch(m.ctx, id)
+			_, err = m.db.FinishBatch(m.t.Context(), id)
 			must(rt, err)
 		}
 		posted := m.posted
 		m.posted = nil
 		for _, ticket := range posted {
 			if ticket.Purpose == store.PurposePlan {
-				if m.db.ClaimPlan(m.ctx, ticket.ID, m.workers[0].ID, time.Minute) == nil {
-					b, err := m.db.AnyBatch(m.ctx, ticket.BatchID)
+				if m.db.ClaimPlan(m.t.Context(), ticket.ID, m.workers[0].ID, time.Minute) == nil {
+					b, err := m.db.AnyBatch(m.t.Context(), ticket.BatchID)
 					must(rt, err)
-					must(rt, m.db.InsertPlanned(m.ctx, b, ticket, m.planned(ticket), true))
+					must(rt, m.db.InsertPlanned(m.t.Context(), b, ticket, m.planned(ticket), true))
 				}
 				continue
 			}
