@@ -38,6 +38,10 @@ func openLab(ctx context.Context, say func(string)) (_ *lab, err error) {
 	}
 	root := filepath.Dir(mod)
 	l.logs = filepath.Join(root, ".run", "chaos")
+	if err = os.MkdirAll(l.logs, 0o755); err != nil {
+		return nil, err
+	}
+	l.ends = append(l.ends, func() error { _ = os.Remove(l.logs); return nil }) // if no failed run left something
 	if l.bin, err = os.MkdirTemp("", "batchwright-chaos-"); err != nil {
 		return nil, err
 	}

@@ -1,6 +1,7 @@
 package chaos
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -29,9 +30,9 @@ const calm = 60 * time.Second
 // run makes one run of a plan. The folder of its logs is kept when it fails.
 func (l *lab) run(ctx context.Context, p *plan, verbose io.Writer) *outcome {
 	begun := time.Now()
-	o := &outcome{plan: p, logs: filepath.Join(l.logs, fmt.Sprintf("%s-%d-%d", strings.ReplaceAll(p.title(), " ", "-"), os.Getpid(), begun.UnixMilli()))}
+	o := &outcome{plan: p}
+	o.logs, o.err = os.MkdirTemp(l.logs, fmt.Sprintf("%s-%d-", cmp.Or(p.scenario, random), p.seed))
 	w := &world{plan: p, logs: o.logs, verbose: verbose}
-	o.err = os.MkdirAll(o.logs, 0o755)
 	if o.err == nil {
 		o.err = w.build(ctx, l)
 	}
@@ -51,7 +52,6 @@ func (l *lab) run(ctx context.Context, p *plan, verbose io.Writer) *outcome {
 	o.story, o.took = w.story, time.Since(begun)
 	if o.passed() || ctx.Err() != nil {
 		o.err = errors.Join(o.err, os.RemoveAll(o.logs))
-		_ = os.Remove(l.logs) // if it is empty
 		return o
 	}
 	if err := os.WriteFile(filepath.Join(o.logs, "report.txt"), []byte(o.report()), 0o644); err != nil {

@@ -117,7 +117,7 @@ func (p *purses) reserve(ctx context.Context, batch uuid.UUID, amount int64) (*r
 			}
 			continue
 		}
-		now := time.Now()
+		now := fault.Now()
 		if short.refusal != nil && now.Before(short.until) && amount >= short.refusal.Need {
 			last := *short.refusal
 			p.mu.Unlock()
@@ -168,7 +168,7 @@ func (p *purses) take(a *account, amount int64) (*reservation, *purse) {
 		a.current = d
 	}
 	r := &reservation{draw: a.current, amount: amount, slices: make([]*slice, len(a.purses))}
-	now := time.Now()
+	now := fault.Now()
 	for i, b := range a.purses {
 		b.slice.used += amount
 		b.used = now
@@ -187,7 +187,7 @@ func (p *purses) lease(ctx context.Context, b *purse, missing, need int64) (*sto
 	defer p.mu.Unlock()
 	close(b.leasing)
 	b.leasing = nil
-	now := time.Now()
+	now := fault.Now()
 	switch {
 	case err != nil:
 	case refusal != nil:
@@ -284,7 +284,7 @@ func (p *purses) forget(batch uuid.UUID, a *account) {
 func (p *purses) tidy(ctx context.Context) error {
 	p.mu.Lock()
 	var idle []int64
-	now, held := time.Now(), 0
+	now, held := fault.Now(), 0
 	for _, b := range p.budgets {
 		if b.slice == nil {
 			continue
@@ -328,10 +328,10 @@ func (p *purses) mayPause(batch uuid.UUID) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	a := p.accounts[batch]
-	if a == nil || time.Since(a.paused) < time.Second {
+	if a == nil || fault.Now().Sub(a.paused) < time.Second {
 		return false
 	}
-	a.paused = time.Now()
+	a.paused = fault.Now()
 	return true
 }
 
@@ -386,7 +386,7 @@ func (t *task) reserveIntent(ctx context.Context, in store.Intent) (*reservation
 
 // mustBePriced refuses a step whose worst case nobody knows, when a budget applies: it could cost any sum.
 func (t *task) mustBePriced(ctx context.Context, s gateway.Step) error {
-	if _, ok := t.w.Prices.Lookup(s.Provider, s.Model, time.Now()); ok {
+	if _, ok := t.w.Prices.Lookup(s.Provider, s.Model, fault.Now()); ok {
 		return nil
 	}
 	governed, err := t.w.purses.governs(ctx, t.batch.ID)

@@ -14,7 +14,7 @@ import (
 
 // dispatch hands out tickets as long as the window has room, and moves batches on: from planning to running, and to their end.
 func (w *Worker) dispatch(ctx context.Context) error {
-	rate := w.pace.perSecond(time.Now(), w.settled.Load())
+	rate := w.pace.perSecond(fault.Now(), w.settled.Load())
 	open, tickets, err := w.DB.Dispatch(ctx, func(open []store.OpenBatch, f store.Fleet) []store.Grant {
 		return share(open, f, rate*int(max(f.Workers, 1))) // the others are taken to be as fast
 	})

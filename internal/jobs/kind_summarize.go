@@ -9,11 +9,11 @@ import (
 	"fmt"
 	"strings"
 	"sync"
-	"time"
 
 	"golang.org/x/sync/errgroup"
 
 	"batchwright/internal/document"
+	"batchwright/internal/fault"
 	"batchwright/internal/gateway"
 	"batchwright/internal/prompt"
 	"batchwright/internal/store"
@@ -189,7 +189,7 @@ func (t *task) window(o summarizeOptions) int {
 	out := maxChunk
 	for _, s := range t.route.Steps {
 		window := unknownWindow
-		if p, ok := t.w.Prices.Lookup(s.Provider, s.Model, time.Now()); ok && p.ContextWindow > 0 {
+		if p, ok := t.w.Prices.Lookup(s.Provider, s.Model, fault.Now()); ok && p.ContextWindow > 0 {
 			window = p.ContextWindow
 		}
 		out = min(out, (window-o.MaxTokens-300)*3/4)

@@ -90,7 +90,7 @@ func (t *task) complete(ctx context.Context, r *prompt.Request) (result, error) 
 
 // outputCap is the most tokens up to wanted that a step's model can generate, as far as that is known.
 func (t *task) outputCap(s RouteStep, wanted int) int {
-	if p, ok := t.w.Prices.Lookup(s.Provider, s.Model, time.Now()); ok && p.MaxOutput > 0 {
+	if p, ok := t.w.Prices.Lookup(s.Provider, s.Model, fault.Now()); ok && p.MaxOutput > 0 {
 		return min(wanted, p.MaxOutput)
 	}
 	return wanted
@@ -166,7 +166,7 @@ func (t *task) call(ctx context.Context, steps []gateway.Step, inputTokens, maxT
 	defer place.Leave()
 	for i := range steps {
 		steps[i].Estimate = gateway.Amount{Tokens: int64(inputTokens + maxTokens)}
-		if p, ok := t.w.Prices.Lookup(steps[i].Provider, steps[i].Model, time.Now()); ok {
+		if p, ok := t.w.Prices.Lookup(steps[i].Provider, steps[i].Model, fault.Now()); ok {
 			// The estimate leans high, but a tenth too low is the least that it was found to be, for letters at random.
 			steps[i].Estimate.MicroUSD = p.WorstCase(int64(inputTokens)*5/4, int64(maxTokens))
 		}
@@ -293,7 +293,7 @@ func (w *Worker) cost(step gateway.Step, o gateway.Outcome) *int64 {
 		c := min(o.Usage.Cost, most)
 		return &c
 	}
-	p, ok := w.Prices.Lookup(step.Provider, step.Model, time.Now())
+	p, ok := w.Prices.Lookup(step.Provider, step.Model, fault.Now())
 	if !ok {
 		return nil
 	}
