@@ -133,7 +133,7 @@ func TestHintsAreHeard(t *testing.T) {
 
 // Measured: BenchmarkDispatch says what a round costs by how much is open or waiting.
 func BenchmarkDispatch(b *testing.B) {
-	for _, c := range []struct{ batches, jobs int }{{1, 10_000}, {1, 1_000_000}, {10_000, 10}} {
+	for _, c := range []struct{ batches, jobs int }{{1, 200_000}, {1, 1_000_000}, {10_000, 10}} {
 		b.Run(fmt.Sprintf("batches=%d/jobs=%d", c.batches, c.jobs), func(b *testing.B) {
 			url := storetest.URL(b)
 			db, err := store.Open(b.Context(), url, store.Options{})
