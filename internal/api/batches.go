@@ -43,6 +43,19 @@ func cursor(c *Cursor) (string, error) {
 	return string(key), nil
 }
 
+// cursorID is a cursor of a list that is ordered by id; nil without one.
+func cursorID(c *Cursor) (*uuid.UUID, error) {
+	key, err := cursor(c)
+	if err != nil || key == "" {
+		return nil, err
+	}
+	id, err := uuid.Parse(key)
+	if err != nil {
+		return nil, badCursor()
+	}
+	return &id, nil
+}
+
 func badCursor() error {
 	return invalidField("cursor", "invalid", "must be a next_cursor of this list")
 }
@@ -69,10 +82,13 @@ func (h *handlers) batch(ctx context.Context, id BatchID) (store.Batch, error) {
 	return b, nil
 }
 
-func batchID(id string) (uuid.UUID, error) {
+func batchID(id string) (uuid.UUID, error) { return pathID("batch", id) }
+
+// pathID reads the id of a thing. One that can't be an id is not found.
+func pathID(thing, id string) (uuid.UUID, error) {
 	u, err := uuid.Parse(id)
 	if err != nil || len(id) != 36 { // Parse takes other spellings too
-		return uuid.UUID{}, &problem{status: http.StatusNotFound, detail: "a batch id is a UUID; this isn't one"}
+		return uuid.UUID{}, &problem{status: http.StatusNotFound, detail: "a " + thing + " id is a UUID; this isn't one"}
 	}
 	return u, nil
 }
@@ -80,17 +96,9 @@ func batchID(id string) (uuid.UUID, error) {
 // ListBatches pages through the project's batches.
 func (h *handlers) ListBatches(ctx context.Context, req ListBatchesRequestObject) (ListBatchesResponseObject, error) {
 	p, limit := req.Params, deref(req.Params.Limit, 50)
-	key, err := cursor(p.Cursor)
+	before, err := cursorID(p.Cursor)
 	if err != nil {
 		return nil, err
-	}
-	var before *uuid.UUID
-	if key != "" {
-		id, err := uuid.Parse(key)
-		if err != nil {
-			return nil, badCursor()
-		}
-		before = &id
 	}
 	rows, err := h.Read.Batches(ctx, projectOf(ctx).ID, string(deref(p.Kind, "")), string(deref(p.State, "")), before, limit+1)
 	if err != nil {

@@ -3,7 +3,6 @@ package api
 import (
 	"context"
 	"fmt"
-	"net/http"
 
 	"github.com/google/uuid"
 
@@ -24,13 +23,7 @@ type budgetReader interface {
 	Budgets(ctx context.Context, project uuid.UUID, before *uuid.UUID, limit int) ([]store.BudgetState, error)
 }
 
-func budgetID(id BudgetID) (uuid.UUID, error) {
-	u, err := uuid.Parse(id)
-	if err != nil || len(id) != 36 { // Parse takes other spellings too
-		return uuid.UUID{}, &problem{status: http.StatusNotFound, detail: "a budget id is a UUID; this isn't one"}
-	}
-	return u, nil
-}
+func budgetID(id BudgetID) (uuid.UUID, error) { return pathID("budget", id) }
 
 // CreateBudget makes a budget.
 func (h *handlers) CreateBudget(ctx context.Context, req CreateBudgetRequestObject) (CreateBudgetResponseObject, error) {
@@ -47,17 +40,9 @@ func (h *handlers) CreateBudget(ctx context.Context, req CreateBudgetRequestObje
 
 // ListBudgets pages through the project's budgets.
 func (h *handlers) ListBudgets(ctx context.Context, req ListBudgetsRequestObject) (ListBudgetsResponseObject, error) {
-	key, err := cursor(req.Params.Cursor)
+	before, err := cursorID(req.Params.Cursor)
 	if err != nil {
 		return nil, err
-	}
-	var before *uuid.UUID
-	if key != "" {
-		id, err := uuid.Parse(key)
-		if err != nil {
-			return nil, badCursor()
-		}
-		before = &id
 	}
 	limit := deref(req.Params.Limit, 50)
 	rows, err := h.Read.Budgets(ctx, projectOf(ctx).ID, before, limit+1)

@@ -49,13 +49,7 @@ type webhookSecret struct {
 	Secret string `json:"secret"`
 }
 
-func webhookID(id WebhookID) (uuid.UUID, error) {
-	u, err := uuid.Parse(id)
-	if err != nil || len(id) != 36 { // Parse takes other spellings too
-		return uuid.UUID{}, &problem{status: http.StatusNotFound, detail: "a webhook id is a UUID; this isn't one"}
-	}
-	return u, nil
-}
+func webhookID(id WebhookID) (uuid.UUID, error) { return pathID("webhook", id) }
 
 // CreateWebhook makes a webhook and shows its secret.
 func (h *handlers) CreateWebhook(ctx context.Context, req CreateWebhookRequestObject) (CreateWebhookResponseObject, error) {
@@ -72,17 +66,9 @@ func (h *handlers) CreateWebhook(ctx context.Context, req CreateWebhookRequestOb
 
 // ListWebhooks pages through the project's webhooks.
 func (h *handlers) ListWebhooks(ctx context.Context, req ListWebhooksRequestObject) (ListWebhooksResponseObject, error) {
-	key, err := cursor(req.Params.Cursor)
+	before, err := cursorID(req.Params.Cursor)
 	if err != nil {
 		return nil, err
-	}
-	var before *uuid.UUID
-	if key != "" {
-		id, err := uuid.Parse(key)
-		if err != nil {
-			return nil, badCursor()
-		}
-		before = &id
 	}
 	limit := deref(req.Params.Limit, 50)
 	rows, err := h.Read.Webhooks(ctx, projectOf(ctx).ID, before, limit+1)
