@@ -98,7 +98,7 @@ func (h *handlers) spec(opts options) (jobs.Spec, error) {
 }
 
 // limits reads the fields that bound a batch. The contract has checked their ranges.
-func limits(opts options, into *jobs.Limits) error {
+func limits(opts options, into *store.Limits) error {
 	for name, field := range map[string]any{
 		"priority": &into.Priority, "concurrency": &into.Concurrency, "max_attempts": &into.MaxAttempts,
 		"job_timeout_seconds": &into.JobTimeoutSeconds, "expires_at": &into.ExpiresAt, "max_cost_microusd": &into.MaxCostMicrousd,

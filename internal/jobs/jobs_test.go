@@ -252,7 +252,7 @@ func TestAJobIsGivenUpWhenItsTimeIsOver(t *testing.T) {
 		{"but enough", 45 * time.Minute, &hour, "waiting"},
 	} {
 		w := &Worker{o: WorkerOptions{MaxAttempts: 4, JobTimeout: 24 * time.Hour}}
-		b := &batch{Batch: store.Batch{Cache: "use", JobTimeoutSeconds: tt.batch}, route: Route{Steps: []RouteStep{{Provider: "p", Model: "m"}}}}
+		b := &batch{Batch: store.Batch{Cache: "use", Limits: store.Limits{JobTimeoutSeconds: tt.batch}}, route: Route{Steps: []RouteStep{{Provider: "p", Model: "m"}}}}
 		task := &task{w: w, batch: b, route: b.route, lease: &lease{}, job: store.Claimed{Seq: 1, Age: tt.age}}
 		s, ok := task.settle(result{}, limited)
 		if !ok || s.job.State != tt.state || s.job.ErrorClass != "rate_limited" || (tt.state == "failed") != strings.HasPrefix(s.job.ErrorMessage, "gave up ") {

@@ -44,17 +44,7 @@ type Spec struct {
 	Cache          string // use (default), refresh or off
 	Metadata       map[string]string
 	IdempotencyKey string
-	Limits         Limits
-}
-
-// Limits bound a batch. The zero value sets no bounds.
-type Limits struct {
-	Priority          int16 // from -10 to 10; each step up doubles the batch's share within its project
-	Concurrency       *int32
-	MaxAttempts       *int32
-	JobTimeoutSeconds *int32
-	ExpiresAt         *time.Time
-	MaxCostMicrousd   *int64
+	Limits         store.Limits
 }
 
 // Line is one job as it was received. Its byte slices need not stay valid when the next line is asked for.
@@ -200,8 +190,7 @@ func (in *intake) open(ctx context.Context, project store.Project) error {
 	}
 	in.row = store.NewBatch{ID: id, ProjectID: project.ID, Name: clean(spec.Name), Kind: spec.Kind, RouteID: routeID, Route: routeJSON, Params: params,
 		Metadata: metadata, OnInvalid: spec.OnInvalid, Cache: spec.Cache, IdempotencyKey: spec.IdempotencyKey, Open: spec.Open,
-		APIKeyID: project.KeyID, Priority: spec.Limits.Priority, Concurrency: spec.Limits.Concurrency, MaxAttempts: spec.Limits.MaxAttempts,
-		JobTimeoutSeconds: spec.Limits.JobTimeoutSeconds, MaxCostMicrousd: spec.Limits.MaxCostMicrousd, ExpiresAt: spec.Limits.ExpiresAt}
+		APIKeyID: project.KeyID, Limits: spec.Limits}
 	in.batch = &batch{kind: k, route: route, check: s.checkModel}
 	if err := in.openTemplate(ctx, project.ID); err != nil {
 		return err

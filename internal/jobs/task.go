@@ -284,9 +284,6 @@ func (w *Worker) cost(step gateway.Step, o gateway.Outcome) *int64 {
 			return &zero
 		}
 		return nil
-	case o.Usage.Cost > 0: // what the provider says that it charged: fees and routing included
-		c := min(o.Usage.Cost, 1_000_000*maxUsage)
-		return &c
 	}
 	const most = 1_000_000 * maxUsage
 	if o.Usage.Cost > 0 { // what the provider says it charged, fees included: no table knows better

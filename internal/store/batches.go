@@ -10,6 +10,16 @@ import (
 	"github.com/jackc/pgx/v5"
 )
 
+// Limits bound a batch. The zero value sets no bounds. Its form as JSON is part of a submission's hash: fields keep their order.
+type Limits struct {
+	Priority          int16 // from -10 to 10; each step up doubles the batch's share within its project
+	Concurrency       *int32
+	MaxAttempts       *int32
+	JobTimeoutSeconds *int32
+	ExpiresAt         *time.Time
+	MaxCostMicrousd   *int64
+}
+
 // Batch is one row of batches, with the names of its template and route.
 type Batch struct {
 	ID              uuid.UUID
@@ -37,24 +47,19 @@ type Batch struct {
 	StartedAt       *time.Time
 	FinishedAt      *time.Time
 
-	APIKeyID          *uuid.UUID
-	Priority          int16
-	Concurrency       *int32
-	MaxAttempts       *int32
-	JobTimeoutSeconds *int32
-	MaxCostMicrousd   *int64
-	ExpiresAt         *time.Time
-	OpenUpload        bool
-	PauseReason       *string // requested or budget; null while it isn't paused
-	PauseDetail       *string
-	PausedAt          *time.Time
-	Ending            *string // cancelled or expired, once it is cancelling
-	EndingAt          *time.Time
-	Followed          bool
-	Follows           bool
-	Recheck           bool
-	StalledAt         *time.Time
-	PurgedAt          *time.Time
+	APIKeyID *uuid.UUID
+	Limits
+	OpenUpload  bool
+	PauseReason *string // requested or budget; null while it isn't paused
+	PauseDetail *string
+	PausedAt    *time.Time
+	Ending      *string // cancelled or expired, once it is cancelling
+	EndingAt    *time.Time
+	Followed    bool
+	Follows     bool
+	Recheck     bool
+	StalledAt   *time.Time
+	PurgedAt    *time.Time
 }
 
 const batchCols = `b.id, b.project_id, b.name, b.kind, b.state, b.template_id, t.name as template_name,
@@ -114,13 +119,8 @@ type NewBatch struct {
 	IdempotencyKey string // empty for none
 	Open           bool   // an upload session: it takes more jobs until it is sealed
 
-	APIKeyID          uuid.UUID
-	Priority          int16
-	Concurrency       *int32
-	MaxAttempts       *int32
-	JobTimeoutSeconds *int32
-	MaxCostMicrousd   *int64
-	ExpiresAt         *time.Time
+	APIKeyID uuid.UUID
+	Limits
 }
 
 const (

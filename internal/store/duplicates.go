@@ -46,8 +46,7 @@ func settleDuplicates(ctx context.Context, tx pgx.Tx, batch uuid.UUID, onInvalid
 	if _, err := tx.Exec(ctx, `set local work_mem = '64MB'`); err != nil {
 		return err
 	}
-	rows, _ := tx.Query(ctx, findDuplicates, batch, maxDuplicates)
-	ids, err := pgx.CollectRows(rows, pgx.RowTo[string])
+	ids, err := column[string](ctx, tx, findDuplicates, batch, maxDuplicates)
 	if err != nil || len(ids) == 0 {
 		return err
 	}

@@ -4,7 +4,6 @@ import (
 	"context"
 
 	"github.com/google/uuid"
-	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgtype"
 )
 
@@ -113,9 +112,7 @@ func (db *DB) ReleaseFollowers(ctx context.Context, leaders []Settled) (released
 
 // Following returns the open batches of which jobs may wait for leaders in other batches.
 func (r Reader) Following(ctx context.Context) ([]uuid.UUID, error) {
-	rows, _ := r.q.Query(ctx, listFollowing) // the error comes back from CollectRows
-	ids, err := pgx.CollectRows(rows, pgx.RowTo[uuid.UUID])
-	return ids, translate(err)
+	return column[uuid.UUID](ctx, r.q, listFollowing)
 }
 
 // Reconcile releases what a batch's jobs wait for in vain: leaders in other batches that ended unseen, are gone, or aren't run because

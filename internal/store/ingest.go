@@ -339,7 +339,7 @@ const (
 select id, project_id, upload_id, state = 'ingesting' and not open_upload as fails from batches
 where upload_id is not null and ingested_at < now() - $1::interval order by id`
 	idleUploads = `-- name: IdleUploads
-select id, project_id from batches
+select id from batches
 where finished_at is null and state = 'ingesting' and open_upload and upload_id is null and ingested_at < now() - $1::interval order by id`
 )
 
@@ -353,12 +353,12 @@ type staleUpload struct {
 // SweepIngest fails the submissions whose upload has given no sign of life for patience, because its process died, and open uploads that
 // nobody touched for idle; and it removes what they left. It returns how many batches it failed.
 func (db *DB) SweepIngest(ctx context.Context, patience, idle time.Duration) (failed int, err error) {
-	unsealed, err := many[struct{ ID, ProjectID uuid.UUID }](ctx, db.pool, idleUploads, interval(idle))
+	unsealed, err := column[uuid.UUID](ctx, db.pool, idleUploads, interval(idle))
 	if err != nil {
 		return 0, err
 	}
-	for _, b := range unsealed {
-		n, err := db.fail(ctx, b.ID, nil, false, true)
+	for _, id := range unsealed {
+		n, err := db.fail(ctx, id, nil, false, true)
 		if err != nil {
 			return failed, err
 		}

@@ -29,18 +29,15 @@ returning b.stalled_at is not null`
 // TouchProgress notes that jobs of these batches have just become final. It returns those that it noted: others were being changed, and are
 // to be named again.
 func (db *DB) TouchProgress(ctx context.Context, batches []uuid.UUID) ([]uuid.UUID, error) {
-	rows, _ := db.pool.Query(ctx, touchProgress, batches)
-	ids, err := pgx.CollectRows(rows, pgx.RowTo[uuid.UUID])
-	return ids, translate(err)
+	return column[uuid.UUID](ctx, db.pool, touchProgress, batches)
 }
 
 // MarkStalled finds running batches of which no job became final for that long, marks them and tells their webhooks. Each is found once:
 // progress clears the mark.
 func (db *DB) MarkStalled(ctx context.Context, after time.Duration) (stalled []uuid.UUID, err error) {
-	rows, _ := db.pool.Query(ctx, listQuiet, interval(after))
-	quiet, err := pgx.CollectRows(rows, pgx.RowTo[uuid.UUID])
+	quiet, err := column[uuid.UUID](ctx, db.pool, listQuiet, interval(after))
 	if err != nil {
-		return nil, translate(err)
+		return nil, err
 	}
 	for _, id := range quiet {
 		marked := false
