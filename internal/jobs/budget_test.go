@@ -86,7 +86,7 @@ func (b *bank) over(batch uuid.UUID) []string {
 		from budgets g join batches b on g.project_id = b.project_id and (g.api_key_id is null or g.api_key_id = b.api_key_id) and (g.batch_id is null or g.batch_id = b.id)
 		join budget_periods p on p.budget_id = g.id and p.starts_at <= now() and p.ends_at > now()
 		cross join lateral (select p.spent_microusd + p.reserved_microusd + coalesce(sum(s.spent_microusd + s.reserved_microusd), 0) as charged,
-			p.overrun_microusd + coalesce(sum(s.overrun_microusd), 0) as overrun from budget_slices s where s.budget_id = p.budget_id and s.starts_at = p.starts_at) c
+			p.overrun_microusd + coalesce(sum(s.overrun_microusd), 0) as overrun from budget_slice_totals s where s.budget_id = p.budget_id and s.starts_at = p.starts_at) c
 		where b.id = $1 and c.charged - c.overrun > g.limit_microusd`, batch)
 }
 

@@ -47,7 +47,7 @@ const (
 from budgets g cross join lateral budget_period(g.period, g.time_zone, now()) n
 left join budget_periods p on p.budget_id = g.id and p.starts_at = n.starts_at
 cross join lateral (select coalesce(sum(spent_microusd), 0) as spent, coalesce(sum(reserved_microusd), 0) as reserved
-    from budget_slices s where s.budget_id = g.id and s.starts_at = n.starts_at) s `
+    from budget_slice_totals s where s.budget_id = g.id and s.starts_at = n.starts_at) s `
 	getBudget = `-- name: GetBudget
 ` + selectBudget + `where g.project_id = $1 and g.id = $2`
 	listBudgets = `-- name: ListBudgets
@@ -187,7 +187,7 @@ func setLimit(ctx context.Context, tx pgx.Tx, b Budget, before int64) error {
 		return err
 	}
 	if b.LimitMicrousd < before {
-		if _, err := returnSlices(ctx, tx, lockBudgets, returnBudget, b.ID); err != nil {
+		if _, err := returnSlices(ctx, tx, ofBudget, b.ID); err != nil {
 			return err
 		}
 	}

@@ -55,10 +55,10 @@ i as (insert into calls (batch_id, seq, ticket_id, number, step, provider, model
     join d on d.batch_id = u.batch_id and d.good
     on conflict (batch_id, seq, ticket_id, number) do update set number = excluded.number -- ours, from a try whose answer was lost
     returning batch_id, seq, ticket_id, number, reserved_microusd, xmax = 0 as fresh),
-r as (update budget_slices s set reserved_microusd = s.reserved_microusd + x.reserved
-    from (select s.id, sum(i.reserved_microusd)::bigint as reserved from i join unnest($12::uuid[], $13::bigint[]) as s(batch_id, id) on s.batch_id = i.batch_id
-        where i.fresh group by s.id order by s.id) x
-    where s.id = x.id)
+r as (insert into budget_tallies as t (slice_id, writer, reserved_microusd)
+    select s.id, pg_backend_pid(), sum(i.reserved_microusd) from i join unnest($12::uuid[], $13::bigint[]) as s(batch_id, id) on s.batch_id = i.batch_id
+    where i.fresh group by s.id
+    on conflict (slice_id, writer) do update set reserved_microusd = t.reserved_microusd + excluded.reserved_microusd)
 select batch_id, seq, ticket_id, number from i
 union all select batch_id, 0, 0, 0 from d where not good`
 )
@@ -206,14 +206,16 @@ d as (select b.budget_id, b.starts_at, c.worker_id, sum(c.reserved)::bigint as r
         sum(greatest(c.cost - c.reserved, 0))::bigint as overrun
     from c join b on b.batch_id = c.batch_id and c.started_at >= b.starts_at and c.started_at < b.ends_at
     group by 1, 2, 3 order by 1, 2, 3),
-s as (update budget_slices s set reserved_microusd = s.reserved_microusd - d.reserved, spent_microusd = s.spent_microusd + d.charge,
-        overrun_microusd = s.overrun_microusd + d.overrun
-    from d where s.budget_id = d.budget_id and s.starts_at = d.starts_at and s.worker_id = d.worker_id
-    returning s.budget_id, s.starts_at, s.worker_id),
+k as materialized (select s.id, d.* from d join budget_slices s on s.budget_id = d.budget_id and s.starts_at = d.starts_at and s.worker_id = d.worker_id
+    for key share of s),
+s as (insert into budget_tallies as t (slice_id, writer, reserved_microusd, spent_microusd, overrun_microusd)
+    select id, pg_backend_pid(), -reserved, charge, overrun from k
+    on conflict (slice_id, writer) do update set reserved_microusd = t.reserved_microusd + excluded.reserved_microusd,
+        spent_microusd = t.spent_microusd + excluded.spent_microusd, overrun_microusd = t.overrun_microusd + excluded.overrun_microusd),
 p as (update budget_periods p set reserved_microusd = p.reserved_microusd - d.reserved, spent_microusd = p.spent_microusd + d.charge,
         overrun_microusd = p.overrun_microusd + d.overrun
     from (select budget_id, starts_at, sum(reserved)::bigint as reserved, sum(charge)::bigint as charge, sum(overrun)::bigint as overrun
-        from d where not exists (select 1 from s where s.budget_id = d.budget_id and s.starts_at = d.starts_at and s.worker_id = d.worker_id)
+        from d where not exists (select 1 from k where k.budget_id = d.budget_id and k.starts_at = d.starts_at and k.worker_id = d.worker_id)
         group by 1, 2 order by 1, 2) d
     where p.budget_id = d.budget_id and p.starts_at = d.starts_at)
 select id from t`

@@ -17,7 +17,7 @@ update batches set pause_need_microusd = $2 where id = $1`
 select b.id from batches b where b.finished_at is null and b.state = 'paused' and b.pause_reason = 'budget' and ($1::uuid is null or b.project_id = $1)
     and not exists (select 1 from budgets g cross join lateral budget_period(g.period, g.time_zone, now()) n
         left join budget_periods p on p.budget_id = g.id and p.starts_at = n.starts_at
-        where ` + applies + ` and coalesce(p.spent_microusd, 0) + coalesce((select sum(s.spent_microusd) from budget_slices s
+        where ` + applies + ` and coalesce(p.spent_microusd, 0) + coalesce((select sum(s.spent_microusd) from budget_slice_totals s
             where s.budget_id = g.id and s.starts_at = n.starts_at), 0) + coalesce(b.pause_need_microusd, 0) > g.limit_microusd)
 order by b.id`
 	lockPaused = `-- name: LockPaused

@@ -2,6 +2,7 @@ package store
 
 import (
 	"context"
+	"fmt"
 	"time"
 
 	"github.com/google/uuid"
@@ -124,69 +125,74 @@ func (db *DB) LeaseSlice(ctx context.Context, budget, worker uuid.UUID, missing,
 }
 
 // A slice that is returned is gone: what was reserved in it and not written yet is refused, and what it counted counts at its period. The periods
-// are locked first, as when a slice is leased.
+// are locked first, as when a slice is leased. Who writes a tally holds a lock on its slice, so once the slices are locked, a new statement sees
+// all that was counted.
 const (
 	lockPeriods = `
-select 1 from budget_periods p where exists (select 1 from budget_slices s where s.budget_id = p.budget_id and s.starts_at = p.starts_at and `
-	inTheirOrder = `)
+select 1 from budget_periods p where exists (select 1 from budget_slices s where s.budget_id = p.budget_id and s.starts_at = p.starts_at and %s)
 order by p.budget_id, p.starts_at for no key update`
-	deleteSlices = `
-with d as (delete from budget_slices s where `
-	intoPeriods = `
-    returning s.id, s.budget_id, s.starts_at, s.granted_microusd, s.reserved_microusd, s.spent_microusd, s.overrun_microusd),
-p as (update budget_periods p set granted_microusd = p.granted_microusd - d.granted, reserved_microusd = p.reserved_microusd + d.reserved,
-        spent_microusd = p.spent_microusd + d.spent, overrun_microusd = p.overrun_microusd + d.overrun
-    from (select budget_id, starts_at, sum(granted_microusd)::bigint as granted, sum(reserved_microusd)::bigint as reserved,
-        sum(spent_microusd)::bigint as spent, sum(overrun_microusd)::bigint as overrun from d group by 1, 2) d
-    where p.budget_id = d.budget_id and p.starts_at = d.starts_at)
-select id from d`
+	lockSlices = `
+select s.id from budget_slices s where %s order by s.id for update`
+	deleteSlices = `-- name: DeleteSlices
+with t as (delete from budget_tallies where slice_id = any($1::bigint[]) returning slice_id, reserved_microusd, spent_microusd, overrun_microusd),
+c as (select slice_id, sum(reserved_microusd) as reserved, sum(spent_microusd) as spent, sum(overrun_microusd) as overrun from t group by 1),
+d as (delete from budget_slices s where s.id = any($1::bigint[]) returning s.id, s.budget_id, s.starts_at, s.granted_microusd)
+update budget_periods p set granted_microusd = p.granted_microusd - x.granted, reserved_microusd = p.reserved_microusd + x.reserved,
+    spent_microusd = p.spent_microusd + x.spent, overrun_microusd = p.overrun_microusd + x.overrun
+from (select d.budget_id, d.starts_at, sum(d.granted_microusd)::bigint as granted, coalesce(sum(c.reserved), 0)::bigint as reserved,
+    coalesce(sum(c.spent), 0)::bigint as spent, coalesce(sum(c.overrun), 0)::bigint as overrun from d left join c on c.slice_id = d.id group by 1, 2) x
+where p.budget_id = x.budget_id and p.starts_at = x.starts_at`
+)
 
-	ofBudget     = `s.budget_id = $1`
-	lockBudgets  = `-- name: LockBudgets` + lockPeriods + ofBudget + inTheirOrder
-	returnBudget = `-- name: ReturnBudget` + deleteSlices + ofBudget + intoPeriods
+// returning is which slices are returned: the statements that lock them and their periods.
+type returning struct{ periods, slices string }
 
-	ofWorker     = `s.worker_id = $1`
-	lockWorker   = `-- name: LockWorker` + lockPeriods + ofWorker + inTheirOrder
-	returnWorker = `-- name: ReturnWorker` + deleteSlices + ofWorker + intoPeriods
+func returned(name, which string) returning {
+	return returning{"-- name: LockPeriodsOf" + name + fmt.Sprintf(lockPeriods, which), "-- name: LockSlicesOf" + name + fmt.Sprintf(lockSlices, which)}
+}
 
+var (
+	ofBudget = returned("Budget", `s.budget_id = $1`)
+	ofWorker = returned("Worker", `s.worker_id = $1`)
 	// Those named, those of periods that are over, and those of which another worker was refused some since they were leased.
-	unused = `s.worker_id = $1 and (s.id = any($2::bigint[]) or s.ends_at <= now()
-    or exists (select 1 from budget_periods w where w.budget_id = s.budget_id and w.starts_at = s.starts_at and w.wanted_at > s.leased_at))`
-	lockUnused   = `-- name: LockUnused` + lockPeriods + unused + inTheirOrder
-	returnUnused = `-- name: ReturnUnused` + deleteSlices + unused + intoPeriods
-
-	ofTheDead   = `not exists (select 1 from workers w where w.id = s.worker_id and w.seen_at > now() - $1::interval)`
-	lockDead    = `-- name: LockDead` + lockPeriods + ofTheDead + inTheirOrder
-	reclaimDead = `-- name: ReclaimDead` + deleteSlices + ofTheDead + intoPeriods
+	unused = returned("Unused", `s.worker_id = $1 and (s.id = any($2::bigint[]) or s.ends_at <= now()
+    or exists (select 1 from budget_periods w where w.budget_id = s.budget_id and w.starts_at = s.starts_at and w.wanted_at > s.leased_at))`)
+	ofTheDead = returned("TheDead", `not exists (select 1 from workers w where w.id = s.worker_id and w.seen_at > now() - $1::interval)`)
 )
 
 func returnSlices(ctx context.Context, q interface {
-	SendBatch(ctx context.Context, b *pgx.Batch) pgx.BatchResults
-}, lock, sql string, args ...any) (returned []int64, err error) {
-	var b pgx.Batch
-	b.Queue(lock, args...)
-	b.Queue(sql, args...).Query(func(rows pgx.Rows) (err error) {
-		returned, err = pgx.CollectRows(rows, pgx.RowTo[int64])
+	Begin(ctx context.Context) (pgx.Tx, error)
+}, which returning, args ...any) (ids []int64, err error) {
+	err = pgx.BeginFunc(ctx, q, func(tx pgx.Tx) error {
+		var b pgx.Batch
+		b.Queue(which.periods, args...)
+		b.Queue(which.slices, args...).Query(func(rows pgx.Rows) (err error) {
+			ids, err = pgx.CollectRows(rows, pgx.RowTo[int64])
+			return err
+		})
+		if err := tx.SendBatch(ctx, &b).Close(); err != nil || len(ids) == 0 {
+			return err
+		}
+		_, err := tx.Exec(ctx, deleteSlices, ids)
 		return err
 	})
-	err = q.SendBatch(ctx, &b).Close()
-	return returned, translate(err)
+	return ids, translate(err)
 }
 
 // ReturnSlices gives back those slices of a worker that it names as idle, whose period is over, or of which others want some. It returns the
 // ids of all that are gone now.
 func (db *DB) ReturnSlices(ctx context.Context, worker uuid.UUID, idle []int64) ([]int64, error) {
-	return returnSlices(ctx, db.pool, lockUnused, returnUnused, worker, idle)
+	return returnSlices(ctx, db.pool, unused, worker, idle)
 }
 
 // ReturnAllSlices gives back what a worker holds that stops in order.
 func (db *DB) ReturnAllSlices(ctx context.Context, worker uuid.UUID) error {
-	_, err := returnSlices(ctx, db.pool, lockWorker, returnWorker, worker)
+	_, err := returnSlices(ctx, db.pool, ofWorker, worker)
 	return err
 }
 
 // ReclaimSlices takes back the slices of workers that weren't seen for so long. What they reserved counts until its calls are found lost.
 func (db *DB) ReclaimSlices(ctx context.Context, silence time.Duration) (int, error) {
-	ids, err := returnSlices(ctx, db.pool, lockDead, reclaimDead, interval(silence))
+	ids, err := returnSlices(ctx, db.pool, ofTheDead, interval(silence))
 	return len(ids), err
 }
