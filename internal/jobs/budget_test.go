@@ -432,8 +432,8 @@ func TestBudgetHoldsUnderConcurrency(t *testing.T) {
 		}
 		wg.Go(func() {
 			callers.Wait()
-			close(w.intents.in)
-			close(w.settlements.in)
+			w.intents.close()
+			w.settlements.close()
 			writers.Wait()
 			stop()
 			if err := db.ReturnAllSlices(context.Background(), w.self.ID); err != nil {

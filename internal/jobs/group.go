@@ -2,16 +2,24 @@ package jobs
 
 import (
 	"context"
+	"sync"
 	"time"
 )
 
-// group gathers items from many goroutines and hands them to flush in sets. While one set is being written the next one gathers, so
-// sets grow with the load, and a lone item waits no longer than linger.
+// group gathers items from many goroutines and hands them to flush in sets. While one set is being written the next one gathers, so sets
+// grow with the load; a second one is written beside it only when it is full. A lone item waits no longer than linger.
 type group[T any] struct {
-	in     chan entry[T]
 	size   int
 	linger time.Duration
 	flush  func(ctx context.Context, items []T) []error // nil, or one error per item
+
+	mu      sync.Mutex
+	waiting []entry[T]
+	since   time.Time // when the first of them came
+	writing int
+	closed  bool
+	changed chan struct{} // has a value when a set may be due
+	done    sync.Pool     // of the channels of entries
 }
 
 type entry[T any] struct {
@@ -20,27 +28,48 @@ type entry[T any] struct {
 }
 
 func newGroup[T any](size int, linger time.Duration, flush func(context.Context, []T) []error) *group[T] {
-	return &group[T]{in: make(chan entry[T], size), size: size, linger: linger, flush: flush}
+	return &group[T]{size: size, linger: linger, flush: flush, changed: make(chan struct{}, 1), done: sync.Pool{New: func() any { return make(chan error, 1) }}}
 }
 
 // do adds an item and waits until its set is written. Once an item is in, ctx no longer matters to it.
 func (g *group[T]) do(ctx context.Context, item T) error {
-	e := entry[T]{item, make(chan error, 1)}
-	select {
-	case g.in <- e:
-		return <-e.done
-	case <-ctx.Done():
+	if ctx.Err() != nil {
 		return context.Cause(ctx)
 	}
+	done := g.done.Get().(chan error)
+	g.mu.Lock()
+	g.waiting = append(g.waiting, entry[T]{item, done})
+	n := len(g.waiting)
+	if n == 1 {
+		g.since = time.Now()
+	}
+	g.mu.Unlock()
+	if n == 1 || n == g.size {
+		poke(g.changed)
+	}
+	err := <-done
+	g.done.Put(done)
+	return err
 }
 
-// run gathers and flushes until the channel is closed. Several may run at once.
+// close lets run end once what is in is written. Nothing may be added after it.
+func (g *group[T]) close() {
+	g.mu.Lock()
+	g.closed = true
+	g.mu.Unlock()
+	poke(g.changed)
+}
+
+// run gathers and flushes until the group is closed. Several may run at once.
 func (g *group[T]) run(ctx context.Context) {
 	entries := make([]entry[T], 0, g.size)
 	items := make([]T, 0, g.size)
-	for first := range g.in {
-		entries = append(entries[:0], first)
-		entries = g.gather(entries)
+	rest := time.NewTimer(g.linger)
+	defer rest.Stop()
+	for {
+		if entries = g.next(entries[:0], rest); len(entries) == 0 {
+			return
+		}
 		items = items[:0]
 		for i := range entries {
 			items = append(items, entries[i].item)
@@ -55,35 +84,45 @@ func (g *group[T]) run(ctx context.Context) {
 		}
 		clear(entries)
 		clear(items)
+		g.mu.Lock()
+		g.writing--
+		g.mu.Unlock()
+		poke(g.changed)
 	}
 }
 
-func (g *group[T]) gather(entries []entry[T]) []entry[T] {
-	var timeout <-chan time.Time
-	for len(entries) < g.size {
-		select {
-		case e, ok := <-g.in:
-			if !ok {
-				return entries
+// next waits for a set and appends it to entries; none comes when the group is closed and empty.
+func (g *group[T]) next(entries []entry[T], rest *time.Timer) []entry[T] {
+	for {
+		g.mu.Lock()
+		n := len(g.waiting)
+		alone := n > 0 && g.writing == 0
+		wait := g.linger - time.Since(g.since)
+		if n >= g.size || alone && wait <= 0 || g.closed {
+			k := min(n, g.size)
+			entries = append(entries, g.waiting[:k]...)
+			left := copy(g.waiting, g.waiting[k:])
+			clear(g.waiting[left:])
+			g.waiting = g.waiting[:left]
+			if k > 0 {
+				g.writing++
 			}
-			entries = append(entries, e)
-			continue
-		default:
-		}
-		if timeout == nil {
-			timer := time.NewTimer(g.linger)
-			defer timer.Stop()
-			timeout = timer.C
-		}
-		select {
-		case e, ok := <-g.in:
-			if !ok {
-				return entries
+			more := left >= g.size || g.closed // the other writers must look, too
+			g.mu.Unlock()
+			if more {
+				poke(g.changed)
 			}
-			entries = append(entries, e)
-		case <-timeout:
 			return entries
 		}
+		g.mu.Unlock()
+		if !alone {
+			<-g.changed
+			continue
+		}
+		rest.Reset(wait)
+		select {
+		case <-g.changed:
+		case <-rest.C:
+		}
 	}
-	return entries
 }

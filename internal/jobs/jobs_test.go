@@ -58,11 +58,69 @@ func TestGroupWritesEveryItemOnceAndReportsItsOwnError(t *testing.T) {
 			})
 		}
 		callers.Wait()
-		close(g.in)
+		g.close()
 		writers.Wait()
 		if written.Load() != 500 || flushes.Load() > 250 {
 			t.Errorf("%d items in %d sets", written.Load(), flushes.Load())
 		}
+	})
+}
+
+func TestGroupWritesASecondSetBesideTheFirstOnlyWhenItIsFull(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		sets, answer := make(chan int, 10), make(chan struct{})
+		g := newGroup(3, time.Millisecond, func(_ context.Context, items []int) []error {
+			sets <- len(items)
+			<-answer
+			return nil
+		})
+		var all sync.WaitGroup
+		for range 2 {
+			all.Go(func() { g.run(t.Context()) })
+		}
+		add := func(n int) {
+			for i := range n {
+				all.Go(func() {
+					if err := g.do(t.Context(), i); err != nil {
+						t.Error(err)
+					}
+				})
+			}
+			synctest.Wait()
+		}
+		expect := func(want ...int) {
+			time.Sleep(time.Minute) // of the bubble's clock
+			synctest.Wait()
+			for _, n := range want {
+				select {
+				case got := <-sets:
+					if got != n {
+						t.Errorf("a set of %d items, want %d", got, n)
+					}
+				default:
+					t.Errorf("no set of %d items", n)
+				}
+			}
+			if len(sets) > 0 {
+				t.Errorf("%d sets too many", len(sets))
+			}
+		}
+		add(1)
+		expect(1)
+		add(2)
+		expect()
+		add(1)
+		expect(3)
+		add(2)
+		expect()
+		answer <- struct{}{}
+		expect()
+		answer <- struct{}{}
+		expect(2)
+		answer <- struct{}{}
+		g.close()
+		all.Wait()
 	})
 }
 

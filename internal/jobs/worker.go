@@ -191,8 +191,8 @@ func (w *Worker) Run(ctx context.Context, serve func(ctx context.Context, work f
 	}
 	err := g.Wait()
 	w.crew.stop()
-	close(w.intents.in)
-	close(w.settlements.in)
+	w.intents.close()
+	w.settlements.close()
 	writers.Wait()
 	bye, cancel := context.WithTimeout(last, 5*time.Second)
 	defer cancel()

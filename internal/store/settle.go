@@ -2,6 +2,7 @@ package store
 
 import (
 	"context"
+	"errors"
 	"slices"
 	"time"
 
@@ -41,8 +42,10 @@ const (
 	shareLedger = `-- name: ShareLedger
 select pg_advisory_xact_lock_shared(k) from (select hashtextextended(project_id::text, 0) as k from batches where id = any($1::uuid[])
     union select -id from unnest($2::bigint[]) as t(id) order by k) l`
-	// A batch whose worker doesn't know all budgets, or has lost a slice, comes back with number 0. Slices grow by what was not there before.
-	insertIntents = `-- name: InsertIntents
+	// A batch whose worker doesn't know all budgets, or has lost a slice, comes back with number 0. What its slices reserve grows by what was not
+	// there before. Nothing comes back when all is written: to say so of each row would cost as much as to write it. A number -1 says that
+	// not all was.
+	intentRows = `
 with k as materialized (select id from budget_slices where id = any($13::bigint[]) and starts_at <= now() and ends_at > now() order by id for key share),
 d as materialized (select d.batch_id, p.budget_epoch = d.epoch and not exists (select 1 from unnest($12::uuid[], $13::bigint[]) as s(batch_id, id)
             where s.batch_id = d.batch_id and s.id not in (select id from k)) as good
@@ -52,15 +55,20 @@ i as (insert into calls (batch_id, seq, ticket_id, number, step, provider, model
     from unnest($1::uuid[], $2::int[], $3::bigint[], $4::int[], $5::int[], $6::text[], $7::text[], $8::bigint[])
         as u(batch_id, seq, ticket_id, number, step, provider, model, reserved)
     join tickets t on t.id = u.ticket_id and t.lease_until > now()
-    join d on d.batch_id = u.batch_id and d.good
-    on conflict (batch_id, seq, ticket_id, number) do update set number = excluded.number -- ours, from a try whose answer was lost
+    join d on d.batch_id = u.batch_id and d.good`
+	intentSums = `
     returning batch_id, seq, ticket_id, number, reserved_microusd, xmax = 0 as fresh),
 r as (insert into budget_tallies as t (slice_id, writer, reserved_microusd)
     select s.id, pg_backend_pid(), sum(i.reserved_microusd) from i join unnest($12::uuid[], $13::bigint[]) as s(batch_id, id) on s.batch_id = i.batch_id
     where i.fresh group by s.id
     on conflict (slice_id, writer) do update set reserved_microusd = t.reserved_microusd + excluded.reserved_microusd)
-select batch_id, seq, ticket_id, number from i
-union all select batch_id, 0, 0, 0 from d where not good`
+select i.batch_id, i.seq, i.ticket_id, i.number from i where (select count(*) from i) <> cardinality($1::uuid[])
+union all select batch_id, 0, 0, 0 from d where not good
+union all select '00000000-0000-0000-0000-000000000000', 0, 0, -1 where (select count(*) from i) <> cardinality($1::uuid[])`
+
+	insertIntents = `-- name: InsertIntents` + intentRows + intentSums
+	repeatIntents = `-- name: RepeatIntents` + intentRows + `
+    on conflict (batch_id, seq, ticket_id, number) do update set number = excluded.number` + intentSums
 )
 
 // InsertIntents writes calls before they are made, and returns those that may be made: a ticket that was lost gets none, nor does a batch
@@ -83,22 +91,40 @@ func (db *DB) InsertIntents(ctx context.Context, in []Intent, draws []Draw) (wri
 			owners, drawn = append(owners, batches[i]), append(drawn, id)
 		}
 	}
-	var b pgx.Batch
-	b.Queue(shareLedger, batches, distinct(ticket))
-	b.Queue(insertIntents, batch, seq, ticket, number, step, provider, model, reserved, batches, projects, epochs, owners, drawn).
-		Query(func(rows pgx.Rows) error {
-			ids, err := pgx.CollectRows(rows, pgx.RowToStructByName[CallID])
-			for _, id := range ids {
-				if id.Number == 0 {
-					stale = append(stale, id.BatchID)
-				} else {
-					written = append(written, id)
+	write := func(sql string) error {
+		var b pgx.Batch
+		b.Queue(shareLedger, batches, distinct(ticket))
+		b.Queue(sql, batch, seq, ticket, number, step, provider, model, reserved, batches, projects, epochs, owners, drawn).
+			Query(func(rows pgx.Rows) error {
+				ids, err := pgx.CollectRows(rows, pgx.RowToStructByName[CallID])
+				if err == nil && len(ids) == 0 {
+					written = idsOf(in)
 				}
-			}
-			return err
-		})
-	err = db.pool.SendBatch(ctx, &b).Close() // one pipeline, one implicit transaction
-	return written, stale, translate(err)
+				for _, id := range ids {
+					switch id.Number {
+					case -1:
+					case 0:
+						stale = append(stale, id.BatchID)
+					default:
+						written = append(written, id)
+					}
+				}
+				return err
+			})
+		return translate(db.pool.SendBatch(ctx, &b).Close()) // one pipeline, one implicit transaction
+	}
+	if err = write(insertIntents); errors.Is(err, ErrConflict) { // some are there, from a try whose answer was lost
+		err = write(repeatIntents)
+	}
+	return written, stale, err
+}
+
+func idsOf(in []Intent) []CallID {
+	out := make([]CallID, len(in))
+	for i := range in {
+		out[i] = in[i].CallID
+	}
+	return out
 }
 
 // distinct returns each value once.
@@ -251,9 +277,14 @@ s as (update jobs j set ticket_id = null, attempts = j.attempts + case when u.co
     where j.batch_id = u.batch_id and j.seq = u.seq and j.ticket_id = u.ticket_id
     returning j.batch_id, j.seq, j.state, j.result_key, j.result_generation, j.provider, j.model, j.error_class, j.error_message, b.followed)`
 
+	// Those whose end others wait for come back, and all of them when some were not this worker's any more, which number 0 says.
+	settledJobs = `
+select batch_id, seq, followed and state <> 'waiting' as followed from s
+where followed and state <> 'waiting' or (select count(*) from s) <> cardinality($3::int[])
+union all select '00000000-0000-0000-0000-000000000000', 0, false where (select count(*) from s) <> cardinality($3::int[])`
+
 	settleJobs = `-- name: SettleJobs
-with ` + settleJobsCTE + `
-select batch_id, seq, followed and state <> 'waiting' as followed from s`
+with ` + settleJobsCTE + settledJobs
 
 	settleJobsAndFollowers = `-- name: SettleJobsAndFollowers
 with ` + settleJobsCTE + `,
@@ -261,8 +292,7 @@ f as (update jobs j set state = s.state, finished_at = now(), result_key = s.res
         cache_status = case when s.state = 'succeeded' then 'coalesced' end, provider = s.provider, model = s.model,
         error_class = s.error_class, error_message = 'job ' || s.seq || ' asks the same, and failed: ' || s.error_message
     from s where s.state in ('succeeded', 'failed') and j.batch_id = s.batch_id and j.leader_seq = s.seq and j.leader_batch is null
-        and j.state = 'waiting')
-select batch_id, seq, followed and state <> 'waiting' as followed from s`
+        and j.state = 'waiting')` + settledJobs
 )
 
 // Settled is a job whose settlement was accepted.
@@ -297,8 +327,9 @@ func (db *DB) Settle(ctx context.Context, calls []Outcome, answers []Completion,
 		if followers {
 			sql = settleJobsAndFollowers
 		}
-		b.Queue(sql, jobColumns(jobs)...).Query(func(rows pgx.Rows) (err error) {
-			done, err = pgx.CollectRows(rows, pgx.RowToStructByName[Settled])
+		b.Queue(sql, jobColumns(jobs)...).Query(func(rows pgx.Rows) error {
+			some, err := pgx.CollectRows(rows, pgx.RowToStructByName[Settled])
+			done = settled(jobs, some)
 			return err
 		})
 	}
@@ -315,6 +346,24 @@ func (db *DB) Settle(ctx context.Context, calls []Outcome, answers []Completion,
 		return done, nil
 	}
 	return done, db.settleLate(ctx, late)
+}
+
+// settled completes what SettleJobs says: all jobs but for those that it doesn't name where it says that not all were this worker's.
+func settled(jobs []Settlement, some []Settled) []Settled {
+	if slices.ContainsFunc(some, func(s Settled) bool { return s.Seq == 0 }) {
+		return slices.DeleteFunc(some, func(s Settled) bool { return s.Seq == 0 })
+	}
+	followed := make(map[Settled]bool, len(some))
+	for _, s := range some {
+		followed[s] = true
+	}
+	out := make([]Settled, len(jobs))
+	for i := range jobs {
+		s := Settled{jobs[i].BatchID, jobs[i].Seq, true}
+		s.Followed = followed[s]
+		out[i] = s
+	}
+	return out
 }
 
 // uuidOf spares a detour: pgx would ask a uuid.UUID for its text, element by element.
