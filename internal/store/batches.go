@@ -135,7 +135,8 @@ with c as (update calls set state = 'uncertain' where batch_id = $1 and state = 
     returning batch_id, seq, started_at, 'intent' as was, reserved_microusd as reserved, cost_microusd as cost),` + periodsOf + `,
 p as (` + countAtPeriods + `)
 update jobs j set calls = j.calls + k.calls, cost_microusd = null
-from (select seq, count(*) as calls from c group by seq) k where j.batch_id = $1 and j.seq = k.seq`
+from (select seq, count(*) as calls from c group by seq) k where j.batch_id = $1 and j.seq = k.seq
+    and j.seq = any(array(select seq from c)) -- by the index: Postgres, which expects few jobs, would look at all of them to find none`
 	freezeBatch = `-- name: FreezeBatch
 with j as (` + jobCounts + `), c as (` + callCounts + `)
 update batches b set state = case when b.state = 'cancelling' then b.ending else 'completed' end, finished_at = now(),

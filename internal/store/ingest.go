@@ -203,21 +203,24 @@ func (u *upload) putDocuments(ctx context.Context, tx pgx.Tx, docs []NewDocument
 	return err
 }
 
+const copyInputs = `-- name: CopyInputs
+copy inputs (batch_id, seq, custom_id, input, document_sha256, invalid) from stdin (format binary)`
+
 func (u *upload) copyInputs(ctx context.Context, tx pgx.Tx, inputs []NewInput) error {
-	i := 0
-	row := make([]any, 6)
-	var id any = uuidOf(u.batch)
-	_, err := tx.CopyFrom(ctx, pgx.Identifier{"inputs"}, []string{"batch_id", "seq", "custom_id", "input", "document_sha256", "invalid"},
-		pgx.CopyFromFunc(func() ([]any, error) {
-			if i == len(inputs) {
-				return nil, nil
-			}
-			in := &inputs[i]
-			i++
-			row[0], row[1], row[2], row[3], row[4], row[5] = id, in.Seq, in.CustomID, in.Input, in.DocumentSHA256, in.Invalid
-			return row, nil
-		}))
-	return err
+	return copyIn(ctx, tx, copyInputs, len(inputs), func(w *copyWriter, i int) {
+		in := &inputs[i]
+		w.begin(6)
+		w.uuid(u.batch)
+		w.integer(in.Seq)
+		if in.CustomID != nil {
+			w.text(*in.CustomID)
+		} else {
+			w.nulls(1)
+		}
+		w.bytes(in.Input)
+		w.bytes(in.DocumentSHA256)
+		w.bytes(in.Invalid)
+	})
 }
 
 // finish ends a submission that is complete: it runs, or stays open for more.

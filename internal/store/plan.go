@@ -89,6 +89,9 @@ type Planned struct {
 }
 
 const (
+	copyPlanned = `-- name: CopyPlanned
+copy jobs (batch_id, seq, state, key, cache_status, result_key, result_generation, provider, model, error_class, error_message, finished_at)
+from stdin (format binary)`
 	lockPlanning = `-- name: LockPlanning
 select now() from batches, set_config('synchronous_commit', 'off', true) -- lost in a crash, the range is planned again
 where id = $1 and state = 'planning' for share of batches                -- a cancellation waits for these rows, and sees them`
@@ -101,10 +104,6 @@ on conflict do nothing`
 	endPlanTicket = `-- name: EndPlanTicket
 delete from tickets where id = $1`
 )
-
-// plannedColumns are what planning knows of a job.
-var plannedColumns = []string{"batch_id", "seq", "state", "key", "cache_status", "result_key", "result_generation", "provider", "model",
-	"error_class", "error_message", "finished_at"}
 
 // InsertPlanned stores what planning found: jobs that the cache answers are born succeeded, bad ones failed. Doing a range twice changes
 // nothing. With last set, the range is done and the ticket ends.
@@ -121,8 +120,7 @@ func (db *DB) InsertPlanned(ctx context.Context, batch Batch, ticket Ticket, row
 		}
 	}
 	err := db.putPlanned(ctx, ticket, last, func(tx pgx.Tx, now time.Time) error {
-		_, err := tx.CopyFrom(ctx, pgx.Identifier{"jobs"}, plannedColumns, copyPlanned(ticket.BatchID, rows, hits, now))
-		return err
+		return copyIn(ctx, tx, copyPlanned, len(rows), func(w *copyWriter, i int) { writePlanned(w, ticket.BatchID, &rows[i], hits[i], now) })
 	})
 	if errors.Is(translate(err), ErrConflict) { // a worker that lost the range had planned some of it; COPY has no way around that
 		err = db.putPlanned(ctx, ticket, last, func(tx pgx.Tx, now time.Time) error {
@@ -149,29 +147,33 @@ func (db *DB) putPlanned(ctx context.Context, ticket Ticket, last bool, put func
 	})
 }
 
-// copyPlanned yields rows of plannedColumns.
-func copyPlanned(batch uuid.UUID, rows []Planned, hits []*Hit, now time.Time) pgx.CopyFromSource {
-	var id any = uuidOf(batch)
-	row := make([]any, len(plannedColumns))
-	i := -1
-	return pgx.CopyFromFunc(func() ([]any, error) {
-		if i++; i == len(rows) {
-			return nil, nil
-		}
-		clear(row)
-		p, hit := &rows[i], hits[i]
-		row[0], row[1], row[2] = id, p.Seq, "planned"
-		if len(p.Keys) > 0 {
-			row[3] = p.Keys[0][:]
-		}
-		switch {
-		case p.ErrorClass != "":
-			row[2], row[9], row[10], row[11] = "failed", p.ErrorClass, p.ErrorMessage, now
-		case hit != nil:
-			row[2], row[4], row[5], row[6], row[7], row[8], row[11] = "succeeded", "result_hit", hit.Key, hit.Generation, hit.Provider, hit.Model, now
-		}
-		return row, nil
-	})
+// writePlanned writes a row of copyPlanned.
+func writePlanned(w *copyWriter, batch uuid.UUID, p *Planned, hit *Hit, now time.Time) {
+	w.begin(12)
+	w.uuid(batch)
+	w.integer(p.Seq)
+	switch {
+	case p.ErrorClass != "":
+		w.text("failed")
+		w.nulls(6)
+		w.text(p.ErrorClass)
+		w.text(p.ErrorMessage)
+		w.time(now)
+	case hit != nil: // the key would say nothing that the result's doesn't: what looks for it, looks at jobs without an answer
+		w.text("succeeded")
+		w.nulls(1)
+		w.text("result_hit")
+		w.bytes(hit.Key)
+		w.integer(hit.Generation)
+		w.text(hit.Provider)
+		w.text(hit.Model)
+		w.nulls(2)
+		w.time(now)
+	default:
+		w.text("planned")
+		w.bytes(p.Keys[0][:])
+		w.nulls(8)
+	}
 }
 
 // plannedArrays are the same rows, turned into columns.
@@ -184,24 +186,24 @@ func plannedArrays(batch uuid.UUID, rows []Planned, hits []*Hit, now time.Time) 
 	for i := range rows {
 		p, hit := &rows[i], hits[i]
 		seq[i], state[i] = p.Seq, "planned"
-		if len(p.Keys) > 0 {
-			key[i] = p.Keys[0][:]
-		}
 		switch {
 		case p.ErrorClass != "":
 			state[i], class[i], message[i], finished[i] = "failed", &p.ErrorClass, &p.ErrorMessage, &now
 		case hit != nil:
 			state[i], verdict[i], finished[i] = "succeeded", &reused, &now
 			result[i], generation[i], provider[i], model[i] = hit.Key, &hit.Generation, &hit.Provider, &hit.Model
+		default:
+			key[i] = p.Keys[0][:]
 		}
 	}
 	return []any{batch, seq, state, key, verdict, result, generation, provider, model, class, message, finished}
 }
 
 const findHits = `-- name: FindHits
-select k.ord::int, c.generation, c.provider, c.model
-from unnest($2::bytea[]) with ordinality as k(key, ord) cross join lateral (
-    select generation, provider, model from completions where project_id = $1 and key = k.key order by generation desc limit 1) c`
+select k.ord, c.generation, c.provider, c.model
+from generate_series(0, octet_length($2::bytea) / 32 - 1) k(ord) cross join lateral (
+    select generation, provider, model from completions where project_id = $1 and key = substring($2 from 32 * k.ord + 1 for 32)
+    order by generation desc limit 1) c`
 
 // Hit is where the result cache has an answer, and who gave it.
 type Hit struct {
@@ -214,11 +216,11 @@ type Hit struct {
 // Hits finds for each job the newest answer under the first of its keys that has one; nil for a job without.
 func (r Reader) Hits(ctx context.Context, project uuid.UUID, jobs [][][32]byte) ([]*Hit, error) {
 	type owner struct{ job, rank int }
-	var keys [][]byte
-	var owners []owner
+	owners := make([]owner, 0, len(jobs))
+	keys := make([]byte, 0, 32*len(jobs)) // end to end: an array of them would be taken apart first
 	for i := range jobs {
 		for j := range jobs[i] {
-			keys, owners = append(keys, jobs[i][j][:]), append(owners, owner{i, j})
+			keys, owners = append(keys, jobs[i][j][:]...), append(owners, owner{i, j})
 		}
 	}
 	rows, err := r.q.Query(ctx, findHits, project, keys)
@@ -233,8 +235,8 @@ func (r Reader) Hits(ctx context.Context, project uuid.UUID, jobs [][][32]byte) 
 		if err := rows.Scan(&ord, &h.Generation, &h.Provider, &h.Model); err != nil {
 			return nil, err
 		}
-		if o := owners[ord-1]; hits[o.job] == nil || o.rank < ranks[o.job] {
-			h.Key = keys[ord-1]
+		if o := owners[ord]; hits[o.job] == nil || o.rank < ranks[o.job] {
+			h.Key = keys[32*ord : 32*ord+32]
 			hits[o.job], ranks[o.job] = &h, o.rank
 		}
 	}
