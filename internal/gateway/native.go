@@ -43,9 +43,12 @@ func Join(base *url.URL, endpoint string) (*url.URL, error) {
 // ParseBase reads a base URL: http or https, without a user, a password or a fragment.
 func ParseBase(s string) (*url.URL, error) { return parseBase(s) }
 
-// NewTransport returns a transport for many calls to few hosts; see [EngineOptions]. The proxy may be nil.
+// NewTransport returns a transport for many calls to few hosts; see [EngineOptions]. The proxy may be nil. Its buffers are
+// large, for streams that go on to somebody else.
 func NewTransport(proxy func(*http.Request) (*url.URL, error)) *http.Transport {
-	return newTransport(proxy, defaultConnect)
+	t := newTransport(proxy, defaultConnect)
+	t.ReadBufferSize, t.WriteBufferSize = 16<<10, 16<<10
+	return t
 }
 
 // hopByHop are the headers between two neighbours only: RFC 9110, section 7.6.1, and what is still seen.

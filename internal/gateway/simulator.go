@@ -244,5 +244,6 @@ func (s *Simulator) say(r *random, a asked, body []byte) (said string, finish Fi
 	case a.maxTokens > 0:
 		tokens = min(tokens, a.maxTokens)
 	}
-	return string(r.prose([]byte(prefix), tokens*bytesPerToken)), finish, tokens
+	size := tokens * bytesPerToken
+	return string(r.prose(append(make([]byte, 0, max(size, len(prefix))+2), prefix...), size)), finish, tokens
 }

@@ -53,6 +53,7 @@ type batch struct {
 	store.Batch
 	kind     kind
 	route    Route
+	scope    string // the project's id, as a gateway's cache wants it
 	metadata map[string]string
 	template *prompt.Template               // nil for kinds without one
 	spec     prompt.Spec                    // of the template
@@ -81,7 +82,7 @@ func compile(ctx context.Context, db store.Reader, b store.Batch) (*batch, error
 	if k == nil {
 		return nil, fmt.Errorf("jobs: batch %s: this binary has no kind %q", b.ID, b.Kind)
 	}
-	out := &batch{Batch: b, kind: k}
+	out := &batch{Batch: b, kind: k, scope: b.ProjectID.String()}
 	if err := json.Unmarshal(b.Route, &out.route); err != nil {
 		return nil, fmt.Errorf("jobs: batch %s: stored route: %w", b.ID, err)
 	}

@@ -117,11 +117,24 @@ func checked(resp *gateway.Response, model string, key prompt.Key, limit ceiling
 
 // ask sends r, with a cap of maxTokens on the answer, along the job's route and returns the answer with the model that was asked.
 func (t *task) ask(ctx context.Context, r *prompt.Request, maxTokens int) (*gateway.Response, string, error) {
-	c := gateway.Chat{Stable: t.stable, MaxTokens: maxTokens, Temperature: r.Temperature, TopP: r.TopP, Seed: r.Seed, Stop: r.Stop, JSON: r.JSON, Schema: r.Schema}
-	for _, m := range r.Messages {
-		c.Messages = append(c.Messages, gateway.Message{Role: m.Role, Content: m.Content})
+	steps, err := t.steps(r, maxTokens)
+	if err != nil {
+		return nil, "", err
 	}
-	tokens := sizeOf(r)()
+	resp, err := t.call(ctx, steps, sizeOf(r)(), maxTokens)
+	if err != nil {
+		return nil, "", err
+	}
+	return resp, steps[resp.Step].Model, nil
+}
+
+// steps encodes r for each step of the job's route.
+func (t *task) steps(r *prompt.Request, maxTokens int) ([]gateway.Step, error) {
+	c := gateway.Chat{Stable: t.stable, MaxTokens: maxTokens, Temperature: r.Temperature, TopP: r.TopP, Seed: r.Seed, Stop: r.Stop, JSON: r.JSON, Schema: r.Schema}
+	c.Messages = make([]gateway.Message, len(r.Messages))
+	for i, m := range r.Messages {
+		c.Messages[i] = gateway.Message{Role: m.Role, Content: m.Content}
+	}
 	steps := make([]gateway.Step, len(t.route.Steps))
 	var err error
 	for i, s := range t.route.Steps {
@@ -130,15 +143,11 @@ func (t *task) ask(ctx context.Context, r *prompt.Request, maxTokens int) (*gate
 			c.MaxTokens = max(t.outputCap(s, maxTokens), r.MaxTokens)
 		}
 		if steps[i], err = gateway.NewStep(s.Provider, s.Model, &c, s.config()); err != nil {
-			return nil, "", err
+			return nil, err
 		}
 		steps[i].Via = s.Via
 	}
-	resp, err := t.call(ctx, steps, tokens, maxTokens)
-	if err != nil {
-		return nil, "", err
-	}
-	return resp, steps[resp.Step].Model, nil
+	return steps, nil
 }
 
 // sizeOf estimates a request's input in tokens, when it is asked to.
@@ -152,38 +161,51 @@ func sizeOf(r *prompt.Request) func() int {
 	}
 }
 
-// call runs one Universal request under the worker's limit of calls in flight, with every send in the ledger.
+// call runs one Universal request under the worker's limit of calls in flight, with every send in the ledger. Its frame and those of its
+// callers are small, and the request is made apart: a call waits three times with all of them on its stack, which the collector scans.
 func (t *task) call(ctx context.Context, steps []gateway.Step, inputTokens, maxTokens int) (*gateway.Response, error) {
 	left := t.left()
 	if left <= 0 {
-		class := cmp.Or(gateway.Class(t.job.ErrorClass), gateway.Timeout)
-		return nil, failf(class, "gave up %s after the first attempt, with %s allowed, before the next call", t.age().Round(time.Second), t.batch.jobTimeout(t.w.o))
+		return nil, t.tooOld()
 	}
 	place := &place{t: t}
 	if err := place.Enter(ctx); err != nil {
 		return nil, err
 	}
 	defer place.Leave()
+	return t.w.Gateway.Run(ctx, t.request(steps, inputTokens, maxTokens, left, place), t.ledger(steps))
+}
+
+func (t *task) tooOld() *failure {
+	class := cmp.Or(gateway.Class(t.job.ErrorClass), gateway.Timeout)
+	return failf(class, "gave up %s after the first attempt, with %s allowed, before the next call", t.age().Round(time.Second), t.batch.jobTimeout(t.w.o))
+}
+
+// request makes the Universal request of steps, and puts into each what it may use.
+func (t *task) request(steps []gateway.Step, inputTokens, maxTokens int, left time.Duration, place *place) *gateway.Request {
+	now := fault.Now()
 	for i := range steps {
 		steps[i].Estimate = gateway.Amount{Tokens: int64(inputTokens + maxTokens)}
-		if p, ok := t.w.Prices.Lookup(steps[i].Provider, steps[i].Model, fault.Now()); ok {
+		if p, ok := t.w.Prices.Lookup(steps[i].Provider, steps[i].Model, now); ok {
 			// The estimate leans high, but a tenth too low is the least that it was found to be, for letters at random.
 			steps[i].Estimate.MicroUSD = p.WorstCase(int64(inputTokens)*5/4, int64(maxTokens))
 		}
 	}
-	req := &gateway.Request{Steps: steps, Options: gateway.Options{Timeout: min(callTimeout, left), Scope: t.batch.ProjectID.String(), CacheTTL: time.Duration(t.route.GatewayCacheTTL) * time.Second}}
-	req.Options.Place = place
+	req := &gateway.Request{Steps: steps}
+	o := &req.Options
+	o.Timeout, o.Scope, o.CacheTTL = min(callTimeout, left), t.batch.scope, time.Duration(t.route.GatewayCacheTTL)*time.Second
+	o.Place = place
 	if len(steps) == 1 { // with more of them, giving up a wait would be to pay another step
-		req.Options.Patience = callPatience
+		o.Patience = callPatience
 	}
 	// An answer that was no use must not come back from the gateway's cache, nor one to a batch that wants fresh ones.
-	req.Options.SkipCache = t.job.Attempts > 0 || t.batch.Cache != "use"
+	o.SkipCache = t.job.Attempts > 0 || t.batch.Cache != "use"
 	if t.w.o.Tag {
 		id := JobID(t.batch.ID, t.job.Seq)
-		req.Options.EventID = id
-		req.Options.Metadata = gateway.Metadata{"batch": t.batch.ID.String(), "job": id, "kind": t.batch.Kind}
+		o.EventID = id
+		o.Metadata = gateway.Metadata{"batch": t.batch.ID.String(), "job": id, "kind": t.batch.Kind}
 	}
-	return t.w.Gateway.Run(ctx, req, t.ledger(steps))
+	return req
 }
 
 // ledger writes each send before it is made and remembers how it ended.
