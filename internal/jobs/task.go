@@ -6,6 +6,7 @@ import (
 	"errors"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"batchwright/internal/fault"
@@ -23,6 +24,7 @@ type task struct {
 	known *store.Hit // the cache has its answer by now
 
 	claimed time.Time
+	first   atomic.Pointer[place] // held since before the job began, until its first call takes it
 	// Set by the job's kind.
 	route    Route          // the steps that this job takes
 	stable   gateway.Stable // what its requests share with those of the batch
@@ -159,7 +161,10 @@ func (t *task) call(ctx context.Context, steps []gateway.Step, inputTokens, maxT
 		class := cmp.Or(gateway.Class(t.job.ErrorClass), gateway.Timeout)
 		return nil, failf(class, "gave up %s after the first attempt, with %s allowed, before the next call", t.age().Round(time.Second), t.batch.jobTimeout(t.w.o))
 	}
-	place := &place{t: t}
+	if t.lease.closed() {
+		return nil, errHandedBack
+	}
+	place := cmp.Or(t.first.Swap(nil), &place{t: t})
 	if err := place.Enter(ctx); err != nil {
 		return nil, err
 	}
