@@ -38,8 +38,6 @@ func newTransport(proxy func(*http.Request) (*url.URL, error), connect time.Dura
 		IdleConnTimeout:        90 * time.Second,
 		TLSHandshakeTimeout:    connect,
 		DisableCompression:     true,
-		ReadBufferSize:         16 << 10,
-		WriteBufferSize:        16 << 10,
 		MaxResponseHeaderBytes: 256 << 10,
 		// A connection that died without a word would take every call to the host until TCP gives it up, after a quarter of an hour.
 		HTTP2: &http.HTTP2Config{SendPingTimeout: 30 * time.Second, PingTimeout: 15 * time.Second},
