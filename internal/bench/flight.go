@@ -33,8 +33,10 @@ func (f flight) fly(ctx context.Context, l *lab, each func(round int, r run) err
 		return err
 	}
 	defer func() { err = errors.Join(err, s.close(ctx)) }()
-	if err := s.warm(ctx, route); err != nil {
-		return err
+	// As many connections are open, and as many calls at once are known to be welcome, as in a worker that has run for a while.
+	n := min(f.jobs, max(2*f.inFlight, warmJobs))
+	if _, err := s.fresh(ctx, n, route, f.id+" warm-up"); err != nil {
+		return fmt.Errorf("warm-up: %w", err)
 	}
 	var last run
 	for round := range l.rounds {

@@ -40,10 +40,13 @@ type party struct {
 	waiting *waiter // of a batch: a ring in order of arrival
 }
 
-// waiter is a call that waits. It sits in its batch's ring, and in the gate's ring of express calls if it is one.
+// waiter is a call that waits, or a job that does so before it begins. It sits in its batch's ring, and in the gate's ring of express
+// calls if it is one.
 type waiter struct {
 	party      *party
 	ready      chan struct{} // gets one value when the place is given
+	lease      *lease        // of a job that hasn't begun, which needs no goroutine to wait
+	begin      func()        // begins it with the place; called under the gate's lock
 	given      bool
 	isExpress  bool
 	prev, next *waiter // of its batch
@@ -112,7 +115,7 @@ func (g *gate) weigh(open []store.OpenBatch) {
 // cause when ctx ends.
 func (g *gate) enter(ctx context.Context, stop <-chan struct{}, b *party, express bool) error {
 	g.mu.Lock()
-	if g.free > g.kept && len(g.projects) == 0 || express && g.free > 0 && g.express == nil {
+	if g.open(express) {
 		g.take(b)
 		g.mu.Unlock()
 		return nil
@@ -144,11 +147,50 @@ func (g *gate) enter(ctx context.Context, stop <-chan struct{}, b *party, expres
 	return err
 }
 
+// queue has begin called once there is a place for a job under the lease, at once if there is one, unless the lease's jobs are dismissed
+// before. The place is the job's to leave.
+func (g *gate) queue(l *lease, begin func()) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.open(l.ticket.Express) {
+		g.take(l.party)
+		begin()
+		return
+	}
+	g.line(&waiter{party: l.party, isExpress: l.ticket.Express, lease: l, begin: begin})
+}
+
+// dismiss takes the lease's jobs that haven't begun out of the line, and returns how many those were.
+func (g *gate) dismiss(l *lease) (n int) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	var out []*waiter
+	if first := l.party.waiting; first != nil {
+		for w := first; ; {
+			if w.lease == l {
+				out = append(out, w)
+			}
+			if w = w.next; w == first {
+				break
+			}
+		}
+	}
+	for _, w := range out {
+		g.unline(w)
+	}
+	return len(out)
+}
+
 // leave gives a place back.
 func (g *gate) leave(b *party) {
 	g.mu.Lock()
 	g.release(b)
 	g.mu.Unlock()
+}
+
+// open reports whether there is a place that nobody waits for.
+func (g *gate) open(express bool) bool {
+	return g.free > g.kept && len(g.projects) == 0 || express && g.free > 0 && g.express == nil
 }
 
 func (g *gate) take(b *party) {
@@ -182,6 +224,10 @@ func (g *gate) count(b *party, n int64) {
 func (g *gate) give(w *waiter) {
 	g.unline(w)
 	g.take(w.party)
+	if w.begin != nil {
+		w.begin()
+		return
+	}
 	w.given = true
 	w.ready <- struct{}{}
 }
@@ -276,10 +322,8 @@ func (p *place) Enter(ctx context.Context) error {
 		return nil
 	}
 	l := p.t.lease
-	select { // a stop wins over a free place
-	case <-l.stop:
+	if l.closed() { // a stop wins over a free place
 		return errHandedBack
-	default:
 	}
 	err := p.t.w.gate.enter(ctx, l.stop, l.party, l.ticket.Express)
 	p.held = err == nil

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"math/rand/v2"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -138,12 +139,28 @@ func TestTheGateHoldsUnderRaces(t *testing.T) {
 				if r.IntN(3) == 0 {
 					go cancel()
 				}
-				if g.enter(ctx, nil, b, r.IntN(4) == 0) == nil {
+				visit := func() {
 					n := inside.Add(1)
 					for m := most.Load(); n > m && !most.CompareAndSwap(m, n); m = most.Load() {
 					}
 					inside.Add(-1)
 					g.leave(b)
+				}
+				if express := r.IntN(4) == 0; r.IntN(2) == 0 {
+					if g.enter(ctx, nil, b, express) == nil {
+						visit()
+					}
+				} else {
+					l := &lease{party: b, ticket: store.Ticket{Express: express}}
+					begun := make(chan struct{})
+					g.queue(l, func() { close(begun) })
+					if r.IntN(3) == 0 && g.dismiss(l) == 1 {
+						begun = nil
+					}
+					if begun != nil {
+						<-begun
+						visit()
+					}
 				}
 				cancel()
 				g.weigh([]store.OpenBatch{{ID: batch, Project: &store.OpenProject{Weight: r.Int32N(9)}, Priority: int16(r.IntN(21) - 10)}})
@@ -154,6 +171,56 @@ func TestTheGateHoldsUnderRaces(t *testing.T) {
 	wg.Wait()
 	if most.Load() > places+1 || g.inFlight() != 0 || len(g.projects) != 0 || g.express != nil || len(g.batches) != 0 || len(g.byID) != 0 {
 		t.Errorf("%d at once, %d left inside", most.Load(), g.inFlight())
+	}
+}
+
+// Jobs wait without a goroutine, in turn with calls, and those of a lease that ends leave the line.
+func TestJobsWaitForTheirPlaceBeforeTheyBegin(t *testing.T) {
+	t.Parallel()
+	g := newGate(2)
+	b := g.join(numbered(1), numbered(1))
+	kept, ended := &lease{party: b}, &lease{party: b}
+	var begun []string
+	queue := func(l *lease, name string) { g.queue(l, func() { begun = append(begun, name) }) }
+	for _, name := range []string{"a", "b", "c"} {
+		queue(kept, name)
+	}
+	queue(ended, "d")
+	queue(ended, "e")
+	queue(kept, "f")
+	if got := strings.Join(begun, ""); got != "ab" {
+		t.Fatalf("begun at once: %q, want as many as there are places", got)
+	}
+	if n := g.dismiss(ended); n != 2 {
+		t.Errorf("%d jobs dismissed, want 2", n)
+	}
+	for range 4 {
+		g.leave(b)
+	}
+	if got := strings.Join(begun, ""); got != "abcf" {
+		t.Errorf("begun: %q, want abcf", got)
+	}
+	if n := g.dismiss(kept); n != 0 || g.inFlight() != 0 || len(g.projects) != 0 {
+		t.Errorf("%d dismissed that had begun, %d left inside", n, g.inFlight())
+	}
+}
+
+// Express jobs are in two lines, and must leave both.
+func TestExpressJobsAreDismissedFromBothLines(t *testing.T) {
+	t.Parallel()
+	g := newGate(1)
+	b := g.join(numbered(1), numbered(1))
+	l := &lease{party: b, ticket: store.Ticket{Express: true}}
+	begun := 0
+	for range 3 {
+		g.queue(l, func() { begun++ })
+	}
+	if n := g.dismiss(l); n != 2 || g.express != nil || len(g.projects) != 0 {
+		t.Errorf("%d dismissed, want 2 and nobody in line", n)
+	}
+	g.leave(b)
+	if begun != 1 || g.inFlight() != 0 {
+		t.Errorf("%d begun, %d inside", begun, g.inFlight())
 	}
 }
 

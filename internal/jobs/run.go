@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"slices"
-	"sync"
 	"sync/atomic"
 	"time"
 
@@ -38,7 +37,7 @@ func (w *Worker) runTicket(soft, hard context.Context, t store.Ticket) error {
 	}
 	ctx, cut := context.WithCancel(hard)
 	defer cut()
-	l := &lease{ticket: t, batch: b, stop: make(chan struct{}), cut: cut}
+	l := &lease{ticket: t, batch: b, stop: make(chan struct{}), cut: cut, done: make(chan struct{})}
 	claimed, err := w.DB.ClaimJobs(steady, t, w.self.ID, w.o.Lease)
 	if err != nil { // claimed or not, nobody knows: if so, the lease expires
 		w.room.Release(n)
@@ -55,27 +54,43 @@ func (w *Worker) runTicket(soft, hard context.Context, t store.Ticket) error {
 	if soft.Err() != nil {
 		l.close()
 	}
-	var wg sync.WaitGroup
 	var unsettled atomic.Bool
 	known, err := w.recheck(steady, b, t, claimed)
 	if err != nil { // handed back: without a look, an answer might be paid for twice
 		w.Log.WarnContext(ctx, "jobs not looked up again", "batch", b.ID, "ticket", t.ID, "err", err)
 		l.close()
 	}
-	for i, job := range claimed {
-		wg.Add(1)
-		w.crew.do(func() {
-			defer wg.Done()
-			if kept > 0 {
-				defer w.room.Release(1)
-			}
-			defer l.left.Add(-1)
-			if !w.runJob(ctx, &task{w: w, batch: b, lease: l, job: job, claimed: now, known: known[i]}) {
-				unsettled.Store(true)
-			}
-		})
+	done := func(n int, settled bool) {
+		if !settled {
+			unsettled.Store(true)
+		}
+		if kept > 0 {
+			w.room.Release(int64(n))
+		}
+		if l.left.Add(-int32(n)) == 0 {
+			close(l.done)
+		}
 	}
-	wg.Wait()
+	for i, job := range claimed {
+		t := &task{w: w, batch: b, lease: l, job: job, claimed: now, known: known[i]}
+		begin := func() { w.crew.do(func() { done(1, w.runJob(ctx, t)) }) }
+		if t.known != nil { // it makes no call
+			begin()
+			continue
+		}
+		w.gate.queue(l, begin)
+	}
+	if len(claimed) > 0 {
+		select {
+		case <-l.done:
+		case <-l.stop:
+		case <-ctx.Done():
+		}
+		if n := w.gate.dismiss(l); n > 0 {
+			done(n, false)
+		}
+		<-l.done
+	}
 	w.drop(l) // before the ticket is closed: the heartbeat would take it for a lost one
 	return w.closeTicket(context.WithoutCancel(soft), b, t, !unsettled.Load())
 }
@@ -156,7 +171,14 @@ func bare(s settlement) settlement {
 	return out
 }
 
+// attempt runs the job with the place it has at the gate, which is that of its first call.
 func (w *Worker) attempt(ctx context.Context, t *task) (out result, err error) {
+	t.first.Store(&place{t: t, held: true})
+	defer func() {
+		if p := t.first.Swap(nil); p != nil { // it made no call
+			p.Leave()
+		}
+	}()
 	err = guarded(func() (err error) {
 		out, err = t.batch.kind.run(ctx, t)
 		return err

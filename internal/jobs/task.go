@@ -6,6 +6,7 @@ import (
 	"errors"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"batchwright/internal/fault"
@@ -23,6 +24,7 @@ type task struct {
 	known *store.Hit // the cache has its answer by now
 
 	claimed time.Time
+	first   atomic.Pointer[place] // held since before the job began, until its first call takes it
 	// Set by the job's kind.
 	route    Route          // the steps that this job takes
 	stable   gateway.Stable // what its requests share with those of the batch
@@ -168,7 +170,10 @@ func (t *task) call(ctx context.Context, steps []gateway.Step, inputTokens, maxT
 	if left <= 0 {
 		return nil, t.tooOld()
 	}
-	place := &place{t: t}
+	if t.lease.closed() {
+		return nil, errHandedBack
+	}
+	place := cmp.Or(t.first.Swap(nil), &place{t: t})
 	if err := place.Enter(ctx); err != nil {
 		return nil, err
 	}

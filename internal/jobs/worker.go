@@ -78,10 +78,20 @@ type lease struct {
 	stop   chan struct{}      // closed: start no more calls
 	cut    context.CancelFunc // ends the calls in flight as well
 	left   atomic.Int32       // jobs that are not done: only they fill the dispatch window
+	done   chan struct{}      // closed: none is left
 	grace  *time.Timer        // cuts, once the batch is being cancelled; guarded by the worker's mu
 }
 
 func (l *lease) close() { l.once.Do(func() { close(l.stop) }) }
+
+func (l *lease) closed() bool {
+	select {
+	case <-l.stop:
+		return true
+	default:
+		return false
+	}
+}
 
 // NewWorker checks its parts and returns a worker that does nothing until Run.
 func NewWorker(db *store.DB, gw gateway.Gateway, prices *pricing.Table, post func(context.Context, []store.Ticket) error, log *slog.Logger, o WorkerOptions) (*Worker, error) {
