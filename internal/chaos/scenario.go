@@ -203,6 +203,24 @@ var scenarios = map[string]func(*plan){
 		p.after(50, "stop-immediate", "postgres", 200*time.Millisecond)
 		p.after(60, "freeze", worker1, 1500*time.Millisecond)
 	},
+	"summaries-while-postgres-is-silent": func(p *plan) { // parts are paid for and can't be kept for longer than a lease
+		p.papers()
+		for i, calls := range []int64{10, 40, 80} {
+			whom := []string{worker1, worker2}[i%2] + ">postgres"
+			p.after(calls, "hang", whom, 2*time.Second)
+		}
+		p.after(45, "freeze", worker1, 1500*time.Millisecond)
+	},
+	"budgets-made-while-postgres-restarts": func(p *plan) { // an outage once was an unknown time zone
+		p.steady(direct)
+		for i := range 12 {
+			p.budgets = append(p.budgets, budget{at: time.Duration(200+100*i) * time.Millisecond, key: i % apiKeys, scope: "api_key", period: "day", zone: "Europe/Berlin", limit: 100_000,
+				changes: []change{{200 * time.Millisecond, deleted}}})
+		}
+		for i := range 4 {
+			p.events = append(p.events, event{at: time.Duration(230+500*i) * time.Millisecond, what: []string{"stop-fast", "stop-immediate"}[i%2], whom: "postgres", hold: 50 * time.Millisecond})
+		}
+	},
 	"open-uploads": func(p *plan) { // of clients that break off, come back, and ask the server how far they were
 		p.steady(direct)
 		for i := range p.loads {
