@@ -218,9 +218,10 @@ func (w *world) lift(ctx context.Context) (there bool, err error) {
 			continue
 		}
 		there = true
-		if w.hold(b); b.kept {
+		if b.kept {
 			continue
 		}
+		w.hold(b)
 		if err := w.amend(ctx, b, []int64{deleted, 1e12}[i%2]); err != nil {
 			return there, err
 		}

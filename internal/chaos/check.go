@@ -238,7 +238,7 @@ func (w *world) raise(ctx context.Context) (wrong []string, err error) {
 	if err := w.await(ctx, calm, ""); err != nil {
 		wrong = append(wrong, "after limits were lifted: "+err.Error())
 	}
-	for _, b := range w.bounds { // those that nobody lifted
+	for _, b := range w.bounds { // those that nobody lifts
 		if b.kept {
 			w.hold(b)
 		}

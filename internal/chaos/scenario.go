@@ -176,8 +176,8 @@ var scenarios = map[string]func(*plan){
 		p.steady(direct)
 		p.day = 1500 * time.Millisecond
 		p.budgets = []budget{
-			{key: 0, scope: "project", period: "day", zone: "UTC", limit: 7000, kept: true},
-			{key: 1, scope: "api_key", period: "month", zone: "UTC", limit: 14_000, kept: true},
+			{key: 0, scope: "project", period: "day", zone: "UTC", limit: 6000, kept: true},
+			{key: 1, scope: "api_key", period: "month", zone: "UTC", limit: 12_000, kept: true},
 		}
 		p.after(10, "kill", worker1, 200*time.Millisecond)
 	},

@@ -96,17 +96,16 @@ func (w *world) add(ctx context.Context, u *upload) (over bool, err error) {
 		if stated, ok := errors.AsType[*offsetProblem](err); ok {
 			added.Total, err = stated.total, nil
 		} else if p, ok := errors.AsType[*client.Problem](err); ok && p.Status == http.StatusConflict {
-			if over, err = w.ended(ctx, u); over || err != nil {
-				return err
+			if over, added.Total, err = w.ended(ctx, u); err == nil && !over {
+				return p // another request of ours is still on its way
 			}
-			return p // another request of ours is still on its way
 		}
 		if err != nil {
 			return err
 		}
 		switch {
-		case added.Total == to:
-			u.have = to
+		case added.Total == to || over && added.Total == from:
+			u.have = added.Total
 		case added.Total == from && believed != from:
 			believed = from
 			return fmt.Errorf("offset 0 is refused: there are %d jobs", from)
@@ -119,10 +118,10 @@ func (w *world) add(ctx context.Context, u *upload) (over bool, err error) {
 	return over, err
 }
 
-// ended reports whether the upload is over, whoever ended it.
-func (w *world) ended(ctx context.Context, u *upload) (bool, error) {
+// ended reports whether the upload is over, whoever ended it, and how many jobs it has.
+func (w *world) ended(ctx context.Context, u *upload) (over bool, total int, err error) {
 	b, err := w.clients[u.key].Batch(ctx, u.id)
-	return err == nil && b.State != "ingesting", err
+	return err == nil && b.State != "ingesting", int(b.TotalJobs), err
 }
 
 // seal ends the upload, until the batch says so.
@@ -130,7 +129,7 @@ func (w *world) seal(ctx context.Context, u *upload) error {
 	return w.insist(ctx, "sealing "+u.name, func(ctx context.Context) error {
 		err := w.ask(ctx, u.key, http.MethodPost, "/v1/batches/"+url.PathEscape(u.id)+"/seal", "application/json", nil, "", nil)
 		if p, ok := errors.AsType[*client.Problem](err); ok && p.Status == http.StatusConflict {
-			if over, err := w.ended(ctx, u); over || err != nil {
+			if over, _, err := w.ended(ctx, u); over || err != nil {
 				return err
 			}
 		}
@@ -157,10 +156,4 @@ func (l load) lines(from, to int) string {
 func quoted(text string) []byte {
 	out, _ := json.Marshal(text) // a string
 	return out
-}
-
-// onPart reports whether so many jobs are a whole number of parts.
-func (l load) onPart(n int) bool {
-	size := (len(l.tags) + l.parts - 1) / l.parts
-	return n == len(l.tags) || n%size == 0
 }
