@@ -1,10 +1,18 @@
 package chaos
 
 import (
+	"crypto/hmac"
+	"crypto/sha256"
+	"encoding/base64"
 	"flag"
+	"fmt"
+	"net/http"
+	"net/http/httptest"
 	"os"
+	"strconv"
 	"strings"
 	"testing"
+	"time"
 
 	"go.uber.org/goleak"
 )
@@ -44,7 +52,8 @@ func TestEveryFaultIsDrawn(t *testing.T) {
 	for seed := range uint64(600) {
 		all.WriteString(strings.Join(draw(seed).lines(), "\n"))
 	}
-	want := append([]string{"vanishes", "twice at once", "cancel after", "pause after", "resume after", "retry after", "=skew:", "=sleep:"}, misbehaviour...)
+	want := append([]string{"vanishes", "twice at once", "cancel after", "pause after", "resume after", "retry after", "=skew:", "=sleep:", "summarize", "open, in ",
+		"never comes back", "expires after", "a budget of", "deleted after", "period day", "period month", "a webhook for", hookLink}, misbehaviour...)
 	for act := range acts {
 		want = append(want, act+" ")
 	}
@@ -68,6 +77,61 @@ func TestTheProviderKeepsItsBooks(t *testing.T) {
 		close(p.calm)
 		if got, _ := p.draw("t1", first); got != good {
 			t.Errorf("drawn in good weather is %q", got)
+		}
+	}
+}
+
+func TestASummaryTellsWhatItCovers(t *testing.T) {
+	t.Parallel()
+	l := load{kind: summarize}
+	prompt := func(text string) []byte { return []byte("The reader wants to know: key-2 " + text) }
+	text := documentOf("d7+1")
+	part, ok := understand(prompt(text[:len(text)/2]))
+	rest, ok2 := understand(prompt(text[len(text)/2:]))
+	if !ok || !ok2 || part.key != 2 || part.tag != "d7" || part.id == rest.id {
+		t.Fatalf("understood is %+v and %+v", part, rest)
+	}
+	for _, c := range []struct {
+		prompt string
+		whole  bool
+	}{
+		{part.answer + rest.answer, true}, {rest.answer + part.answer, true}, {part.answer, false}, {part.answer + part.answer, false},
+	} {
+		if q, ok := understand(prompt(c.prompt)); !ok || (q.answer == l.answer("d7+1")) != c.whole {
+			t.Errorf("the summary of %q is %q", c.prompt, q.answer)
+		}
+	}
+	if q, ok := understand(prompt(part.answer + "It has #1-2 of d8.")); ok {
+		t.Errorf("a prompt of two documents was understood: %+v", q)
+	}
+}
+
+func TestAReceiverTakesOnlyWhatIsSigned(t *testing.T) {
+	t.Parallel()
+	body := `{"type":"batch.completed","timestamp":"2026-11-21T19:40:00.123Z","data":{"batch_id":"b","state":"completed"}}`
+	send := func(key, body string, at time.Time) (*receiver, int) {
+		r := newReceiver(1)
+		r.secrets["/0/1"] = []byte("secret")
+		req := httptest.NewRequest(http.MethodPost, "/0/1", strings.NewReader(body))
+		h := hmac.New(sha256.New, []byte(key))
+		_, _ = fmt.Fprintf(h, "msg_1.%d.%s", at.Unix(), body) // never fails
+		req.Header.Set("webhook-id", "msg_1")
+		req.Header.Set("webhook-timestamp", strconv.FormatInt(at.Unix(), 10))
+		req.Header.Set("webhook-signature", "v1,"+base64.StdEncoding.EncodeToString(h.Sum(nil)))
+		w := httptest.NewRecorder()
+		r.ServeHTTP(w, req)
+		return r, w.Code
+	}
+	if r, code := send("secret", body, time.Now()); code != http.StatusNoContent || len(r.wrong) > 0 || r.taken["msg_1"].Data.BatchID != "b" {
+		t.Errorf("a good message is answered %d: %q", code, r.wrong)
+	}
+	for name, r := range map[string]func() (*receiver, int){
+		"of another key": func() (*receiver, int) { return send("other", body, time.Now()) },
+		"of yesterday":   func() (*receiver, int) { return send("secret", body, time.Now().Add(-24*time.Hour)) },
+		"cut":            func() (*receiver, int) { return send("secret", body[:20], time.Now()) },
+	} {
+		if r, _ := r(); len(r.wrong) != 1 || len(r.taken) > 0 {
+			t.Errorf("a message %s was taken: %q", name, r.wrong)
 		}
 	}
 }

@@ -3,6 +3,7 @@ package chaos
 import (
 	"context"
 	"fmt"
+	"maps"
 	"net/http"
 	"slices"
 	"strconv"
@@ -43,9 +44,13 @@ var laws = []law{
 	{"the ledger is not sound", `select * from reports.ledger_check`},
 	{"a call was made although an answer to its job was known", `select a.batch_id, a.seq, a.ticket_id, a.settled_at, b.ticket_id, b.started_at
 		from calls a join calls b on b.batch_id = a.batch_id and b.seq = a.seq and (b.ticket_id, b.number) <> (a.ticket_id, a.number)
+		join batches k on k.id = a.batch_id and k.kind <> 'summarize' -- whose jobs are of many calls
 		where a.state = 'settled' and a.error_class is null and not a.late and a.settled_at <= b.started_at`},
 	{"a job failed for a reason that is not the provider's", `select batch_id, seq, attempts, error_class, error_message from jobs where state = 'failed'
 		and error_class not in ('rate_limited', 'overloaded', 'timeout', 'network', 'server', 'uncertain')`},
+	{"a job has an answer that was paid for, and doesn't have it", `select j.batch_id, j.seq, j.state, c.ticket_id, c.settled_at
+		from calls c join jobs j on j.batch_id = c.batch_id and j.seq = c.seq join batches b on b.id = j.batch_id and b.kind <> 'summarize'
+		where c.state = 'settled' and c.error_class is null and not c.late and j.state <> 'succeeded'`},
 	{"a batch that nobody submitted to its end is not failed", `select id, name, state from batches
 		where idempotency_key is null and state <> 'failed'`},
 	{"a call's cost is known and its tokens are not, or the other way round", `select * from calls
@@ -63,6 +68,13 @@ func (w *world) check(ctx context.Context) (wrong []string, err error) {
 			wrong = append(wrong, fmt.Sprintf("%s: %d rows, such as %s", l.says, len(rows), strings.Join(rows[0], " | ")))
 		}
 	}
+	late, err := w.query(ctx, overtime, w.calm)
+	if err != nil {
+		return wrong, fmt.Errorf("expired batches: %w", err)
+	}
+	if len(late) > 0 {
+		wrong = append(wrong, fmt.Sprintf("%d batches ended too early or went on too long, such as %s", len(late), strings.Join(late[0], " | ")))
+	}
 	money, err := w.audit(ctx)
 	wrong = append(wrong, money...)
 	if err != nil {
@@ -78,7 +90,7 @@ func (w *world) check(ctx context.Context) (wrong []string, err error) {
 }
 
 // entries are the ledger's rows of one tag, over all jobs that ask for it.
-const entries = `select i.input ->> 'tag' as tag, count(*) as calls,
+const entries = `select coalesce(i.input ->> 'tag', i.input ->> 'name') as tag, count(*) as calls,
 	count(*) filter (where c.state = 'settled' and c.error_class is null and c.gateway_cache_status is distinct from 'HIT') as answers,
 	count(*) filter (where c.state = 'uncertain') as doubts,
 	coalesce(sum(c.cost_microusd), 0) as cost,
@@ -132,10 +144,14 @@ func (w *world) read(ctx context.Context, a accepted) (wrong []string, err error
 		return nil, err
 	}
 	fault := func(format string, args ...any) { wrong = append(wrong, a.name+" "+fmt.Sprintf(format, args...)) }
-	if int(b.TotalJobs) != len(a.tags) {
-		fault("has %d jobs, submitted were %d", b.TotalJobs, len(a.tags))
+	if int(b.TotalJobs) != a.sent {
+		fault("has %d jobs, submitted were %d", b.TotalJobs, a.sent)
 	}
-	if want := []string{"completed"}; b.State != want[0] && (!a.cancelled() || b.State != "cancelled") {
+	switch {
+	case b.State == "completed" && !a.doomed:
+	case b.State == "cancelled" && a.cancelled():
+	case b.State == "expired" && a.expires > 0:
+	default:
 		fault("is %s", b.State)
 	}
 	seen := make([]int, len(a.tags))
@@ -146,12 +162,15 @@ func (w *world) read(ctx context.Context, a accepted) (wrong []string, err error
 			continue
 		}
 		seen[n-1]++
-		if r.Status == "succeeded" && r.Text() != answerTo(a.tags[n-1]) {
+		if r.Status != "succeeded" && a.kept[n] {
+			fault("job %d had an answer, and now it is %s", n, r.Status)
+		}
+		if r.Status == "succeeded" && r.Text() != a.answer(a.tags[n-1]) {
 			fault("job %d asked for %s and got %q", n, a.tags[n-1], r.Text())
 		}
 	}
 	for i, times := range seen {
-		if times != 1 && (times > 1 || b.State == "completed") {
+		if times != 1 && (times > 1 || b.State == "completed" || a.kept[i+1]) {
 			fault("job %d has %d results", i+1, times)
 		}
 	}
@@ -160,34 +179,47 @@ func (w *world) read(ctx context.Context, a accepted) (wrong []string, err error
 
 // fetch reads a batch and its results from the API, which may just be starting again.
 func (w *world) fetch(ctx context.Context, a accepted) (b client.Batch, results []client.Result, err error) {
-	c := w.clients[a.project]
 	err = w.insist(ctx, "reading "+a.name, func(ctx context.Context) (err error) {
-		if b, err = c.Batch(ctx, a.id); err != nil {
-			return err
-		}
-		results = nil
-		for r, err := range c.Results(ctx, a.id, client.ResultOptions{}) {
-			if err != nil {
-				return err
-			}
-			results = append(results, r)
-		}
-		return nil
+		b, results, err = w.fetchOnce(ctx, a)
+		return err
 	})
 	return b, results, err
 }
 
-// raise holds the batches that may cost no more than so much to that, and then lets them cost what they want.
+// fetchOnce returns what it has read when it fails.
+func (w *world) fetchOnce(ctx context.Context, a accepted) (b client.Batch, results []client.Result, err error) {
+	c := w.clients[a.key]
+	if b, err = c.Batch(ctx, a.id); err != nil {
+		return b, nil, err
+	}
+	for r, err := range c.Results(ctx, a.id, client.ResultOptions{}) {
+		if err != nil {
+			return b, results, err
+		}
+		results = append(results, r)
+	}
+	return b, results, nil
+}
+
+// raise holds budgets, and the batches that may cost no more than so much, to that, and then lets them cost what they want.
 func (w *world) raise(ctx context.Context) (wrong []string, err error) {
+	raised, err := w.lift(ctx)
+	if err != nil {
+		return nil, err
+	}
 	books := w.provider.ledger()
-	raised := false
 	for _, a := range w.accepted {
 		if a.limit == 0 {
 			continue
 		}
 		raised = true
 		spent := int64(0)
-		for _, tag := range slices.Compact(slices.Sorted(slices.Values(a.tags))) {
+		asked := map[string]bool{}
+		for _, tag := range a.tags {
+			if tag, _ = editionOf(tag); asked[tag] {
+				continue
+			}
+			asked[tag] = true
 			for _, c := range books[tag] {
 				spent += c.cost
 			}
@@ -196,7 +228,7 @@ func (w *world) raise(ctx context.Context) (wrong []string, err error) {
 		if spent > a.limit {
 			wrong = append(wrong, fmt.Sprintf("%s was to cost %d at most, and was billed %d", a.name, a.limit, spent))
 		}
-		if err := w.change(ctx, a.project, http.MethodPatch, "/v1/batches/"+a.id, `{"max_cost_microusd":null}`); err != nil {
+		if err := w.change(ctx, a.key, http.MethodPatch, "/v1/batches/"+a.id, `{"max_cost_microusd":null}`); err != nil {
 			return wrong, err
 		}
 	}
@@ -205,6 +237,11 @@ func (w *world) raise(ctx context.Context) (wrong []string, err error) {
 	}
 	if err := w.await(ctx, calm, ""); err != nil {
 		wrong = append(wrong, "after limits were lifted: "+err.Error())
+	}
+	for _, b := range w.bounds { // those that nobody lifts
+		if b.kept {
+			w.hold(b)
+		}
 	}
 	return wrong, nil
 }
@@ -222,7 +259,7 @@ func (w *world) retry(ctx context.Context) (wrong []string, err error) {
 		}
 		tried = true
 		w.say("%s: %d jobs that failed are retried", a.name, b.Stats.Jobs.Failed)
-		if err := w.move(ctx, a.project, a.id, "retry"); err != nil {
+		if err := w.move(ctx, a.key, a.id, "retry"); err != nil {
 			return nil, err
 		}
 	}
@@ -244,19 +281,21 @@ func (w *world) retry(ctx context.Context) (wrong []string, err error) {
 
 // rerun submits a batch again whose every job succeeded: all of it must come from the cache.
 func (w *world) rerun(ctx context.Context) (wrong []string, err error) {
-	i := slices.IndexFunc(w.accepted, func(a accepted) bool { return a.cache == "use" && len(a.moves) == 0 })
+	i := slices.IndexFunc(w.accepted, func(a accepted) bool {
+		return a.cache == "use" && len(a.moves) == 0 && a.expires == 0 && a.parts == 0
+	})
 	if i < 0 {
 		return nil, nil
 	}
 	a := w.accepted[i]
-	c := w.clients[a.project]
+	c := w.clients[a.key]
 	before, err := c.Batch(ctx, a.id)
 	if err != nil || before.Stats.Jobs.Succeeded != before.TotalJobs {
 		return nil, err
 	}
 	calls := w.provider.calls.Load()
 	a.name += "-again"
-	id, err := w.post(ctx, c, a.load)
+	id, err := w.post(ctx, a.load, time.Time{})
 	if err != nil {
 		return nil, err
 	}
@@ -274,8 +313,56 @@ func (w *world) rerun(ctx context.Context) (wrong []string, err error) {
 	return wrong, nil
 }
 
-// broke says which batches wait for money, and do nothing else.
-const broke = ` and not (state = 'paused' and pause_reason = 'budget' and not exists (select 1 from tickets where batch_id = b.id))`
+// edit submits the documents of a batch that has all its summaries once more, with one of them edited: nothing may be asked twice.
+func (w *world) edit(ctx context.Context) (wrong []string, err error) {
+	i := slices.IndexFunc(w.accepted, func(a accepted) bool {
+		return a.kind == summarize && a.cache == "use" && len(a.moves) == 0 && a.expires == 0
+	})
+	if i < 0 {
+		return nil, nil
+	}
+	a := w.accepted[i]
+	before, _, err := w.fetch(ctx, a)
+	if err != nil || before.Stats.Jobs.Succeeded != before.TotalJobs {
+		return nil, err
+	}
+	known := map[string]bool{}
+	books := w.provider.ledger()
+	for _, c := range slices.Concat(slices.Collect(maps.Values(books))...) {
+		known[c.id] = true
+	}
+	a.name, a.parts, a.limit = a.name+"-edited", 0, 0
+	a.tags = slices.Clone(a.tags)
+	a.tags[0] = edited(edited(a.tags[0])) // an edition that nobody has asked for
+	if a.id, err = w.post(ctx, a.load, time.Time{}); err != nil {
+		return nil, err
+	}
+	if err := w.await(ctx, 20*time.Second, ""); err != nil {
+		return []string{fmt.Sprintf("%s: %v", a.name, err)}, nil
+	}
+	fresh := 0
+	for tag, calls := range w.provider.ledger() {
+		for _, c := range calls[len(books[tag]):] {
+			if fresh++; known[c.id] {
+				wrong = append(wrong, fmt.Sprintf("%s asked again, although it was answered: %s", a.name, c.id))
+			}
+		}
+	}
+	w.say("%s took %d calls", a.name, fresh)
+	if fresh == 0 {
+		wrong = append(wrong, a.name+" made no call")
+	}
+	faults, err := w.read(ctx, a)
+	return append(wrong, faults...), err
+}
+
+// broke says which batches wait for money, and do nothing else: a limit of their own, or a budget that is spent.
+const broke = ` and not (state = 'paused' and pause_reason = 'budget' and not exists (select 1 from tickets where batch_id = b.id)
+	and exists (select 1 from budgets g cross join lateral budget_period(g.period, g.time_zone, now()) n
+		left join budget_periods p on p.budget_id = g.id and p.starts_at = n.starts_at
+		where g.project_id = b.project_id and coalesce(g.api_key_id, b.api_key_id) is not distinct from b.api_key_id and coalesce(g.batch_id, b.id) = b.id
+			and coalesce(p.spent_microusd, 0) + coalesce((select sum(spent_microusd) from budget_slices where budget_id = g.id and starts_at = n.starts_at), 0)
+				+ coalesce(b.pause_need_microusd, 0) > g.limit_microusd))`
 
 // await waits until every batch is final, or passed over.
 func (w *world) await(ctx context.Context, limit time.Duration, but string) error {

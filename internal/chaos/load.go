@@ -19,25 +19,39 @@ import (
 // accepted is a submission that the API said it has.
 type accepted struct {
 	load
-	id string
+	id    string
+	until time.Time    // when it expires; zero is never
+	sent  int          // jobs
+	kept  map[int]bool // positions of jobs that had their answers shortly before the batch expired
 }
 
-// template asks for an answer to each tag; see ask. The cap is over any answer of the provider's.
-const template = `{"system":"You answer.","user":"Say the word of {{.tag}}.","variables":{"tag":{"type":"string"}},"sampling":{"max_tokens":40}}`
+// template asks for an answer to each tag; see word. The cap is over any answer of the provider's.
+const template = `{"system":"You answer %s.","user":"Say the word of {{.tag}}.","variables":{"tag":{"type":"string"}},"sampling":{"max_tokens":40}}`
+
+// wordOf is the name of a key's template.
+func wordOf(key int) string { return fmt.Sprintf("word-%d", key) }
 
 // submit brings in all loads of the plan and returns when each is accepted, or its client is gone.
 func (w *world) submit(ctx context.Context) error {
 	for i, c := range w.clients {
-		err := w.insist(ctx, fmt.Sprintf("the template of project %d", i), func(ctx context.Context) error {
-			_, err := c.SaveTemplate(ctx, "word", []byte(template))
+		err := w.insist(ctx, fmt.Sprintf("the template of key %d", i), func(ctx context.Context) error {
+			_, err := c.SaveTemplate(ctx, wordOf(i), fmt.Appendf(nil, template, customer(i)))
 			return err
 		})
 		if err != nil {
 			return err
 		}
 	}
-	errs := make([]error, len(w.plan.loads))
+	for _, h := range w.plan.hooks {
+		if err := w.listen(ctx, h); err != nil {
+			return err
+		}
+	}
+	errs := make([]error, len(w.plan.loads)+len(w.plan.budgets))
 	var wg sync.WaitGroup
+	for i, b := range w.plan.budgets {
+		wg.Go(func() { errs[len(w.plan.loads)+i] = w.govern(ctx, i, b) })
+	}
 	for i, l := range w.plan.loads {
 		wg.Go(func() {
 			if errs[i] = wait(ctx, l.at-w.since()); errs[i] == nil {
@@ -50,11 +64,44 @@ func (w *world) submit(ctx context.Context) error {
 }
 
 func (w *world) bring(ctx context.Context, l load) error {
-	c := w.clients[l.project]
-	if l.vanish {
-		_, err := c.SubmitNDJSON(ctx, io.MultiReader(strings.NewReader(lines(l.tags[:len(l.tags)/2])), gone{}), l.options(""))
+	if l.vanish && l.parts == 0 {
+		_, err := w.clients[l.key].SubmitNDJSON(ctx, io.MultiReader(strings.NewReader(l.lines(0, len(l.tags)/2)), gone{}), l.options(""))
 		w.say("the client of %s vanished: %v", l.name, err)
 		return nil
+	}
+	a, err := w.send(ctx, l)
+	if p, ok := errors.AsType[*client.Problem](err); ok && p.Status/100 == 4 && l.expires > 0 {
+		w.say("%s came when its time was over: %v", l.name, err)
+		return nil
+	} else if err != nil {
+		return err
+	}
+	w.say("%s is accepted as %s", l.name, a.id)
+	begun := time.Now()
+	for _, m := range l.moves {
+		if err := wait(ctx, m.after-time.Since(begun)); err != nil {
+			return err
+		}
+		w.say("%s: %s", l.name, m.verb)
+		if err := w.move(ctx, l.key, a.id, m.verb); err != nil {
+			return fmt.Errorf("%s: %s: %w", l.name, m.verb, err)
+		}
+	}
+	if l.expires > 0 {
+		a.kept = w.glimpse(ctx, a)
+	}
+	w.mu.Lock()
+	w.accepted = append(w.accepted, a)
+	w.mu.Unlock()
+	return nil
+}
+
+// send submits a load in its way, until it is accepted.
+func (w *world) send(ctx context.Context, l load) (a accepted, err error) {
+	a = accepted{load: l, sent: len(l.tags), until: l.expiry()}
+	if l.parts > 0 {
+		a.id, a.sent, err = w.upload(ctx, l, a.until)
+		return a, err
 	}
 	ids := make([]string, 1, 2)
 	if l.twice {
@@ -63,45 +110,32 @@ func (w *world) bring(ctx context.Context, l load) error {
 	errs := make([]error, len(ids))
 	var wg sync.WaitGroup
 	for i := range ids {
-		wg.Go(func() { ids[i], errs[i] = w.post(ctx, c, l) })
+		wg.Go(func() { ids[i], errs[i] = w.post(ctx, l, a.until) })
 	}
 	wg.Wait()
 	if err := errors.Join(errs...); err != nil {
-		return err
+		return a, err
 	}
 	if ids[0] != ids[len(ids)-1] {
-		return fmt.Errorf("%s: one idempotency key made two batches, %s and %s", l.name, ids[0], ids[1])
+		return a, fmt.Errorf("%s: one idempotency key made two batches, %s and %s", l.name, ids[0], ids[1])
 	}
-	w.mu.Lock()
-	w.accepted = append(w.accepted, accepted{l, ids[0]})
-	w.mu.Unlock()
-	w.say("%s is accepted as %s", l.name, ids[0])
-	begun := time.Now()
-	for _, m := range l.moves {
-		if err := wait(ctx, m.after-time.Since(begun)); err != nil {
-			return err
-		}
-		w.say("%s: %s", l.name, m.verb)
-		if err := w.move(ctx, l.project, ids[0], m.verb); err != nil {
-			return fmt.Errorf("%s: %s: %w", l.name, m.verb, err)
-		}
-	}
-	return nil
+	a.id = ids[0]
+	return a, nil
 }
 
 // move asks the API to change a batch's course until it has answered.
-func (w *world) move(ctx context.Context, project int, id, verb string) error {
+func (w *world) move(ctx context.Context, key int, id, verb string) error {
 	body := ""
 	if verb == "retry" {
 		body = "{}"
 	}
-	return w.change(ctx, project, http.MethodPost, "/v1/batches/"+id+"/"+verb, body)
+	return w.change(ctx, key, http.MethodPost, "/v1/batches/"+id+"/"+verb, body)
 }
 
 // change makes a request until it is answered. That a batch's state forbids it is an answer, too.
-func (w *world) change(ctx context.Context, project int, method, path, body string) error {
+func (w *world) change(ctx context.Context, key int, method, path, body string) error {
 	return w.insist(ctx, method+" "+path, func(ctx context.Context) error {
-		_, err := w.ask(ctx, project, method, path, "application/json", body, "")
+		err := w.ask(ctx, key, method, path, "application/json", strings.NewReader(body), "", nil)
 		if p, ok := errors.AsType[*client.Problem](err); ok && p.Status == http.StatusConflict {
 			return nil
 		}
@@ -109,38 +143,48 @@ func (w *world) change(ctx context.Context, project int, method, path, body stri
 	})
 }
 
-// ask makes one request that the client has no method for, and returns the batch in its answer.
-func (w *world) ask(ctx context.Context, project int, method, path, contentType, body, key string) (b client.Batch, err error) {
-	req, err := http.NewRequestWithContext(ctx, method, w.api+path, strings.NewReader(body))
+// ask makes one request that the client has no method for, and decodes the answer into out unless that is nil. Errors are
+// *[client.Problem], *[offsetProblem] and those of the network.
+func (w *world) ask(ctx context.Context, key int, method, path, contentType string, body io.Reader, idempotency string, out any) error {
+	req, err := http.NewRequestWithContext(ctx, method, w.api+path, body)
 	if err != nil {
-		return b, err
+		return err
 	}
-	req.Header = http.Header{"Authorization": {"Bearer " + w.keys[project]}, "Content-Type": {contentType}}
-	if key != "" {
-		req.Header.Set("Idempotency-Key", key)
+	req.Header = http.Header{"Authorization": {"Bearer " + w.keys[key]}, "Content-Type": {contentType}}
+	if idempotency != "" {
+		req.Header.Set("Idempotency-Key", idempotency)
 	}
 	res, err := w.http.Do(req)
 	if err != nil {
-		return b, err
+		return err
 	}
 	defer func() { _ = res.Body.Close() }()
 	if res.StatusCode/100 != 2 {
 		text, _ := io.ReadAll(io.LimitReader(res.Body, 1000)) // for people
-		return b, &client.Problem{Status: res.StatusCode, Detail: string(text)}
+		p := &client.Problem{Status: res.StatusCode, Detail: string(text)}
+		var stated struct {
+			Total *int `json:"total_jobs"`
+		}
+		if json.Unmarshal(text, &stated) == nil && stated.Total != nil {
+			return &offsetProblem{p, *stated.Total}
+		}
+		return p
 	}
-	return b, json.NewDecoder(res.Body).Decode(&b)
+	if out == nil {
+		_, err = io.Copy(io.Discard, res.Body)
+		return err
+	}
+	return json.NewDecoder(res.Body).Decode(out)
 }
 
 // post submits until the API has accepted.
-func (w *world) post(ctx context.Context, c *client.Client, l load) (id string, err error) {
+func (w *world) post(ctx context.Context, l load, until time.Time) (id string, err error) {
 	err = w.insist(ctx, l.name, func(ctx context.Context) (err error) {
 		var b client.Batch
-		if l.limit > 0 { // the client knows no limits
-			q := url.Values{"kind": {"generate"}, "name": {l.name}, "template": {"word"}, "route": {l.route}, "cache": {l.cache},
-				"max_cost_microusd": {strconv.FormatInt(l.limit, 10)}}
-			b, err = w.ask(ctx, l.project, http.MethodPost, "/v1/batches?"+q.Encode(), "application/x-ndjson", lines(l.tags), l.name)
+		if l.limit > 0 || !until.IsZero() { // the client knows no limits
+			err = w.ask(ctx, l.key, http.MethodPost, "/v1/batches?"+l.query(until).Encode(), ndjson, strings.NewReader(l.lines(0, len(l.tags))), l.name, &b)
 		} else {
-			b, err = c.SubmitNDJSON(ctx, strings.NewReader(lines(l.tags)), l.options(l.name))
+			b, err = w.clients[l.key].SubmitNDJSON(ctx, strings.NewReader(l.lines(0, len(l.tags))), l.options(l.name))
 		}
 		id = b.ID
 		return err
@@ -148,17 +192,31 @@ func (w *world) post(ctx context.Context, c *client.Client, l load) (id string, 
 	return id, err
 }
 
-func (l load) options(key string) client.BatchOptions {
-	return client.BatchOptions{Kind: "generate", Name: l.name, Template: "word", Route: l.route, Cache: l.cache, IdempotencyKey: key}
+func (l load) options(idempotency string) client.BatchOptions {
+	o := client.BatchOptions{Kind: generate, Name: l.name, Template: wordOf(l.key), Route: l.route, Cache: l.cache, IdempotencyKey: idempotency}
+	if l.kind == summarize {
+		o.Kind, o.Template, o.Params = summarize, "", summaryOptions(l.key)
+	}
+	return o
 }
 
-// lines is a submission; a job's custom_id is its position, from 1.
-func lines(tags []string) string {
-	var b strings.Builder
-	for i, tag := range tags {
-		fmt.Fprintf(&b, `{"custom_id":"%d","variables":{"tag":%q}}`+"\n", i+1, tag)
+// query is the options with those that the client doesn't know.
+func (l load) query(until time.Time) url.Values {
+	o := l.options("")
+	q := url.Values{"kind": {o.Kind}, "name": {o.Name}, "route": {o.Route}, "cache": {o.Cache}}
+	if o.Template != "" {
+		q.Set("template", o.Template)
 	}
-	return b.String()
+	if o.Params != nil {
+		q.Set("params", string(o.Params))
+	}
+	if l.limit > 0 {
+		q.Set("max_cost_microusd", strconv.FormatInt(l.limit, 10))
+	}
+	if !until.IsZero() {
+		q.Set("expires_at", until.UTC().Format(time.RFC3339Nano))
+	}
+	return q
 }
 
 // gone is what the rest of a submission reads as when its client is killed.

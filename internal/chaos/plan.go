@@ -1,6 +1,7 @@
 package chaos
 
 import (
+	"cmp"
 	"fmt"
 	"maps"
 	"math/rand/v2"
@@ -9,7 +10,11 @@ import (
 	"time"
 )
 
-const projects = 2
+// The projects, and the API keys that clients have: key i is one of project i % projects.
+const (
+	projects = 2
+	apiKeys  = 3
+)
 
 // plan is all that is decided of a run before it begins.
 type plan struct {
@@ -19,7 +24,10 @@ type plan struct {
 	latency   time.Duration // of the provider, on average
 	redisKept bool          // Redis keeps its data over a restart
 	breaker   bool          // the workers' circuit breakers are on
+	day       time.Duration // how long the days of budgets last; 0 is real ones
 	loads     []load
+	budgets   []budget
+	hooks     []hook
 	events    []event
 	weather   []spell
 	arms      map[string]string // fault points by process
@@ -38,8 +46,17 @@ func (p *plan) lines() []string {
 	for _, name := range slices.Sorted(maps.Keys(p.arms)) {
 		out = append(out, "armed: "+name+" "+p.arms[name])
 	}
+	if p.day > 0 {
+		out = append(out, fmt.Sprintf("a day lasts %s", p.day))
+	}
 	for _, l := range p.loads {
 		out = append(out, l.String())
+	}
+	for _, b := range p.budgets {
+		out = append(out, b.String())
+	}
+	for _, h := range p.hooks {
+		out = append(out, h.String())
 	}
 	for _, s := range p.weather {
 		out = append(out, "weather: "+s.String())
@@ -54,13 +71,18 @@ func (p *plan) lines() []string {
 type load struct {
 	at      time.Duration
 	name    string // the batch's; also its idempotency key
-	project int
+	kind    string // empty is generate
+	key     int    // which API key submits it
 	cache   string
 	route   string
-	tags    []string // of its jobs, in order
-	vanish  bool     // the client is gone in the middle of the upload
-	twice   bool     // two clients submit it at once
-	limit   int64    // most that it may cost, in micro-dollars; 0 is no limit
+	tags    []string      // of its jobs, in order
+	parts   int           // requests of an open upload; 0 is a whole submission
+	vanish  bool          // the client is gone in the middle of the upload; that of an open one comes back, and has forgotten how far it was
+	abandon bool          // it never comes back to its open upload
+	twice   bool          // two clients submit it at once
+	limit   int64         // most that it may cost, in micro-dollars; 0 is no limit
+	expires time.Duration // after it was first sent; 0 is never
+	doomed  bool          // it can't be done by then
 	moves   []move
 }
 
@@ -76,9 +98,21 @@ func (l load) cancelled() bool {
 }
 
 func (l load) String() string {
-	s := fmt.Sprintf("%s: project %d submits %s: %d jobs, cache %s, route %s", l.at, l.project, l.name, len(l.tags), l.cache, l.route)
+	s := fmt.Sprintf("%s: key %d submits %s: %d jobs, %s, cache %s, route %s", l.at, l.key, l.name, len(l.tags), cmp.Or(l.kind, generate), l.cache, l.route)
+	if l.parts > 0 {
+		s += fmt.Sprintf(", open, in %d parts", l.parts)
+	}
 	if l.vanish {
 		s += ", and vanishes"
+	}
+	if l.abandon {
+		s += ", and never comes back"
+	}
+	if l.expires > 0 {
+		s += fmt.Sprintf(", expires after %s", l.expires)
+	}
+	if l.doomed {
+		s += ", can't be done by then"
 	}
 	if l.twice {
 		s += ", twice at once"
@@ -134,7 +168,42 @@ func draw(seed uint64) *plan {
 			p.arms[name] = d.arm(name)
 		}
 	}
+	// A stream of its own: what is added here leaves the rest of each seed's plan as it was.
+	d = &dice{rand.New(rand.NewPCG(seed, 0xd1b54a32d192ed03))}
+	for i := range p.loads {
+		d.vary(i, &p.loads[i])
+	}
+	p.budgets, p.hooks = d.budgets(), d.hooks()
+	if d.IntN(4) == 0 {
+		p.events = append(p.events, event{at: d.between(200*time.Millisecond, span), what: pick(d, "cut", "latency", "reset", "hang"), whom: hookLink,
+			hold: d.between(50*time.Millisecond, 1500*time.Millisecond)})
+	}
 	return p
+}
+
+// vary makes some loads other than generate batches that are submitted whole. The first stays one.
+func (d *dice) vary(i int, l *load) {
+	if l.key == 0 && d.IntN(3) == 0 {
+		l.key = projects
+	}
+	if i == 0 {
+		return
+	}
+	if d.IntN(4) == 0 {
+		prefix := ""
+		if l.limit > 0 {
+			prefix = fmt.Sprintf("limited-%d-", i)
+		}
+		d.papers(l, prefix)
+	}
+	if d.IntN(5) == 0 {
+		l.parts, l.twice, l.vanish = 2+d.IntN(4), false, d.IntN(2) == 0
+		l.abandon = d.IntN(4) == 0
+	}
+	if l.abandon || d.IntN(6) == 0 {
+		l.expires = d.between(span/4, span*5/4)
+	}
+	l.doomed = l.abandon
 }
 
 type dice struct{ *rand.Rand }
@@ -151,7 +220,7 @@ const span = 3500 * time.Millisecond
 func (d *dice) loads(n, low, high int) (out []load) {
 	tags := 0
 	for i := range n {
-		l := load{at: d.between(0, span*2/3), name: fmt.Sprintf("batch-%d", i), project: d.IntN(projects), cache: pick(d, "use", "use", "use", "refresh", "off"),
+		l := load{at: d.between(0, span*2/3), name: fmt.Sprintf("batch-%d", i), key: d.IntN(projects), cache: pick(d, "use", "use", "use", "refresh", "off"),
 			route: pick(d, direct, chain, byGateway), twice: d.IntN(5) == 0, vanish: d.IntN(8) == 0}
 		if i == 0 {
 			l.at, l.vanish = 0, false

@@ -9,7 +9,6 @@ import (
 	"math/rand/v2"
 	"net"
 	"net/http"
-	"regexp"
 	"slices"
 	"strconv"
 	"sync"
@@ -71,9 +70,11 @@ func (s spell) String() string {
 
 // call is a request that the provider billed.
 type call struct {
+	question
 	model string
 	how   string
 	cost  int64 // micro-dollars
+	at    time.Time
 }
 
 // provider is a model provider over HTTP that knows whom it billed for what. What it answers is a function of the prompt; how it
@@ -87,8 +88,8 @@ type provider struct {
 	calm  chan struct{}
 
 	mu    sync.Mutex
-	asked map[string]int
-	books map[string][]call // by the prompt's tag
+	asked map[string]int    // questions, by model
+	books map[string][]call // by the question's tag
 }
 
 func newProvider(seed uint64, bad []spell, slow time.Duration) *provider {
@@ -109,9 +110,7 @@ func (p *provider) ledger() map[string][]call {
 	return out
 }
 
-// ask is the user's message of every prompt; answerTo is what a good answer says.
-var ask = regexp.MustCompile(`Say the word of ([a-z0-9-]+)\.`)
-
+// answerTo is what a good answer says of a word.
 func answerTo(tag string) string { return fmt.Sprintf("The word of %s is %016x.", tag, hash(tag)) }
 
 func hash(s string) uint64 {
@@ -121,13 +120,13 @@ func hash(s string) uint64 {
 }
 
 // usage is less than what a careful estimate of the prompt and the template's cap make.
-func usage(tag string) (input, output int64) {
-	h := hash(tag)
+func usage(id string) (input, output int64) {
+	h := hash(id)
 	return 4 + int64(h%6), 5 + int64(h/7%20)
 }
 
-func costOf(model, tag string) int64 {
-	in, out := usage(tag)
+func costOf(model, id string) int64 {
+	in, out := usage(id)
 	return in*prices[model].input + out*prices[model].output
 }
 
@@ -138,32 +137,31 @@ func (p *provider) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	var in struct{ Model string }
-	found := ask.FindSubmatch(body)
-	if found == nil || json.Unmarshal(body, &in) != nil || prices[in.Model].input == 0 {
+	q, ok := understand(body)
+	if !ok || json.Unmarshal(body, &in) != nil || prices[in.Model].input == 0 {
 		http.Error(w, `{"error":{"message":"not a prompt of ours","code":"invalid_json"}}`, http.StatusBadRequest)
 		return
 	}
 	p.calls.Add(1)
-	tag := string(found[1])
-	how, late := p.draw(tag, in.Model)
+	how, late := p.draw(q.id, in.Model)
 	if wait(r.Context(), late) != nil {
 		return // gone before anything was made
 	}
 	if bills[how] {
 		p.mu.Lock()
-		p.books[tag] = append(p.books[tag], call{in.Model, how, costOf(in.Model, tag)})
+		p.books[q.tag] = append(p.books[q.tag], call{q, in.Model, how, costOf(in.Model, q.id), time.Now()})
 		p.mu.Unlock()
 	}
-	p.answer(w, r, how, reply(in.Model, tag))
+	p.answer(w, r, how, reply(in.Model, q))
 }
 
 // draw decides how a request fares, and after how long.
-func (p *provider) draw(tag, model string) (how string, late time.Duration) {
+func (p *provider) draw(id, model string) (how string, late time.Duration) {
 	p.mu.Lock()
-	p.asked[tag+model]++
-	n := p.asked[tag+model]
+	p.asked[id+model]++
+	n := p.asked[id+model]
 	p.mu.Unlock()
-	rng := rand.New(rand.NewPCG(p.seed, hash(tag+model)+uint64(n)))
+	rng := rand.New(rand.NewPCG(p.seed, hash(id+model)+uint64(n)))
 	late = p.slow/2 + time.Duration(rng.Int64N(int64(p.slow)+1))
 	select {
 	case <-p.calm:
@@ -183,11 +181,11 @@ func (p *provider) draw(tag, model string) (how string, late time.Duration) {
 	return good, late
 }
 
-func reply(model, tag string) []byte {
-	in, out := usage(tag)
+func reply(model string, q question) []byte {
+	in, out := usage(q.id)
 	return fmt.Appendf(nil, `{"id":"chaos","object":"chat.completion","created":1,"model":%q,"choices":[{"index":0,"finish_reason":"stop",`+
 		`"message":{"role":"assistant","content":%q}}],"usage":{"prompt_tokens":%d,"completion_tokens":%d,"total_tokens":%d}}`,
-		model, answerTo(tag), in, out, in+out)
+		model, q.answer, in, out, in+out)
 }
 
 func (p *provider) answer(w http.ResponseWriter, r *http.Request, how string, body []byte) {

@@ -8,6 +8,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 )
@@ -72,10 +73,12 @@ func (w *world) live(ctx context.Context) ([]string, error) {
 	}
 	_ = wait(ctx, span-w.since())
 	w.provider.settle()
+	w.receiver.settle()
+	w.calm = time.Now().UTC().Format(time.RFC3339Nano)
 	w.say("calm: all faults are over")
-	for _, a := range w.accepted { // those that are paused for good
-		if len(a.moves) > 0 {
-			if err := w.move(ctx, a.project, a.id, "resume"); err != nil {
+	for _, a := range w.accepted { // those that are paused for good; their time runs on
+		if len(a.moves) > 0 && a.expires == 0 {
+			if err := w.move(ctx, a.key, a.id, "resume"); err != nil {
 				return nil, err
 			}
 		}
@@ -85,9 +88,10 @@ func (w *world) live(ctx context.Context) ([]string, error) {
 	}
 	w.say("all batches are final, or wait for money")
 	var wrong []string
-	for _, step := range []func(context.Context) ([]string, error){w.raise, w.check, w.retry, w.rerun} {
+	for _, step := range []func(context.Context) ([]string, error){w.raise, w.check, w.retry, w.rerun, w.edit, w.told} {
 		more, err := step(ctx)
-		if wrong = append(wrong, more...); err != nil || len(wrong) > 0 {
+		wrong, w.wrong = slices.Concat(wrong, more, w.wrong), nil
+		if err != nil || len(wrong) > 0 {
 			return wrong, err
 		}
 	}
@@ -99,7 +103,7 @@ func (w *world) dump(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
 	defer cancel()
 	var b strings.Builder
-	for _, table := range []string{"batches", "tickets", "jobs", "calls", "workers"} {
+	for _, table := range []string{"batches", "tickets", "jobs", "calls", "workers", "budgets", "budget_periods", "budget_slices", "webhooks", "outbox"} {
 		rows, err := w.query(ctx, `select to_jsonb(t) from `+table+` t order by 1`)
 		fmt.Fprintf(&b, "-- %s: %d rows, %v\n", table, len(rows), err)
 		for _, row := range rows {

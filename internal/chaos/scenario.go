@@ -87,14 +87,14 @@ var scenarios = map[string]func(*plan){
 	"duplicate-batches-race": func(p *plan) { // the same jobs in several batches, each submitted by two clients, at once
 		p.steady(direct)
 		for i := range p.loads {
-			p.loads[i].tags, p.loads[i].at, p.loads[i].project, p.loads[i].twice = p.loads[0].tags, 0, 0, true
+			p.loads[i].tags, p.loads[i].at, p.loads[i].key, p.loads[i].twice = p.loads[0].tags, 0, 0, true
 		}
 	},
 	"duplicates-of-a-killed-leader": func(p *plan) {
 		p.steady(direct)
 		for i := range p.loads {
 			p.loads[i].tags = append(p.loads[0].tags[:20:20], p.loads[0].tags[:20]...)
-			p.loads[i].project = 0
+			p.loads[i].key = 0
 		}
 		p.after(10, "kill", worker1, 300*time.Millisecond)
 		p.after(20, "kill", worker2, 300*time.Millisecond)
@@ -160,6 +160,94 @@ var scenarios = map[string]func(*plan){
 			p.events = append(p.events, event{at: time.Duration(300+350*i) * time.Millisecond, what: "kill", whom: []string{worker1, worker2}[i%2], hold: 200 * time.Millisecond})
 		}
 	},
+	"project-and-key-budgets": func(p *plan) { // made in the middle of running batches, raised and deleted while workers die
+		p.steady(direct)
+		p.loads[2].key = projects
+		p.budgets = []budget{
+			{at: 300 * time.Millisecond, key: 0, scope: "project", period: "total", zone: "UTC", limit: 9000, changes: []change{{600 * time.Millisecond, 14_000}, {time.Second, 11_000}}},
+			{at: 900 * time.Millisecond, key: 2, scope: "api_key", period: "month", zone: "Europe/Berlin", limit: 2500, changes: []change{{800 * time.Millisecond, deleted}}},
+			{at: 100 * time.Millisecond, key: 1, scope: "project", period: "day", zone: "Asia/Tokyo", limit: 6000},
+		}
+		p.after(8, "kill", worker1, 200*time.Millisecond)
+		p.after(20, "kill", worker2, 200*time.Millisecond)
+		p.after(30, "freeze", worker1, 1500*time.Millisecond)
+	},
+	"budgets-of-days-that-pass": func(p *plan) { // what one day can't pay, the next ones do, with nobody's help
+		p.steady(direct)
+		p.day = 1500 * time.Millisecond
+		p.budgets = []budget{
+			{key: 0, scope: "project", period: "day", zone: "UTC", limit: 6000, kept: true},
+			{key: 1, scope: "api_key", period: "month", zone: "UTC", limit: 12_000, kept: true},
+		}
+		p.after(10, "kill", worker1, 200*time.Millisecond)
+	},
+	"webhooks-are-told-of-every-end": func(p *plan) { // by workers that die, to receivers that fail or hang, over restarts of Postgres
+		p.steady(direct)
+		p.loads[1].moves = []move{{400 * time.Millisecond, "cancel"}}
+		p.loads = append(p.loads, load{at: 200 * time.Millisecond, name: "broken-off", cache: "use", route: direct, tags: []string{"t0", "t1", "t2"}, vanish: true})
+		p.hooks = []hook{{key: 0, share: 0.8}, {key: 1, share: 0.5}}
+		p.after(60, "kill", worker1, 200*time.Millisecond)
+		p.after(100, "stop-immediate", "postgres", 200*time.Millisecond)
+		p.after(140, "kill", worker2, 200*time.Millisecond)
+		p.events = append(p.events, event{at: 3 * time.Second, what: "hang", whom: hookLink, hold: 500 * time.Millisecond},
+			event{at: 3200 * time.Millisecond, what: "kill", whom: worker1, hold: 200 * time.Millisecond})
+	},
+	"summaries": func(p *plan) { // of documents that are in several batches at once, and in two editions
+		p.papers()
+	},
+	"summaries-while-workers-die": func(p *plan) {
+		p.papers()
+		p.weather = []spell{{from: 0, until: 2 * time.Second, share: 0.2, kind: swallow}, {from: 0, until: 2 * time.Second, share: 0.2, kind: failed}}
+		p.after(10, "kill", worker1, 200*time.Millisecond)
+		p.after(30, "kill", worker2, 200*time.Millisecond)
+		p.after(50, "stop-immediate", "postgres", 200*time.Millisecond)
+		p.after(60, "freeze", worker1, 1500*time.Millisecond)
+	},
+	"summaries-while-postgres-is-silent": func(p *plan) { // parts are paid for and can't be kept for longer than a lease
+		p.papers()
+		for i, calls := range []int64{10, 40, 80} {
+			whom := []string{worker1, worker2}[i%2] + ">postgres"
+			p.after(calls, "hang", whom, 2*time.Second)
+		}
+		p.after(45, "freeze", worker1, 1500*time.Millisecond)
+	},
+	"budgets-made-while-postgres-restarts": func(p *plan) { // an outage once was an unknown time zone
+		p.steady(direct)
+		for i := range 12 {
+			p.budgets = append(p.budgets, budget{at: time.Duration(200+100*i) * time.Millisecond, key: i % apiKeys, scope: "api_key", period: "day", zone: "Europe/Berlin", limit: 100_000,
+				changes: []change{{200 * time.Millisecond, deleted}}})
+		}
+		for i := range 4 {
+			p.events = append(p.events, event{at: time.Duration(230+500*i) * time.Millisecond, what: []string{"stop-fast", "stop-immediate"}[i%2], whom: "postgres", hold: 50 * time.Millisecond})
+		}
+	},
+	"open-uploads": func(p *plan) { // of clients that break off, come back, and ask the server how far they were
+		p.steady(direct)
+		for i := range p.loads {
+			p.loads[i].at, p.loads[i].parts, p.loads[i].vanish = time.Duration(i)*100*time.Millisecond, 3+i, i%2 == 0
+		}
+		for i := range 4 {
+			p.events = append(p.events, event{at: time.Duration(150+400*i) * time.Millisecond, what: "kill", whom: api, hold: 50 * time.Millisecond})
+		}
+		p.events = append(p.events, event{at: time.Second, what: "stop-immediate", whom: "postgres", hold: 200 * time.Millisecond},
+			event{at: 2 * time.Second, what: "cut", whom: "api>postgres", hold: 300 * time.Millisecond})
+	},
+	"batches-expire": func(p *plan) { // at work, paused, and while their upload is open; what they have is kept
+		p.steady(direct)
+		p.latency = 300 * time.Millisecond
+		for i := range p.loads {
+			p.loads[i].at, p.loads[i].expires, p.loads[i].doomed = 0, time.Duration(1000+300*i)*time.Millisecond, true
+		}
+		p.loads[1].moves = []move{{400 * time.Millisecond, "pause"}}
+		p.loads[3].parts, p.loads[3].abandon = 3, true
+		for i := range p.loads {
+			for n := range 100 {
+				p.loads[i].tags = append(p.loads[i].tags, fmt.Sprintf("more-%d-%d", i, n))
+			}
+		}
+		p.after(10, "kill", worker1, 200*time.Millisecond)
+		p.after(40, "kill", worker2, 200*time.Millisecond)
+	},
 	"clock-jumps": func(p *plan) {
 		p.steady(direct)
 		p.arms[worker1], p.arms[worker2] = "settled:5=skew:26h", "settled:5=skew:-26h"
@@ -197,12 +285,27 @@ func slug(s string) string {
 func (p *plan) steady(route string) {
 	tag := 0
 	for i := range 4 {
-		l := load{at: time.Duration(i) * 500 * time.Millisecond, name: fmt.Sprintf("batch-%d", i), project: i % projects, cache: "use", route: route}
+		l := load{at: time.Duration(i) * 500 * time.Millisecond, name: fmt.Sprintf("batch-%d", i), key: i % projects, cache: "use", route: route}
 		for range 40 {
 			l.tags = append(l.tags, fmt.Sprintf("t%d", tag))
 			tag++
 		}
 		l.tags = append(l.tags, l.tags[:5]...)
+		p.loads = append(p.loads, l)
+	}
+}
+
+// papers is steady for documents.
+func (p *plan) papers() {
+	for i := range 4 {
+		l := load{at: time.Duration(i) * 300 * time.Millisecond, name: fmt.Sprintf("batch-%d", i), kind: summarize, key: []int{0, 1, 0, 1}[i], cache: "use", route: direct}
+		for n := range 8 {
+			tag := fmt.Sprintf("d%d", n+3*i)
+			l.tags = append(l.tags, tag)
+			if n%3 == 0 {
+				l.tags = append(l.tags, tag, edited(tag))
+			}
+		}
 		p.loads = append(p.loads, l)
 	}
 }

@@ -42,16 +42,21 @@ type world struct {
 	links    map[string]*link
 	programs map[string]*program
 	provider *provider
+	receiver *receiver
+	hooks    string   // the receivers' address for the workers
 	api      string   // its URL
-	keys     []string // one a project
+	keys     []string // the API keys
 	http     *http.Client
 	clients  []*client.Client // with these
 	start    time.Time
+	calm     string    // when all faults were over
 	verbose  io.Writer // nil: quiet
 
 	mu       sync.Mutex
 	story    []string
+	wrong    []string // found on the way
 	accepted []accepted
+	bounds   []*bound
 	ends     []func() error
 	running  sync.WaitGroup
 }
@@ -100,6 +105,13 @@ func (w *world) say(format string, args ...any) {
 	}
 }
 
+// accuse notes what is wrong while the run goes on.
+func (w *world) accuse(format string, args ...any) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.wrong = append(w.wrong, fmt.Sprintf(format, args...))
+}
+
 // build makes the whole system and waits until its API is ready. close ends what is there, whether or not that worked.
 func (w *world) build(ctx context.Context, l *lab) (err error) {
 	w.begin()
@@ -115,7 +127,19 @@ func (w *world) build(ctx context.Context, l *lab) (err error) {
 	if err := w.startServers(ctx, l, dir); err != nil {
 		return err
 	}
-	provider, err := w.startProvider(ctx)
+	if err := w.shorten(ctx); err != nil {
+		return err
+	}
+	w.provider, w.receiver = newProvider(w.plan.seed, w.plan.weather, w.plan.latency), newReceiver(w.plan.seed)
+	provider, err := w.serve(ctx, w.provider)
+	if err != nil {
+		return err
+	}
+	w.programs, w.links = map[string]*program{}, map[string]*link{}
+	receiver, err := w.serve(ctx, w.receiver)
+	if err == nil {
+		w.hooks, err = w.via("workers", "hooks", receiver)
+	}
 	if err != nil {
 		return err
 	}
@@ -150,14 +174,14 @@ func (w *world) startServers(ctx context.Context, l *lab, dir string) error {
 	return g.Wait()
 }
 
-func (w *world) startProvider(ctx context.Context) (addr string, err error) {
+// serve listens for others of the outside world, until close.
+func (w *world) serve(ctx context.Context, h http.Handler) (addr string, err error) {
 	var lc net.ListenConfig
 	ln, err := lc.Listen(ctx, "tcp", address(w.ports.take()))
 	if err != nil {
 		return "", err
 	}
-	w.provider = newProvider(w.plan.seed, w.plan.weather, w.plan.latency)
-	srv := &http.Server{Handler: w.provider, ReadHeaderTimeout: 10 * time.Second}
+	srv := &http.Server{Handler: h, ReadHeaderTimeout: 10 * time.Second}
 	w.running.Go(func() { _ = srv.Serve(ln) }) // ends with Close
 	w.ends = append(w.ends, srv.Close)
 	return ln.Addr().String(), nil
@@ -190,9 +214,8 @@ func (w *world) startPrograms(ctx context.Context, l *lab, provider, prices stri
 	transport := new(http.Transport)
 	w.api, w.http = "http://"+apiAddr, &http.Client{Transport: transport}
 	w.ends = append(w.ends, func() error { transport.CloseIdleConnections(); return nil })
-	w.programs, w.links = map[string]*program{}, map[string]*link{}
-	for i := range projects {
-		key, err := process.CreateKey(ctx, w.getenv, fmt.Sprintf("project-%d", i), "chaos")
+	for i := range apiKeys {
+		key, err := process.CreateKey(ctx, w.getenv, fmt.Sprintf("project-%d", i%projects), "chaos")
 		if err != nil {
 			return err
 		}
@@ -215,7 +238,8 @@ func (w *world) startPrograms(ctx context.Context, l *lab, provider, prices stri
 		}
 		env := []string{"DATABASE_URL=" + db, "REDIS_URL=" + redis, "LOG_LEVEL=debug", "HTTP_ADDR=" + apiAddr, "GATEWAY_ADDR=" + gatewayAddr,
 			"PRICES_FILE=" + prices, "WORKER_LEASE=" + w.plan.lease.String(), "WORKER_PATIENCE=1s", "UPLOAD_PATIENCE=3s", "SHUTDOWN_GRACE=1s", "WORKER_CONCURRENCY=8", "WORKER_SLOTS=8",
-			"DB_MAX_CONNS=8", "PROVIDER_TIMEOUT=1s", "PROVIDER_IDLE_TIMEOUT=1s", "PROVIDER_CONNECT_TIMEOUT=500ms", "GATEWAY_DEFAULT=direct", "GATEWAY_ADMIN_TOKEN=" + gatewayToken}
+			"DB_MAX_CONNS=8", "PROVIDER_TIMEOUT=1s", "PROVIDER_IDLE_TIMEOUT=1s", "PROVIDER_CONNECT_TIMEOUT=500ms", "GATEWAY_DEFAULT=direct", "GATEWAY_ADMIN_TOKEN=" + gatewayToken,
+			"WEBHOOK_KEY=" + webhookKey, "WEBHOOK_ALLOW_HTTP=true", "WEBHOOK_ALLOW_PRIVATE=true"}
 		if !w.plan.breaker {
 			env = append(env, "PROVIDER_BREAKER_OFF=true")
 		}

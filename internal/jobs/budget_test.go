@@ -4,6 +4,8 @@ import (
 	"context"
 	"crypto/sha256"
 	"errors"
+	"fmt"
+	"io"
 	"log/slog"
 	"math/rand/v2"
 	"slices"
@@ -15,6 +17,7 @@ import (
 	"github.com/google/uuid"
 	"pgregory.net/rapid"
 
+	"batchwright/internal/gateway"
 	"batchwright/internal/pricing"
 	"batchwright/internal/store"
 	"batchwright/internal/store/storetest"
@@ -462,5 +465,40 @@ func TestBudgetHoldsUnderConcurrency(t *testing.T) {
 	resumed, err := db.ResumeAffordable(t.Context(), &b.project)
 	if err != nil || len(resumed) == 0 {
 		t.Errorf("resumed %v, %v", resumed, err)
+	}
+}
+
+// TestABudgetIsNotRefusedForAnOutage: when Postgres went away, the caller was told that the time zone is unknown, and not to try again.
+func TestABudgetIsNotRefusedForAnOutage(t *testing.T) {
+	t.Parallel()
+	db := storetest.New(t)
+	p, err := db.CreateKey(t.Context(), "p", "k", "bw_x", sha256.Sum256([]byte("k")))
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	g := store.Budget{ID: uuid.New(), ProjectID: p.ID, Scope: "project", Period: "day", TimeZone: "UTC", LimitMicrousd: 1}
+	if _, err := db.CreateBudget(ctx, g); err == nil || errors.Is(err, store.ErrTimeZone) {
+		t.Errorf("a budget that the database was never asked for ends with: %v", err)
+	}
+	g.TimeZone = "Mars/Olympus"
+	if _, err := db.CreateBudget(t.Context(), g); !errors.Is(err, store.ErrTimeZone) {
+		t.Errorf("a time zone that isn't ends with: %v", err)
+	}
+}
+
+// TestAJobIsHandedBackWhenItsAnswersCantBeWritten: a part of a summary that could not be kept for as long as a lease lasts failed its job
+// for good.
+func TestAJobIsHandedBackWhenItsAnswersCantBeWritten(t *testing.T) {
+	t.Parallel()
+	tk := &task{w: &Worker{Log: slog.New(slog.DiscardHandler)}, batch: &batch{}}
+	for _, err := range []error{context.DeadlineExceeded, context.Canceled, io.ErrUnexpectedEOF} {
+		if class, message, retry, _ := tk.judge(fmt.Errorf("settle: %w", err)); class != gateway.Cancelled || retry {
+			t.Errorf("%v makes the class %s, %q", err, class, message)
+		}
+	}
+	if class, _, _, _ := tk.judge(errors.New("a bug")); class != gateway.Unknown {
+		t.Errorf("an error of our own makes the class %s", class)
 	}
 }

@@ -37,8 +37,12 @@ func guarded(f func() error) func() error {
 	}
 }
 
-// fault is an error of our own parts in the middle of a job. The job is tried again, as often as any other failure allows.
-func (t *task) fault(doing string, err error) *failure {
+// fault is an error of our own parts in the middle of a job. The job is tried again, as often as any other failure allows; while the
+// database can't be reached, no attempt counts.
+func (t *task) fault(doing string, err error) error {
+	if passing(err) {
+		return fmt.Errorf("%s: %w", doing, err)
+	}
 	t.w.Log.Warn("job failed on our side", "doing", doing, "batch", t.batch.ID, "seq", t.job.Seq, "err", err)
 	f := failf(gateway.Server, "%s", workerFault)
 	f.retry = true

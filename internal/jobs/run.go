@@ -270,7 +270,7 @@ func (t *task) judge(err error) (class gateway.Class, message string, retry bool
 		}
 		return e.Class, e.Error(), retry, min(e.RetryAfter, time.Hour)
 	}
-	if errors.Is(err, context.Canceled) || store.IsTransient(err) { // our own stop, or our own database: not the job's fault
+	if passing(err) { // our own stop, or our own database: not the job's fault
 		return gateway.Cancelled, "", false, 0
 	}
 	t.w.Log.Error("job failed on our side", "batch", t.batch.ID, "seq", t.job.Seq, "err", err)

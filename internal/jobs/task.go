@@ -329,7 +329,13 @@ func (w *Worker) cost(step gateway.Step, o gateway.Outcome) *int64 {
 func (t *task) flush(ctx context.Context, answers ...store.Completion) error {
 	s := settlement{answers: answers}
 	s.calls, s.holds = t.take()
-	return t.w.settlements.do(ctx, s)
+	err := t.w.settlements.do(ctx, s)
+	if err != nil { // with what is written next: the job's totals have them
+		t.mu.Lock()
+		defer t.mu.Unlock()
+		t.outcomes, t.holds = append(s.calls, t.outcomes...), append(s.holds, t.holds...)
+	}
+	return err
 }
 
 func (t *task) take() ([]store.Outcome, []hold) {

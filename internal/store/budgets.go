@@ -99,8 +99,10 @@ where g.id = $1`
 // CreateBudget makes a budget that counts what was charged earlier in its current period. Workers learn of it before they make another
 // call. While the earlier calls are counted, the project's calls wait: a second for some millions. ErrTimeZone; ErrConflict when the id is taken.
 func (db *DB) CreateBudget(ctx context.Context, b Budget) (state BudgetState, err error) {
-	if ok, err := scalar[bool](ctx, db.pool, knowsZone, b.TimeZone); err != nil || !ok {
-		return BudgetState{}, errors.Join(err, ErrTimeZone)
+	if ok, err := scalar[bool](ctx, db.pool, knowsZone, b.TimeZone); err != nil {
+		return BudgetState{}, translate(err)
+	} else if !ok {
+		return BudgetState{}, ErrTimeZone
 	}
 	err = pgx.BeginFunc(ctx, db.pool, func(tx pgx.Tx) error {
 		created, err := makeBudget(ctx, tx, b)
