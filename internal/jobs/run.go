@@ -306,10 +306,9 @@ type settlement struct {
 // writeSettlements writes a set in one transaction. When the set can't be written as it is, its items are tried apart, so that one bad row
 // costs one job.
 func (w *Worker) writeSettlements(ctx context.Context, items []settlement) []error {
-	var calls []store.Outcome
-	var holds []hold
-	var answers []store.Completion
-	var jobs []store.Settlement
+	n := len(items)
+	calls, holds := make([]store.Outcome, 0, n), make([]hold, 0, n)
+	answers, jobs := make([]store.Completion, 0, n), make([]store.Settlement, 0, n)
 	followers := false
 	for i := range items {
 		calls, holds = append(calls, items[i].calls...), append(holds, items[i].holds...)

@@ -246,7 +246,7 @@ p as (update budget_periods p set reserved_microusd = p.reserved_microusd - d.re
     where p.budget_id = d.budget_id and p.starts_at = d.starts_at)
 select id from t`
 
-	putCompletions = `-- name: PutCompletions
+	completionRows = `
 insert into completions (project_id, key, generation, model, provider, answered_by, format, output, input_tokens, cached_input_tokens,
     output_tokens, cost_microusd)
 select u.project_id, u.key,
@@ -254,7 +254,9 @@ select u.project_id, u.key,
     u.model, u.provider, u.answered_by, u.format, u.output, u.input_tokens, u.cached_input_tokens, u.output_tokens, u.cost
 from unnest($1::uuid[], $2::bytea[], $3::bool[], $4::text[], $5::text[], $6::text[], $7::text[], $8::text[], $9::bigint[], $10::bigint[],
     $11::bigint[], $12::bigint[])
-    as u(project_id, key, refresh, model, provider, answered_by, format, output, input_tokens, cached_input_tokens, output_tokens, cost)
+    as u(project_id, key, refresh, model, provider, answered_by, format, output, input_tokens, cached_input_tokens, output_tokens, cost)`
+	putCompletions    = `-- name: PutCompletions` + completionRows
+	repeatCompletions = `-- name: RepeatCompletions` + completionRows + `
 on conflict do nothing`
 
 	settleJobsCTE = `
@@ -307,6 +309,14 @@ type Settled struct {
 // whose ticket is gone in a transaction of their own, which corrects what was counted without them. With followers set, jobs of its batch
 // that wait for a settled leader take its result.
 func (db *DB) Settle(ctx context.Context, calls []Outcome, answers []Completion, jobs []Settlement, followers bool) ([]Settled, error) {
+	done, err := db.settle(ctx, calls, putCompletions, answers, jobs, followers)
+	if errors.Is(err, ErrConflict) { // some answers are there already, and stay; to look for them each time costs a third more
+		done, err = db.settle(ctx, calls, repeatCompletions, answers, jobs, followers)
+	}
+	return done, err
+}
+
+func (db *DB) settle(ctx context.Context, calls []Outcome, put string, answers []Completion, jobs []Settlement, followers bool) ([]Settled, error) {
 	var b pgx.Batch
 	var tickets []int64 // that are there
 	if len(calls) > 0 {
@@ -319,7 +329,7 @@ func (db *DB) Settle(ctx context.Context, calls []Outcome, answers []Completion,
 		})
 	}
 	if len(answers) > 0 {
-		b.Queue(putCompletions, completionColumns(answers)...)
+		b.Queue(put, completionColumns(answers)...)
 	}
 	var done []Settled
 	if len(jobs) > 0 {

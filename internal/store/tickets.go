@@ -53,7 +53,7 @@ with t as (update tickets set worker_id = $2, lease_until = now() + $3::interval
 update jobs j set state = 'running', ticket_id = $1, first_run_at = now()
 from inputs i
 where j.batch_id = (select batch_id from t) and j.seq between (select first_seq from t) and (select last_seq from t) and j.state = 'planned'
-    and i.batch_id = (select batch_id from t) and i.seq between (select first_seq from t) and (select last_seq from t) and i.seq = j.seq
+    and i.batch_id = (select batch_id from t) and i.seq = j.seq -- no range: Postgres, expecting one row, would read it for each job
 returning j.seq, j.attempts, now() - j.first_run_at as age, coalesce(j.error_class, '') as error_class, i.input, i.document_sha256`
 	claimRetry = `-- name: ClaimRetry
 with t as (select id, batch_id, jobs as n from tickets where id = $1 and worker_id is null
