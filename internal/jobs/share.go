@@ -31,8 +31,9 @@ const (
 )
 
 // window is how many jobs tickets may stand for: three times the calls that all workers can have in flight (one in flight, one claimed
-// behind it, one on its way), or what they settle in a quarter of a second if that is more; never the backlog.
-func window(f store.Fleet, rate int) int { return max(3*int(f.Concurrency), rate/4) }
+// behind it, one on its way), or what they settle in a second if that is more; never the backlog. Tickets come back in swarms, and what
+// replaces them is issued, posted, polled for and claimed in turn: with work for a quarter of a second, fast workers stood idle half the time.
+func window(f store.Fleet, rate int) int { return max(3*int(f.Concurrency), rate) }
 
 // share decides who gets tickets, until the window is full. It moves the deficits of the projects and running batches in open. rate is jobs
 // settled a second, by all workers.
