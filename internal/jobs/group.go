@@ -19,16 +19,20 @@ type group[T any] struct {
 	writing int
 	closed  bool
 	changed chan struct{} // has a value when a set may be due
-	done    sync.Pool     // of the channels of entries
+	waits   sync.Pool
 }
 
 type entry[T any] struct {
 	item T
-	done chan error
+	then func(error)
 }
 
 func newGroup[T any](size int, linger time.Duration, flush func(context.Context, []T) []error) *group[T] {
-	return &group[T]{size: size, linger: linger, flush: flush, changed: make(chan struct{}, 1), done: sync.Pool{New: func() any { return make(chan error, 1) }}}
+	return &group[T]{size: size, linger: linger, flush: flush, changed: make(chan struct{}, 1), waits: sync.Pool{New: func() any {
+		w := &wait{done: make(chan error, 1)}
+		w.then = func(err error) { w.done <- err }
+		return w
+	}}}
 }
 
 // do adds an item and waits until its set is written. Once an item is in, ctx no longer matters to it.
@@ -36,9 +40,23 @@ func (g *group[T]) do(ctx context.Context, item T) error {
 	if ctx.Err() != nil {
 		return context.Cause(ctx)
 	}
-	done := g.done.Get().(chan error)
+	w := g.waits.Get().(*wait)
+	g.add(item, w.then)
+	err := <-w.done
+	g.waits.Put(w)
+	return err
+}
+
+// wait is for one item at a time.
+type wait struct {
+	done chan error
+	then func(error)
+}
+
+// add adds an item, and has the writer call then once its set is written. It must not take long.
+func (g *group[T]) add(item T, then func(error)) {
 	g.mu.Lock()
-	g.waiting = append(g.waiting, entry[T]{item, done})
+	g.waiting = append(g.waiting, entry[T]{item, then})
 	n := len(g.waiting)
 	if n == 1 {
 		g.since = time.Now()
@@ -47,9 +65,6 @@ func (g *group[T]) do(ctx context.Context, item T) error {
 	if n == 1 || n == g.size {
 		poke(g.changed)
 	}
-	err := <-done
-	g.done.Put(done)
-	return err
 }
 
 // close lets run end once what is in is written. Nothing may be added after it.
@@ -80,7 +95,7 @@ func (g *group[T]) run(ctx context.Context) {
 			if errs != nil {
 				err = errs[i]
 			}
-			entries[i].done <- err
+			entries[i].then(err)
 		}
 		clear(entries)
 		clear(items)

@@ -73,7 +73,7 @@ func (w *Worker) runTicket(soft, hard context.Context, t store.Ticket) error {
 	}
 	for i, job := range claimed {
 		t := &task{w: w, batch: b, lease: l, job: job, claimed: now, known: known[i]}
-		begin := func() { w.crew.do(func() { done(1, w.runJob(ctx, t)) }) }
+		begin := func() { w.crew.do(func() { w.runJob(ctx, t, func(settled bool) { done(1, settled) }) }) }
 		if t.known != nil { // it makes no call
 			begin()
 			continue
@@ -117,8 +117,9 @@ func (w *Worker) closeTicket(ctx context.Context, b *batch, t store.Ticket, sett
 	return nil
 }
 
-// runJob makes one attempt at a job. It reports whether the job is settled; else it is to be handed back.
-func (w *Worker) runJob(ctx context.Context, t *task) bool {
+// runJob makes one attempt at a job, and says to then whether the job is settled; else it is to be handed back. It doesn't wait for what it
+// has written: its place, and the deep stack of its call, are the next job's meanwhile.
+func (w *Worker) runJob(ctx context.Context, t *task, then func(settled bool)) {
 	var s settlement
 	ok := true
 	if t.known != nil {
@@ -131,24 +132,33 @@ func (w *Worker) runJob(ctx context.Context, t *task) bool {
 		s.job = nil // handed back when the ticket closes; what its calls took is written all the same
 	}
 	if s.job == nil && len(s.calls) == 0 {
-		return false
+		then(false)
+		return
 	}
 	fault.Point("answered")
-	// The settlement is written even when ctx was cut: the answer is paid for.
-	err := w.settlements.do(context.WithoutCancel(ctx), s)
-	if err != nil && s.job != nil && !errors.Is(err, store.ErrLeaseLost) {
-		w.Log.ErrorContext(ctx, "settlement failed", "batch", t.batch.ID, "seq", t.job.Seq, "err", err)
-		if !passing(err) { // Postgres won't have these values, next time either: running the job again would only pay again
-			err = w.settlements.do(context.WithoutCancel(ctx), bare(s))
+	ctx = context.WithoutCancel(ctx) // what follows is written even when ctx was cut: the answer is paid for
+	w.settlements.add(s, func(err error) {
+		if err != nil && s.job != nil && !errors.Is(err, store.ErrLeaseLost) {
+			w.Log.ErrorContext(ctx, "settlement failed", "batch", t.batch.ID, "seq", t.job.Seq, "err", err)
+			if !passing(err) { // Postgres won't have these values, next time either: running the job again would only pay again
+				bare := bare(s)
+				w.settlements.add(bare, func(err error) { then(w.kept(t, bare.job, err)) })
+				return
+			}
 		}
-	}
-	if err != nil || s.job == nil {
+		then(w.kept(t, s.job, err))
+	})
+}
+
+// kept notes what became of a job. It reports whether it is settled.
+func (w *Worker) kept(t *task, job *store.Settlement, err error) bool {
+	if err != nil || job == nil {
 		return false
 	}
 	fault.Point("settled")
 	w.settled.Add(1)
-	w.o.Meter.Settled(s.job.State)
-	if s.job.State != "waiting" {
+	w.o.Meter.Settled(job.State)
+	if job.State != "waiting" {
 		w.progressed(t.batch)
 	}
 	return true

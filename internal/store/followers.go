@@ -68,7 +68,8 @@ from n where j.batch_id = n.batch_id and j.seq = n.seq`
 	releaseEnded = `-- name: ReleaseEnded
 with l as materialized (
     select l.* from unnest($1::uuid[], $2::int[]) as u(batch_id, seq) cross join lateral (
-        select ` + leaderCols + ` from jobs l where l.batch_id = u.batch_id and l.seq = u.seq and l.finished_at is not null
+        select ` + leaderCols + ` from jobs l where l.batch_id = u.batch_id and l.seq = u.seq
+            and (l.finished_at is not null or l.state <> 'running' and not exists (select 1 from batches b where b.id = u.batch_id and b.state = 'running'))
             and (select true from jobs o where o.leader_batch = u.batch_id and o.leader_seq = u.seq and o.state = 'waiting' limit 1)
         for update skip locked) l),` + releaseCTE
 
@@ -99,7 +100,7 @@ l as materialized (
 select id from batches where finished_at is null and follows and state in ('running', 'paused')`
 )
 
-// ReleaseFollowers lets go of the jobs of other batches that wait for leaders which ended: those that the answer is good for take it, and of
+// ReleaseFollowers lets go of the jobs of other batches that wait for leaders which ended, or whose batch doesn't run any more: those that the answer is good for take it, and of
 // the others the first is due at once and leads the rest. It reports how many waited. Leaders are those that Settle says are followed.
 func (db *DB) ReleaseFollowers(ctx context.Context, leaders []Settled) (released int, err error) {
 	batch, seq := make([]pgtype.UUID, len(leaders)), make([]int32, len(leaders))

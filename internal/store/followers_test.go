@@ -165,6 +165,22 @@ func TestFollowersWaitForACallInFlight(t *testing.T) {
 	b.expect(t, third, "planned", on(second, 2)) // and not on the paused one
 }
 
+// A call in flight that failed after its batch was paused is tried again when the batch goes on, and until then its followers waited in vain.
+func TestFollowersDontWaitForARetryInAPausedBatch(t *testing.T) {
+	t.Parallel()
+	b := setUp(t)
+	first := b.submit(t, "use", "a", "b")
+	second := b.submit(t, "use", "a", "b")
+	ticket := b.dispatch(t, store.Grant{Batch: first.ID, Run: 1, Size: 2})[0]
+	b.claim(t, ticket)
+	b.settle(t, first, ticket.ID, 2, "waiting", "b")
+	b.expect(t, second, on(first, 1), on(first, 2)) // which is tried again
+	b.pause(t, first)
+	b.expect(t, second, on(first, 1), "waiting due")
+	b.settle(t, first, ticket.ID, 1, "waiting", "a")
+	b.expect(t, second, "waiting due", "waiting due")
+}
+
 func TestReconcileFindsLeadersThatEndedUnseen(t *testing.T) {
 	t.Parallel()
 	b := setUp(t)

@@ -277,12 +277,13 @@ s as (update jobs j set ticket_id = null, attempts = j.attempts + case when u.co
         error_class, error_message, retry_in, calls, input_tokens, cached_input_tokens, output_tokens, cost, refresh)
     join batches b on b.id = u.batch_id
     where j.batch_id = u.batch_id and j.seq = u.seq and j.ticket_id = u.ticket_id
-    returning j.batch_id, j.seq, j.state, j.result_key, j.result_generation, j.provider, j.model, j.error_class, j.error_message, b.followed)`
+    returning j.batch_id, j.seq, j.state, j.result_key, j.result_generation, j.provider, j.model, j.error_class, j.error_message,
+        b.followed and (j.state <> 'waiting' or b.state <> 'running') as followed)`
 
 	// Those whose end others wait for come back, and all of them when some were not this worker's any more, which number 0 says.
 	settledJobs = `
-select batch_id, seq, followed and state <> 'waiting' as followed from s
-where followed and state <> 'waiting' or (select count(*) from s) <> cardinality($3::int[])
+select batch_id, seq, followed from s
+where followed or (select count(*) from s) <> cardinality($3::int[])
 union all select '00000000-0000-0000-0000-000000000000', 0, false where (select count(*) from s) <> cardinality($3::int[])`
 
 	settleJobs = `-- name: SettleJobs
@@ -301,7 +302,7 @@ f as (update jobs j set state = s.state, finished_at = now(), result_key = s.res
 type Settled struct {
 	BatchID  uuid.UUID
 	Seq      int32
-	Followed bool // it ended, and jobs of other batches may wait for it: see ReleaseFollowers
+	Followed bool // it ended, or won't be tried again while its batch is paused, and jobs of other batches may wait for it: see ReleaseFollowers
 }
 
 // Settle writes, in one transaction, how calls ended, which answers are kept, and what becomes of the jobs. A job that this worker no

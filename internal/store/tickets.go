@@ -45,16 +45,17 @@ const (
 update tickets t set worker_id = $2, lease_until = now() + $3::interval
 from batches b where t.id = $1 and t.worker_id is null and b.id = t.batch_id and b.state = 'planning' returning t.id`
 	// A ticket is taken only while its batch runs, by the snapshot that shows the jobs: one that lies about while the batch is paused keeps
-	// its range, and is taken once the batch runs again.
+	// its range, and is taken once the batch runs again. The fence makes Postgres look each input up by its key: on a table that it knows little
+	// of it would read the range anew for each job, on one of a million rows it would read the batch.
 	claimRun = `-- name: ClaimRun
 with t as (update tickets set worker_id = $2, lease_until = now() + $3::interval where id = $1 and worker_id is null
         and exists (select 1 from batches b where b.id = batch_id and b.state = 'running')
-    returning id, batch_id, first_seq, last_seq)
-update jobs j set state = 'running', ticket_id = $1, first_run_at = now()
-from inputs i
-where j.batch_id = (select batch_id from t) and j.seq between (select first_seq from t) and (select last_seq from t) and j.state = 'planned'
-    and i.batch_id = (select batch_id from t) and i.seq = j.seq -- no range: Postgres, expecting one row, would read it for each job
-returning j.seq, j.attempts, now() - j.first_run_at as age, coalesce(j.error_class, '') as error_class, i.input, i.document_sha256`
+    returning id, batch_id, first_seq, last_seq),
+u as (update jobs j set state = 'running', ticket_id = $1, first_run_at = now()
+    where j.batch_id = (select batch_id from t) and j.seq between (select first_seq from t) and (select last_seq from t) and j.state = 'planned'
+    returning j.seq, j.attempts, now() - j.first_run_at as age, coalesce(j.error_class, '') as error_class)
+select u.*, i.input, i.document_sha256 from u cross join lateral (
+    select input, document_sha256 from inputs where batch_id = (select batch_id from t) and seq = u.seq offset 0) i`
 	claimRetry = `-- name: ClaimRetry
 with t as (select id, batch_id, jobs as n from tickets where id = $1 and worker_id is null
         and exists (select 1 from batches b where b.id = batch_id and b.state = 'running') for update),
