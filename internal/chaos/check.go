@@ -361,7 +361,7 @@ const broke = ` and not (state = 'paused' and pause_reason = 'budget' and not ex
 	and exists (select 1 from budgets g cross join lateral budget_period(g.period, g.time_zone, now()) n
 		left join budget_periods p on p.budget_id = g.id and p.starts_at = n.starts_at
 		where g.project_id = b.project_id and coalesce(g.api_key_id, b.api_key_id) is not distinct from b.api_key_id and coalesce(g.batch_id, b.id) = b.id
-			and coalesce(p.spent_microusd, 0) + coalesce((select sum(spent_microusd) from budget_slices where budget_id = g.id and starts_at = n.starts_at), 0)
+			and coalesce(p.spent_microusd, 0) + coalesce((select sum(spent_microusd) from budget_slice_totals where budget_id = g.id and starts_at = n.starts_at), 0)
 				+ coalesce(b.pause_need_microusd, 0) > g.limit_microusd))`
 
 // await waits until every batch is final, or passed over.

@@ -103,7 +103,7 @@ func (w *world) dump(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
 	defer cancel()
 	var b strings.Builder
-	for _, table := range []string{"batches", "tickets", "jobs", "calls", "workers", "budgets", "budget_periods", "budget_slices", "webhooks", "outbox"} {
+	for _, table := range []string{"batches", "tickets", "jobs", "calls", "workers", "budgets", "budget_periods", "budget_slices", "budget_tallies", "webhooks", "outbox"} {
 		rows, err := w.query(ctx, `select to_jsonb(t) from `+table+` t order by 1`)
 		fmt.Fprintf(&b, "-- %s: %d rows, %v\n", table, len(rows), err)
 		for _, row := range rows {
