@@ -90,7 +90,7 @@ func TestGroupWritesASecondSetBesideTheFirstOnlyWhenItIsFull(t *testing.T) {
 			synctest.Wait()
 		}
 		expect := func(want ...int) {
-			time.Sleep(time.Minute) // of the bubble's clock
+			<-time.After(time.Minute) // of the bubble's clock
 			synctest.Wait()
 			for _, n := range want {
 				select {
