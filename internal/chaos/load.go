@@ -224,8 +224,8 @@ type gone struct{}
 
 func (gone) Read([]byte) (int, error) { return 0, errors.New("the client is gone") }
 
-// patience is how long a client goes on asking an API that is in trouble.
-const patience = 30 * time.Second
+// patience is how long a client goes on asking an API that is in trouble: a worker at rest takes half a minute to notice an upload whose API died.
+const patience = 60 * time.Second
 
 // insist repeats a request until it is answered well. A refusal that time can't heal ends it.
 func (w *world) insist(ctx context.Context, what string, request func(context.Context) error) error {

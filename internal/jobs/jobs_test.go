@@ -336,7 +336,7 @@ func TestARateLimitIsNotWaitedForWhileAnotherStepIsPaidInVain(t *testing.T) {
 		{"a filter's verdict that was billed", "use", gateway.Outcome{Class: gateway.ContentFiltered, Usage: usage}, true},
 		{"a call whose end is unknown", "use", gateway.Outcome{Class: gateway.Timeout, Uncertain: true}, true},
 		{"a part that is kept", "use", gateway.Outcome{Usage: usage}, false},
-		{"a part that is not looked up again", "refresh", gateway.Outcome{Usage: usage}, true},
+		{"a part that is kept for the job alone", "refresh", gateway.Outcome{Usage: usage}, false},
 	} {
 		w := &Worker{o: WorkerOptions{MaxAttempts: 4, JobTimeout: time.Hour, Meter: noMeter{}}, Prices: pricing.Default()}
 		steps := []gateway.Step{{Provider: "openai", Model: "gpt-4.1-mini"}}

@@ -221,7 +221,7 @@ const chunkCalls = 8
 func (s *summary) tree(ctx context.Context, doc document.Document) (result, error) {
 	var parts []string
 	for _, c := range document.Split(doc.Text, s.limit, prompt.EstimateTokens) {
-		parts = append(parts, c.Text)
+		parts = append(parts, strings.TrimRight(c.Text, " \t\r\n")) // the same, whether text follows or not
 	}
 	if len(parts) == 1 {
 		return s.t.complete(ctx, s.request("document", doc.Title, parts[0]))
@@ -255,7 +255,8 @@ func (s *summary) tree(ctx context.Context, doc document.Document) (result, erro
 	}
 }
 
-// each summarises texts side by side. What was answered before isn't asked again.
+// each summarises texts side by side. What was answered before isn't asked again, nor in a batch that keeps out of the cache what an earlier
+// attempt at the job was answered: it is paid for, and else a budget with room for one call at a time would be spent on the first of them.
 func (s *summary) each(ctx context.Context, what, title string, texts []string) ([]string, error) {
 	names := s.t.route.answerers("")
 	out := make([]string, len(texts))
@@ -263,11 +264,14 @@ func (s *summary) each(ctx context.Context, what, title string, texts []string) 
 	for i, text := range texts {
 		requests[i] = s.request(what, title, text)
 		keys[i] = requests[i].Keys(names)
-	}
-	if s.t.batch.Cache == "use" {
-		if err := s.lookUp(ctx, keys, out); err != nil {
-			return nil, err
+		if s.t.batch.Cache != "use" {
+			for j, k := range keys[i] {
+				keys[i][j] = s.t.partKey(k)
+			}
 		}
+	}
+	if err := s.lookUp(ctx, keys, out); err != nil {
+		return nil, err
 	}
 	g, gctx := errgroup.WithContext(ctx)
 	if s.t.batch.standing().Concurrency != nil {
@@ -322,13 +326,25 @@ func (s *summary) lookUp(ctx context.Context, keys [][]prompt.Key, out []string)
 
 // keepPart writes a part answer, and the calls so far, before the rest of the job is done.
 func (t *task) keepPart(ctx context.Context, part result) error {
-	if t.batch.Cache == "off" {
-		return t.flush(ctx)
+	answer := store.Completion{
+		ProjectID: t.batch.ProjectID, Key: part.resultKey, Model: part.model, Provider: t.route.Steps[part.step].Provider,
+		AnsweredBy: clean(part.by), Format: part.format, Output: clean(part.output),
 	}
-	return t.flush(ctx, store.Completion{
-		ProjectID: t.batch.ProjectID, Key: part.resultKey, Refresh: t.batch.Cache == "refresh", Model: part.model,
-		Provider: t.route.Steps[part.step].Provider, AnsweredBy: clean(part.by), Format: part.format, Output: clean(part.output),
-	})
+	if t.batch.Cache == "use" {
+		return t.flush(ctx, answer)
+	}
+	own := answer
+	own.Key = t.partKey(answer.Key)
+	if t.batch.Cache == "off" {
+		return t.flush(ctx, own)
+	}
+	answer.Refresh = true
+	return t.flush(ctx, own, answer)
+}
+
+// partKey is a key of a part's answer that only this job looks up.
+func (t *task) partKey(k prompt.Key) prompt.Key {
+	return prompt.DeriveKey("part", []byte(JobID(t.batch.ID, t.job.Seq)), k[:])
 }
 
 // request renders one call. The stable part comes first: it is the same for every document of a batch.

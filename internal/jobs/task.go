@@ -277,7 +277,7 @@ func (t *task) record(id store.CallID, steps []gateway.Step, o gateway.Outcome, 
 		t.totals.cached += out.CachedInputTokens
 		t.totals.output += out.OutputTokens
 	}
-	if free := out.CostMicrousd != nil && *out.CostMicrousd == 0; !free && (o.Class != gateway.OK || t.batch.Cache != "use") {
+	if free := out.CostMicrousd != nil && *out.CostMicrousd == 0; !free && o.Class != gateway.OK {
 		t.totals.wasted = true
 	}
 	if out.CostMicrousd != nil {
