@@ -302,7 +302,7 @@ func (s *summary) lookUp(ctx context.Context, keys [][]prompt.Key, out []string)
 			flat = append(flat, keys[i][j][:])
 		}
 	}
-	answers, err := s.t.w.DB.LookUp(ctx, s.t.batch.ProjectID, flat)
+	answers, err := s.t.w.DB.LookUp(ctx, s.t.batch.ProjectID, flat, s.t.batch.Oldest())
 	if err != nil {
 		return s.t.fault("look up parts", err)
 	}
@@ -326,7 +326,7 @@ func (t *task) keepPart(ctx context.Context, part result) error {
 		return t.flush(ctx)
 	}
 	return t.flush(ctx, store.Completion{
-		ProjectID: t.batch.ProjectID, Key: part.resultKey, Refresh: t.batch.Cache == "refresh", Model: part.model,
+		ProjectID: t.batch.ProjectID, Key: part.resultKey, Refresh: t.batch.Renews(), Model: part.model,
 		Provider: t.route.Steps[part.step].Provider, AnsweredBy: clean(part.by), Format: part.format, Output: clean(part.output),
 	})
 }
