@@ -10,7 +10,8 @@ alter table batches drop constraint batches_cache_check,
 comment on column batches.cache is 'use: read and write the result cache; refresh: write only; only: read only, and make no call; off: neither.';
 
 -- +goose Down
-update batches set cache = 'use' where cache = 'only'; -- an earlier version knows nothing of it; what is over stays as it is
+-- One that is not over would make calls then: the constraint refuses it, so that it is ended first.
+update batches set cache = 'use' where cache = 'only' and finished_at is not null;
 alter table batches drop constraint batches_cache_check,
     add constraint batches_cache_check check (cache in ('use', 'refresh', 'off'));
 comment on column batches.cache is 'use: read and write the result cache; refresh: write only; off: neither.';

@@ -103,9 +103,9 @@ func (c *Client) Diff(ctx context.Context, before, after, status string, text bo
 	return lines(ctx, c, "diff", diffPath(before, after)+"?"+query.Encode(), func(i *DiffItem, raw []byte) { i.Raw = raw })
 }
 
-// DiffSummary counts what differs between two batches.
+// DiffSummary counts what differs between two batches. The server looks at every job, which may take minutes.
 func (c *Client) DiffSummary(ctx context.Context, before, after string) (DiffSummary, error) {
-	return call[DiffSummary](ctx, c, http.MethodGet, diffPath(before, after)+"/summary", nil)
+	return callWithin[DiffSummary](ctx, c, commitLimit, http.MethodGet, diffPath(before, after)+"/summary", nil)
 }
 
 func diffPath(before, after string) string {

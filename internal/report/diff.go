@@ -216,10 +216,10 @@ func (d *Diff) Items(ctx context.Context, o DiffOptions) iter.Seq2[Item, error] 
 	}
 }
 
-// Page returns at most limit items and where the next page begins; nil at the end. With a status it may have fewer.
+// Page returns at most limit items and where the next page begins; nil at the end. It may have fewer.
 func (d *Diff) Page(ctx context.Context, o DiffOptions, limit int) (page []Item, next *Place, err error) {
 	at := &o.After
-	for looked := 0; at != nil && looked < pageLook; {
+	for looked := 0; at != nil && len(page) < limit && looked < pageLook; {
 		size := limit
 		if o.Status != "" {
 			size = rangeJobs
