@@ -25,7 +25,8 @@ func (h *handlers) RerunBatch(ctx context.Context, req RerunBatchRequestObject) 
 	if err != nil {
 		return nil, err
 	}
-	opts, in := options{}, iter.Seq2[jobs.Line, error](nil)
+	opts := options{}
+	var in iter.Seq2[jobs.Line, error]
 	switch {
 	case req.JSONBody != nil:
 		opts, in, err = changesFromJSON(*req.JSONBody)
