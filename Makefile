@@ -20,7 +20,7 @@ OAPI := cd internal/api && go tool -modfile=../../tools/go.mod oapi-codegen -con
 PKG  ?= ./...
 ARGS ?=
 
-.PHONY: help build demo dev run migrate test test-clients bench bench-gateway chaos generate lint fmt-check vet golangci fresh vuln docker-config clean
+.PHONY: help build demo demo-nightly dev run migrate test test-clients bench bench-gateway chaos generate lint fmt-check vet golangci fresh vuln docker-config clean
 
 help: ## List the targets
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  %-14s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -33,6 +33,9 @@ build: ## Build the programs, static, into bin/
 
 demo: build ## Start everything, run two batches twice, show results, cache hits and costs
 	@$(BIN)/batchwright demo $(ARGS)
+
+demo-nightly: build ## Run 2,000 documents on four nights: edits, an outage, another template, and what each cost
+	@$(BIN)/batchwright demo nightly $(ARGS)
 
 dev: build ## Start everything and stay up; prints the URLs and an API key
 	@$(BIN)/batchwright dev $(ARGS)

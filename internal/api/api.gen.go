@@ -49,6 +49,7 @@ const (
 // Defines values for CachePolicy.
 const (
 	CachePolicyOff     CachePolicy = "off"
+	CachePolicyOnly    CachePolicy = "only"
 	CachePolicyRefresh CachePolicy = "refresh"
 	CachePolicyUse     CachePolicy = "use"
 )
@@ -65,6 +66,30 @@ const (
 	DeliveryStateDelivered DeliveryState = "delivered"
 	DeliveryStateFailed    DeliveryState = "failed"
 	DeliveryStatePending   DeliveryState = "pending"
+)
+
+// Defines values for DiffReason.
+const (
+	DiffReasonAnsweredBy       DiffReason = "answered_by"
+	DiffReasonCacheOff         DiffReason = "cache_off"
+	DiffReasonError            DiffReason = "error"
+	DiffReasonExpired          DiffReason = "expired"
+	DiffReasonFailed           DiffReason = "failed"
+	DiffReasonInput            DiffReason = "input"
+	DiffReasonParams           DiffReason = "params"
+	DiffReasonPreviouslyFailed DiffReason = "previously_failed"
+	DiffReasonRefreshed        DiffReason = "refreshed"
+	DiffReasonRoute            DiffReason = "route"
+	DiffReasonSampling         DiffReason = "sampling"
+	DiffReasonTemplate         DiffReason = "template"
+)
+
+// Defines values for DiffStatus.
+const (
+	DiffStatusChanged DiffStatus = "changed"
+	DiffStatusGone    DiffStatus = "gone"
+	DiffStatusNew     DiffStatus = "new"
+	DiffStatusSame    DiffStatus = "same"
 )
 
 // Defines values for JobStatus.
@@ -147,6 +172,12 @@ const (
 	WebhookEventBatchPaused    WebhookEvent = "batch.paused"
 	WebhookEventBatchResumed   WebhookEvent = "batch.resumed"
 	WebhookEventBatchStalled   WebhookEvent = "batch.stalled"
+)
+
+// Defines values for DiffBatchesParamsFormat.
+const (
+	DiffBatchesParamsFormatJSON   DiffBatchesParamsFormat = "json"
+	DiffBatchesParamsFormatNdjson DiffBatchesParamsFormat = "ndjson"
 )
 
 // Appended What a request added to an open upload.
@@ -243,6 +274,12 @@ type Batch struct {
 
 	// StalledAt When the running batch was found to make no progress; left out while it makes some.
 	StalledAt *time.Time `json:"stalled_at,omitempty"`
+
+	// MaxAgeSeconds Most seconds by which a cached answer may be older than the batch; null for any age.
+	MaxAgeSeconds *int32 `json:"max_age_seconds"`
+
+	// RerunOf The batch whose jobs it runs again; null for a submission.
+	RerunOf *openapi_types.UUID `json:"rerun_of"`
 }
 
 // BatchConcurrency Most jobs of the batch that run at once, over all workers; no limit of its own when left out.
@@ -267,6 +304,9 @@ type BatchOptions struct {
 
 	// Kind What is done with each job.
 	Kind Kind `json:"kind"`
+
+	// MaxAgeSeconds Most seconds by which an answer of the result cache may be older than the batch; an older one is made anew, and the gateway's cache is not read. Any age when left out. With `cache` use or only.
+	MaxAgeSeconds *MaxAge `json:"max_age_seconds,omitempty"`
 
 	// MaxAttempts Counted attempts before a job fails; the workers' default (4 unless set otherwise) when left out. Waiting for a rate limit counts none.
 	MaxAttempts *MaxAttempts `json:"max_attempts,omitempty"`
@@ -686,6 +726,108 @@ type DeliveryPage struct {
 // DeliveryState `pending` until it is `delivered`, or `failed` for good.
 type DeliveryState string
 
+// DiffItem A job of the two batches, or of one of them.
+type DiffItem struct {
+	// CustomID The submitter's own id.
+	CustomID *string `json:"custom_id"`
+
+	// Status What became of a job.
+	Status DiffStatus `json:"status"`
+
+	// Reasons Why; empty for new and gone ones.
+	Reasons []DiffReason `json:"reasons"`
+
+	// Before The job in the batch before; null for a new one.
+	Before *DiffSide `json:"before"`
+
+	// After The job in the batch after; null for one that is gone.
+	After *DiffSide `json:"after"`
+
+	// CostDifferenceMicrousd What it cost after, less what it cost before; null when one of them is unknown.
+	CostDifferenceMicrousd *int64 `json:"cost_difference_microusd"`
+
+	// TextDiff Unified diff of the outputs, when it was asked for and they differ.
+	TextDiff *string `json:"text_diff,omitempty"`
+
+	// TextDiffPartial Whether outputs were longer than what was compared.
+	TextDiffPartial *bool `json:"text_diff_partial,omitempty"`
+}
+
+// DiffPage A page of items.
+type DiffPage struct {
+	// Data The items.
+	Data []DiffItem `json:"data"`
+
+	// NextCursor Pass as `cursor` for the next page; null on the last one.
+	NextCursor *NextCursor `json:"next_cursor"`
+}
+
+// DiffReason In what the two jobs differ. There may be several, and some at an answer that stayed the same.
+type DiffReason string
+
+// DiffSide A job in one of the two batches.
+type DiffSide struct {
+	// JobID Id of the job.
+	JobID string `json:"job_id"`
+
+	// Index Position in its batch, from 1.
+	Index int32 `json:"index"`
+
+	// Status Where a job is. `waiting` is for an identical job, a retry time or a limit. The last three are final.
+	Status JobStatus `json:"status"`
+
+	// CacheStatus Where its answer came from, as in Job.
+	CacheStatus *string `json:"cache_status"`
+
+	// ErrorClass Class of its failure.
+	ErrorClass *string `json:"error_class"`
+
+	// Provider Provider that answered.
+	Provider *string `json:"provider"`
+
+	// Model Model that answered, as it was asked for.
+	Model *string `json:"model"`
+
+	// AnsweredBy Model as the provider reported it.
+	AnsweredBy *string `json:"answered_by"`
+
+	// CostMicrousd What its calls cost in this batch; null when unknown.
+	CostMicrousd *int64 `json:"cost_microusd"`
+}
+
+// DiffStatus What became of a job.
+type DiffStatus string
+
+// DiffSummary The counts of a diff.
+type DiffSummary struct {
+	// Before The batch before.
+	Before openapi_types.UUID `json:"before"`
+
+	// After The batch after.
+	After openapi_types.UUID `json:"after"`
+
+	// Items Items of the diff.
+	Items int64 `json:"items"`
+
+	// Statuses Items by status, every status.
+	Statuses map[string]int64 `json:"statuses"`
+
+	// Reasons Items by reason, those that occur; an item may have several.
+	Reasons map[string]int64 `json:"reasons"`
+
+	// CostBeforeMicrousd Known cost of the jobs before.
+	CostBeforeMicrousd int64 `json:"cost_before_microusd"`
+
+	// CostAfterMicrousd Known cost of the jobs after.
+	CostAfterMicrousd int64 `json:"cost_after_microusd"`
+
+	// CostDifferenceMicrousd After, less before, as far as costs are known.
+	CostDifferenceMicrousd int64 `json:"cost_difference_microusd"`
+
+	// JobsWithoutCost Jobs of either batch whose cost is unknown, and counted as nothing above.
+	JobsWithoutCost int64 `json:"jobs_without_cost"`
+}
+
 // DocumentInput A document inline.
 type DocumentInput struct {
 	// ContentType Media type, such as `text/markdown`; guessed when left out.
@@ -851,6 +993,9 @@ type JobTimeout = int32
 // Kind What is done with each job.
 type Kind string
 
+// MaxAge Most seconds by which an answer of the result cache may be older than the batch; an older one is made anew, and the gateway's cache is not read. Any age when left out. With `cache` use or only.
+type MaxAge = int32
+
 // MaxAttempts Counted attempts before a job fails; the workers' default (4 unless set otherwise) when left out. Waiting for a rate limit counts none.
 type MaxAttempts = int32
 
@@ -946,6 +1091,72 @@ type Requeued struct {
 	// More Whether there are more; if so, repeat the request.
 	More bool `json:"more"`
 }
+
+// RerunChange A job as in JobInput, with a `custom_id`; or a `custom_id` and `removed`, which leaves the job out.
+type RerunChange struct {
+	// Body An OpenAI chat completion request. Its bytes are sent as they are.
+	Body map[string]interface{} `json:"body,omitempty"`
+
+	// CustomID Which job it is, or the id of a new one.
+	CustomID string `json:"custom_id"`
+
+	// Document A document inline.
+	Document *DocumentInput `json:"document,omitempty"`
+
+	// Removed Leave the job out. Nothing else may be given with it.
+	Removed *bool `json:"removed,omitempty"`
+
+	// Variables Values for the template's variables, by name.
+	Variables map[string]interface{} `json:"variables,omitempty"`
+}
+
+// RerunOptions In what a rerun differs from the batch. What is left out is as it was there, but for `cache` and `expires_at`.
+type RerunOptions struct {
+	// Cache How the durable result cache is used.
+	Cache *CachePolicy `json:"cache,omitempty"`
+
+	// Concurrency As in BatchOptions; null for no limit of its own.
+	Concurrency *int32 `json:"concurrency,omitempty"`
+
+	// ExpiresAt When what is not finished is given up; finished work is kept. Never when left out.
+	ExpiresAt *ExpiresAt `json:"expires_at,omitempty"`
+
+	// JobTimeoutSeconds As in BatchOptions; null for the workers' default.
+	JobTimeoutSeconds *int32 `json:"job_timeout_seconds,omitempty"`
+
+	// MaxAgeSeconds Most seconds by which an answer of the result cache may be older than the batch; an older one is made anew, and the gateway's cache is not read. Any age when left out. With `cache` use or only.
+	MaxAgeSeconds *MaxAge `json:"max_age_seconds,omitempty"`
+
+	// MaxAttempts As in BatchOptions; null for the workers' default.
+	MaxAttempts *int32 `json:"max_attempts,omitempty"`
+
+	// MaxCostMicrousd As in BatchOptions; null for no limit of its own.
+	MaxCostMicrousd *int64 `json:"max_cost_microusd,omitempty"`
+
+	// Metadata Labels, kept and shown with the batch; together at most 16 KiB of JSON.
+	Metadata *Metadata `json:"metadata,omitempty"`
+
+	// Name A free name, for people.
+	Name *BatchName `json:"name,omitempty"`
+
+	// OnInvalid What a line that can't be run does.
+	OnInvalid *OnInvalid `json:"on_invalid,omitempty"`
+
+	// Params Options of the kind. summarize: `length` (short, medium or long; default medium), `language` (of the summary; default the document's), `focus` (what the reader wants to know), `max_tokens` (tokens generated a call at most; default by length), `chunk_tokens` (tokens of a document in one call at most; default what the route's models can read). generate and chat have none.
+	Params *Params `json:"params,omitempty"`
+
+	// Priority Within the project, batches of a higher priority are given more of the workers: each step up doubles the share.
+	Priority *Priority `json:"priority,omitempty"`
+
+	// Route Where the calls go: the name of a stored route (`name` or `name@version`), a shorthand chain (`openai:gpt-5.2,local/extractive`), or a chain inline.
+	Route *RouteChoice `json:"route,omitempty"`
+
+	// Template `name` (its latest version), `name@version`, or `latest`: the latest version of the batch's template.
+	Template *string `json:"template,omitempty"`
+}
+
+// RerunRequest Options and changes in one object, up to 32 MiB; use NDJSON for more. `{}` runs the batch again as it was.
+type RerunRequest = json.RawMessage
 
 // Result A finished job and its answer.
 type Result struct {
@@ -1295,6 +1506,9 @@ type Limit = int
 // Name defines model for Name.
 type Name = string
 
+// OtherBatchID defines model for OtherBatchID.
+type OtherBatchID = string
+
 // Version defines model for Version.
 type Version = int32
 
@@ -1351,6 +1565,9 @@ type CreateBatchParams struct {
 	// Cache NDJSON only. As `cache` of BatchOptions.
 	Cache *CachePolicy `form:"cache,omitempty" json:"cache,omitempty"`
 
+	// MaxAgeSeconds NDJSON only. As `max_age_seconds` of BatchOptions.
+	MaxAgeSeconds *MaxAge `form:"max_age_seconds,omitempty" json:"max_age_seconds,omitempty"`
+
 	// Metadata NDJSON only. As `metadata` of BatchOptions, a JSON object as text.
 	Metadata *string `form:"metadata,omitempty" json:"metadata,omitempty"`
 
@@ -1385,6 +1602,27 @@ type CancelBatchParams struct {
 	GraceSeconds *int32 `form:"grace_seconds,omitempty" json:"grace_seconds,omitempty"`
 }
 
+// DiffBatchesParams defines parameters for DiffBatches.
+type DiffBatchesParams struct {
+	// Status Only items of this status.
+	Status *DiffStatus `form:"status,omitempty" json:"status,omitempty"`
+
+	// Text Add a unified diff of the outputs of items whose answers differ. Of each output the first 64 KiB are compared; of a stream, those of the first 10,000 such items.
+	Text *bool `form:"text,omitempty" json:"text,omitempty"`
+
+	// Format A page, or a stream of all.
+	Format *DiffBatchesParamsFormat `form:"format,omitempty" json:"format,omitempty"`
+
+	// Limit Items a page.
+	Limit *int `form:"limit,omitempty" json:"limit,omitempty"`
+
+	// Cursor `next_cursor` of the page before. Opaque.
+	Cursor *Cursor `form:"cursor,omitempty" json:"cursor,omitempty"`
+}
+
+// DiffBatchesParamsFormat defines parameters for DiffBatches.
+type DiffBatchesParamsFormat string
+
 // ListJobsParams defines parameters for ListJobs.
 type ListJobsParams struct {
 	// Status Only jobs with this status.
@@ -1410,6 +1648,27 @@ type AppendJobsMultipartBody struct {
 type AppendJobsParams struct {
 	// Offset How many jobs the upload has, as the caller believes; 0 for an empty one.
 	Offset int32 `form:"offset" json:"offset"`
+}
+
+// RerunBatchMultipartBody defines parameters for RerunBatch.
+type RerunBatchMultipartBody struct {
+	// Batch In what a rerun differs from the batch. What is left out is as it was there, but for `cache` and `expires_at`.
+	Batch RerunOptions `json:"batch"`
+
+	// Documents Files, one part each, each a changed or new summarize job.
+	Documents []openapi_types.File `json:"documents,omitempty"`
+
+	// Jobs One RerunChange a line.
+	Jobs *openapi_types.File `json:"jobs,omitempty"`
+}
+
+// RerunBatchParams defines parameters for RerunBatch.
+type RerunBatchParams struct {
+	// Options NDJSON only. RerunOptions as JSON text.
+	Options *string `form:"options,omitempty" json:"options,omitempty"`
+
+	// IdempotencyKey As for a submission.
+	IdempotencyKey *string `json:"Idempotency-Key,omitempty"`
 }
 
 // StreamResultsParams defines parameters for StreamResults.
@@ -1517,6 +1776,12 @@ type AppendJobsJSONRequestBody = JobList
 // AppendJobsMultipartRequestBody defines body for AppendJobs for multipart/form-data ContentType.
 type AppendJobsMultipartRequestBody AppendJobsMultipartBody
 
+// RerunBatchJSONRequestBody defines body for RerunBatch for application/json ContentType.
+type RerunBatchJSONRequestBody = RerunRequest
+
+// RerunBatchMultipartRequestBody defines body for RerunBatch for multipart/form-data ContentType.
+type RerunBatchMultipartRequestBody RerunBatchMultipartBody
+
 // RetryJobsJSONRequestBody defines body for RetryJobs for application/json ContentType.
 type RetryJobsJSONRequestBody = RetryFilter
 
@@ -1570,6 +1835,12 @@ type ServerInterface interface {
 	// CancelBatch Stop a batch.
 	// (POST /v1/batches/{id}/cancel)
 	CancelBatch(ctx echo.Context, id BatchID, params CancelBatchParams) error
+	// DiffBatches What differs between two batches of one kind, job by job.
+	// (GET /v1/batches/{id}/diff/{other})
+	DiffBatches(ctx echo.Context, id BatchID, other OtherBatchID, params DiffBatchesParams) error
+	// SummarizeDiff How many jobs differ between two batches, why, and what that cost.
+	// (GET /v1/batches/{id}/diff/{other}/summary)
+	SummarizeDiff(ctx echo.Context, id BatchID, other OtherBatchID) error
 	// StreamEvents Follow a batch as server-sent events.
 	// (GET /v1/batches/{id}/events)
 	StreamEvents(ctx echo.Context, id BatchID) error
@@ -1582,6 +1853,9 @@ type ServerInterface interface {
 	// PauseBatch Keep a batch from starting calls.
 	// (POST /v1/batches/{id}/pause)
 	PauseBatch(ctx echo.Context, id BatchID) error
+	// RerunBatch Run a batch's jobs again, as a new batch.
+	// (POST /v1/batches/{id}/rerun)
+	RerunBatch(ctx echo.Context, id BatchID, params RerunBatchParams) error
 	// StreamResults Stream the results that exist so far, in the order of submission.
 	// (GET /v1/batches/{id}/results)
 	StreamResults(ctx echo.Context, id BatchID, params StreamResultsParams) error
@@ -1797,6 +2071,13 @@ func (w *ServerInterfaceWrapper) CreateBatch(ctx echo.Context) error {
 		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter cache: %s", err))
 	}
 
+	// ------------- Optional query parameter "max_age_seconds" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "max_age_seconds", ctx.QueryParams(), &params.MaxAgeSeconds, runtime.BindQueryParameterOptions{Type: "integer", Format: "int32"})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter max_age_seconds: %s", err))
+	}
+
 	// ------------- Optional query parameter "metadata" -------------
 
 	err = runtime.BindQueryParameterWithOptions("form", true, false, "metadata", ctx.QueryParams(), &params.Metadata, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
@@ -1948,6 +2229,91 @@ func (w *ServerInterfaceWrapper) CancelBatch(ctx echo.Context) error {
 	return err
 }
 
+// DiffBatches converts echo context to params.
+func (w *ServerInterfaceWrapper) DiffBatches(ctx echo.Context) error {
+	var err error
+	// ------------- Path parameter "id" -------------
+	var id BatchID
+
+	err = runtime.BindStyledParameterWithOptions("simple", "id", ctx.Param("id"), &id, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: ctx.Request().URL.RawPath == ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter id: %s", err))
+	}
+
+	// ------------- Path parameter "other" -------------
+	var other OtherBatchID
+
+	err = runtime.BindStyledParameterWithOptions("simple", "other", ctx.Param("other"), &other, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: ctx.Request().URL.RawPath == ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter other: %s", err))
+	}
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params DiffBatchesParams
+	// ------------- Optional query parameter "status" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "status", ctx.QueryParams(), &params.Status, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter status: %s", err))
+	}
+
+	// ------------- Optional query parameter "text" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "text", ctx.QueryParams(), &params.Text, runtime.BindQueryParameterOptions{Type: "boolean", Format: ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter text: %s", err))
+	}
+
+	// ------------- Optional query parameter "format" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "format", ctx.QueryParams(), &params.Format, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter format: %s", err))
+	}
+
+	// ------------- Optional query parameter "limit" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "limit", ctx.QueryParams(), &params.Limit, runtime.BindQueryParameterOptions{Type: "integer", Format: ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter limit: %s", err))
+	}
+
+	// ------------- Optional query parameter "cursor" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "cursor", ctx.QueryParams(), &params.Cursor, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter cursor: %s", err))
+	}
+
+	// Invoke the callback with all the unmarshaled arguments
+	err = w.Handler.DiffBatches(ctx, id, other, params)
+	return err
+}
+
+// SummarizeDiff converts echo context to params.
+func (w *ServerInterfaceWrapper) SummarizeDiff(ctx echo.Context) error {
+	var err error
+	// ------------- Path parameter "id" -------------
+	var id BatchID
+
+	err = runtime.BindStyledParameterWithOptions("simple", "id", ctx.Param("id"), &id, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: ctx.Request().URL.RawPath == ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter id: %s", err))
+	}
+
+	// ------------- Path parameter "other" -------------
+	var other OtherBatchID
+
+	err = runtime.BindStyledParameterWithOptions("simple", "other", ctx.Param("other"), &other, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: ctx.Request().URL.RawPath == ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter other: %s", err))
+	}
+
+	// Invoke the callback with all the unmarshaled arguments
+	err = w.Handler.SummarizeDiff(ctx, id, other)
+	return err
+}
+
 // StreamEvents converts echo context to params.
 func (w *ServerInterfaceWrapper) StreamEvents(ctx echo.Context) error {
 	var err error
@@ -2041,6 +2407,48 @@ func (w *ServerInterfaceWrapper) PauseBatch(ctx echo.Context) error {
 
 	// Invoke the callback with all the unmarshaled arguments
 	err = w.Handler.PauseBatch(ctx, id)
+	return err
+}
+
+// RerunBatch converts echo context to params.
+func (w *ServerInterfaceWrapper) RerunBatch(ctx echo.Context) error {
+	var err error
+	// ------------- Path parameter "id" -------------
+	var id BatchID
+
+	err = runtime.BindStyledParameterWithOptions("simple", "id", ctx.Param("id"), &id, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: ctx.Request().URL.RawPath == ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter id: %s", err))
+	}
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params RerunBatchParams
+	// ------------- Optional query parameter "options" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "options", ctx.QueryParams(), &params.Options, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter options: %s", err))
+	}
+
+	headers := ctx.Request().Header
+	// ------------- Optional header parameter "Idempotency-Key" -------------
+	if valueList, found := headers[http.CanonicalHeaderKey("Idempotency-Key")]; found {
+		var IdempotencyKey string
+		n := len(valueList)
+		if n != 1 {
+			return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Expected one value for Idempotency-Key, got %d", n))
+		}
+
+		err = runtime.BindStyledParameterWithOptions("simple", "Idempotency-Key", valueList[0], &IdempotencyKey, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""})
+		if err != nil {
+			return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter Idempotency-Key: %s", err))
+		}
+
+		params.IdempotencyKey = &IdempotencyKey
+	}
+
+	// Invoke the callback with all the unmarshaled arguments
+	err = w.Handler.RerunBatch(ctx, id, params)
 	return err
 }
 
@@ -2667,10 +3075,13 @@ func RegisterHandlersWithOptions(router EchoRouter, si ServerInterface, options 
 	router.GET(options.BaseURL+"/v1/batches/:id", wrapper.GetBatch, options.OperationMiddlewares["GetBatch"]...)
 	router.PATCH(options.BaseURL+"/v1/batches/:id", wrapper.UpdateBatch, options.OperationMiddlewares["UpdateBatch"]...)
 	router.POST(options.BaseURL+"/v1/batches/:id/cancel", wrapper.CancelBatch, options.OperationMiddlewares["CancelBatch"]...)
+	router.GET(options.BaseURL+"/v1/batches/:id/diff/:other", wrapper.DiffBatches, options.OperationMiddlewares["DiffBatches"]...)
+	router.GET(options.BaseURL+"/v1/batches/:id/diff/:other/summary", wrapper.SummarizeDiff, options.OperationMiddlewares["SummarizeDiff"]...)
 	router.GET(options.BaseURL+"/v1/batches/:id/events", wrapper.StreamEvents, options.OperationMiddlewares["StreamEvents"]...)
 	router.GET(options.BaseURL+"/v1/batches/:id/jobs", wrapper.ListJobs, options.OperationMiddlewares["ListJobs"]...)
 	router.POST(options.BaseURL+"/v1/batches/:id/jobs", wrapper.AppendJobs, options.OperationMiddlewares["AppendJobs"]...)
 	router.POST(options.BaseURL+"/v1/batches/:id/pause", wrapper.PauseBatch, options.OperationMiddlewares["PauseBatch"]...)
+	router.POST(options.BaseURL+"/v1/batches/:id/rerun", wrapper.RerunBatch, options.OperationMiddlewares["RerunBatch"]...)
 	router.GET(options.BaseURL+"/v1/batches/:id/results", wrapper.StreamResults, options.OperationMiddlewares["StreamResults"]...)
 	router.POST(options.BaseURL+"/v1/batches/:id/resume", wrapper.ResumeBatch, options.OperationMiddlewares["ResumeBatch"]...)
 	router.POST(options.BaseURL+"/v1/batches/:id/retry", wrapper.RetryJobs, options.OperationMiddlewares["RetryJobs"]...)
@@ -2921,6 +3332,96 @@ func (response CancelBatch200JSONResponse) VisitCancelBatchResponse(w http.Respo
 	return err
 }
 
+type DiffBatchesRequestObject struct {
+	ID     BatchID      `json:"id"`
+	Other  OtherBatchID `json:"other"`
+	Params DiffBatchesParams
+}
+
+type DiffBatchesResponseObject interface {
+	VisitDiffBatchesResponse(w http.ResponseWriter) error
+}
+
+type DiffBatches200JSONResponse DiffPage
+
+func (response DiffBatches200JSONResponse) VisitDiffBatchesResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type DiffBatches200ApplicationXNdjsonResponse struct {
+	Body          io.Reader
+	ContentLength int64
+}
+
+func (response DiffBatches200ApplicationXNdjsonResponse) VisitDiffBatchesResponse(w http.ResponseWriter) error {
+
+	w.Header().Set("Content-Type", "application/x-ndjson")
+	if response.ContentLength != 0 {
+		w.Header().Set("Content-Length", fmt.Sprint(response.ContentLength))
+	}
+	w.WriteHeader(200)
+
+	if closer, ok := response.Body.(io.ReadCloser); ok {
+		defer closer.Close()
+	}
+	flusher, ok := w.(http.Flusher)
+	if !ok {
+		// If w doesn't support flushing, fall back to io.Copy.
+		_, err := io.Copy(w, response.Body)
+		return err
+	}
+	// text/event-stream messages are typically small; use a
+	// modest buffer and flush after each chunk so clients see
+	// events immediately instead of waiting on OS buffering.
+	buf := make([]byte, 4096)
+	for {
+		n, err := response.Body.Read(buf)
+		if n > 0 {
+			if _, writeErr := w.Write(buf[:n]); writeErr != nil {
+				return writeErr
+			}
+			flusher.Flush()
+		}
+		if err != nil {
+			if err == io.EOF {
+				return nil
+			}
+			return err
+		}
+	}
+}
+
+type SummarizeDiffRequestObject struct {
+	ID    BatchID      `json:"id"`
+	Other OtherBatchID `json:"other"`
+}
+
+type SummarizeDiffResponseObject interface {
+	VisitSummarizeDiffResponse(w http.ResponseWriter) error
+}
+
+type SummarizeDiff200JSONResponse DiffSummary
+
+func (response SummarizeDiff200JSONResponse) VisitSummarizeDiffResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
 type StreamEventsRequestObject struct {
 	ID BatchID `json:"id"`
 }
@@ -3039,6 +3540,42 @@ func (response PauseBatch200JSONResponse) VisitPauseBatchResponse(w http.Respons
 	}
 	w.Header().Set("Content-Type", "application/json")
 	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type RerunBatchRequestObject struct {
+	ID            BatchID `json:"id"`
+	Params        RerunBatchParams
+	JSONBody      *RerunBatchJSONRequestBody
+	Body          io.Reader
+	MultipartBody *multipart.Reader
+}
+
+type RerunBatchResponseObject interface {
+	VisitRerunBatchResponse(w http.ResponseWriter) error
+}
+
+type RerunBatch202ResponseHeaders struct {
+	IdempotencyReplayed bool
+	Location            string
+}
+
+type RerunBatch202JSONResponse struct {
+	Body    Batch
+	Headers RerunBatch202ResponseHeaders
+}
+
+func (response RerunBatch202JSONResponse) VisitRerunBatchResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.Header().Set("Idempotency-Replayed", fmt.Sprint(response.Headers.IdempotencyReplayed))
+	w.Header().Set("Location", fmt.Sprint(response.Headers.Location))
+	w.WriteHeader(202)
 	_, err := buf.WriteTo(w)
 	return err
 }
@@ -3795,6 +4332,12 @@ type StrictServerInterface interface {
 	// CancelBatch Stop a batch.
 	// (POST /v1/batches/{id}/cancel)
 	CancelBatch(ctx context.Context, request CancelBatchRequestObject) (CancelBatchResponseObject, error)
+	// DiffBatches What differs between two batches of one kind, job by job.
+	// (GET /v1/batches/{id}/diff/{other})
+	DiffBatches(ctx context.Context, request DiffBatchesRequestObject) (DiffBatchesResponseObject, error)
+	// SummarizeDiff How many jobs differ between two batches, why, and what that cost.
+	// (GET /v1/batches/{id}/diff/{other}/summary)
+	SummarizeDiff(ctx context.Context, request SummarizeDiffRequestObject) (SummarizeDiffResponseObject, error)
 	// StreamEvents Follow a batch as server-sent events.
 	// (GET /v1/batches/{id}/events)
 	StreamEvents(ctx context.Context, request StreamEventsRequestObject) (StreamEventsResponseObject, error)
@@ -3807,6 +4350,9 @@ type StrictServerInterface interface {
 	// PauseBatch Keep a batch from starting calls.
 	// (POST /v1/batches/{id}/pause)
 	PauseBatch(ctx context.Context, request PauseBatchRequestObject) (PauseBatchResponseObject, error)
+	// RerunBatch Run a batch's jobs again, as a new batch.
+	// (POST /v1/batches/{id}/rerun)
+	RerunBatch(ctx context.Context, request RerunBatchRequestObject) (RerunBatchResponseObject, error)
 	// StreamResults Stream the results that exist so far, in the order of submission.
 	// (GET /v1/batches/{id}/results)
 	StreamResults(ctx context.Context, request StreamResultsRequestObject) (StreamResultsResponseObject, error)
@@ -4186,6 +4732,59 @@ func (sh *strictHandler) CancelBatch(ctx echo.Context, id BatchID, params Cancel
 	return nil
 }
 
+// DiffBatches operation middleware
+func (sh *strictHandler) DiffBatches(ctx echo.Context, id BatchID, other OtherBatchID, params DiffBatchesParams) error {
+	var request DiffBatchesRequestObject
+
+	request.ID = id
+	request.Other = other
+	request.Params = params
+
+	handler := func(ctx echo.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.DiffBatches(ctx.Request().Context(), request.(DiffBatchesRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "DiffBatches")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		return err
+	} else if validResponse, ok := response.(DiffBatchesResponseObject); ok {
+		return validResponse.VisitDiffBatchesResponse(ctx.Response())
+	} else if response != nil {
+		return fmt.Errorf("unexpected response type: %T", response)
+	}
+	return nil
+}
+
+// SummarizeDiff operation middleware
+func (sh *strictHandler) SummarizeDiff(ctx echo.Context, id BatchID, other OtherBatchID) error {
+	var request SummarizeDiffRequestObject
+
+	request.ID = id
+	request.Other = other
+
+	handler := func(ctx echo.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.SummarizeDiff(ctx.Request().Context(), request.(SummarizeDiffRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "SummarizeDiff")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		return err
+	} else if validResponse, ok := response.(SummarizeDiffResponseObject); ok {
+		return validResponse.VisitSummarizeDiffResponse(ctx.Response())
+	} else if response != nil {
+		return fmt.Errorf("unexpected response type: %T", response)
+	}
+	return nil
+}
+
 // StreamEvents operation middleware
 func (sh *strictHandler) StreamEvents(ctx echo.Context, id BatchID) error {
 	var request StreamEventsRequestObject
@@ -4317,6 +4916,67 @@ func (sh *strictHandler) PauseBatch(ctx echo.Context, id BatchID) error {
 		return err
 	} else if validResponse, ok := response.(PauseBatchResponseObject); ok {
 		return validResponse.VisitPauseBatchResponse(ctx.Response())
+	} else if response != nil {
+		return fmt.Errorf("unexpected response type: %T", response)
+	}
+	return nil
+}
+
+// RerunBatch operation middleware
+func (sh *strictHandler) RerunBatch(ctx echo.Context, id BatchID, params RerunBatchParams) error {
+	var request RerunBatchRequestObject
+
+	request.ID = id
+	request.Params = params
+	if strings.HasPrefix(ctx.Request().Header.Get("Content-Type"), "application/json") {
+		var body RerunBatchJSONRequestBody
+		var err error
+		if binder, ok := ctx.Echo().Binder.(*echo.DefaultBinder); ok {
+			// A request validator built on kin-openapi's openapi3filter with
+			// KeepValidatedValue leaves the value it validated on the body. Bind
+			// that value, matching member names exactly, so the handler receives
+			// what was validated instead of a second, case-insensitive decode.
+			// Otherwise bind only the request body, so that path and query
+			// parameters are not also bound into the body struct.
+			if vb, ok := ctx.Request().Body.(interface{ ValidatedValue() any }); !ok || runtime.BindJSONValue(vb.ValidatedValue(), &body) != nil {
+				err = binder.BindBody(ctx, &body)
+			}
+		} else {
+			// A custom binder is installed on the Echo instance; defer to it
+			// entirely, since echo.Binder does not expose body-only binding and
+			// the binder may do more than decode (for example call ctx.Validate).
+			err = ctx.Bind(&body)
+		}
+		if err != nil {
+			return err
+		}
+		request.JSONBody = &body
+
+	}
+	if strings.HasPrefix(ctx.Request().Header.Get("Content-Type"), "application/x-ndjson") {
+		request.Body = ctx.Request().Body
+	}
+	if strings.HasPrefix(ctx.Request().Header.Get("Content-Type"), "multipart/form-data") {
+		if reader, err := ctx.Request().MultipartReader(); err != nil {
+			return err
+		} else {
+			request.MultipartBody = reader
+		}
+	}
+
+	handler := func(ctx echo.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.RerunBatch(ctx.Request().Context(), request.(RerunBatchRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "RerunBatch")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		return err
+	} else if validResponse, ok := response.(RerunBatchResponseObject); ok {
+		return validResponse.VisitRerunBatchResponse(ctx.Response())
 	} else if response != nil {
 		return fmt.Errorf("unexpected response type: %T", response)
 	}

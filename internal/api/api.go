@@ -28,6 +28,7 @@ import (
 	"github.com/labstack/echo/v4/middleware"
 
 	"batchwright/internal/jobs"
+	"batchwright/internal/report"
 	"batchwright/internal/store"
 )
 
@@ -54,6 +55,7 @@ type Writer interface {
 	SaveTemplate(ctx context.Context, project uuid.UUID, name string, spec json.RawMessage) (t store.Template, created bool, err error)
 	SaveRoute(ctx context.Context, project uuid.UUID, name string, route json.RawMessage) (r store.Route, created bool, err error)
 	controller
+	rerunner
 	budgetWriter
 }
 
@@ -66,6 +68,7 @@ type Reader interface {
 	catalogReader
 	webhookReader
 	budgetReader
+	report.Reader
 }
 
 type batchReader interface {
@@ -150,7 +153,7 @@ func decodedPath(next echo.HandlerFunc) echo.HandlerFunc {
 
 // isStream tells answers that must reach the client as they are made: compression would hold them back.
 func isStream(c echo.Context) bool {
-	return strings.HasSuffix(c.Path(), "/results") || strings.HasSuffix(c.Path(), "/events")
+	return strings.HasSuffix(c.Path(), "/results") || strings.HasSuffix(c.Path(), "/events") || strings.HasSuffix(c.Path(), "/diff/:other")
 }
 
 // requestID keeps a caller's X-Request-Id if it is short and plain, and makes one otherwise.

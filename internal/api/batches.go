@@ -1,13 +1,10 @@
 package api
 
 import (
-	"bytes"
 	"context"
 	"encoding/base64"
 	"encoding/json"
 	"fmt"
-	"iter"
-	"log/slog"
 	"net/http"
 	"time"
 
@@ -30,9 +27,11 @@ func page[T any](rows []T, limit int, key func(T) string) ([]T, *NextCursor) {
 		return rows, nil
 	}
 	rows = rows[:limit]
-	next := base64.RawURLEncoding.EncodeToString([]byte(key(rows[limit-1])))
+	next := encodeCursor(key(rows[limit-1]))
 	return rows, &next
 }
+
+func encodeCursor(key string) NextCursor { return base64.RawURLEncoding.EncodeToString([]byte(key)) }
 
 // cursor returns what page encoded, or "" without a cursor.
 func cursor(c *Cursor) (string, error) {
@@ -135,7 +134,7 @@ func toBatch(b store.Batch, stats *store.BatchStats) Batch {
 		Priority: int(b.Priority), Concurrency: b.Concurrency, MaxAttempts: b.MaxAttempts, JobTimeoutSeconds: b.JobTimeoutSeconds,
 		ExpiresAt: utc(b.ExpiresAt), MaxCostMicrousd: b.MaxCostMicrousd,
 		CreatedAt: b.CreatedAt.UTC(), StartedAt: utc(b.StartedAt), FinishedAt: utc(b.FinishedAt),
-		Open: b.OpenUpload && b.State == "ingesting", PurgedAt: utc(b.PurgedAt),
+		Open: b.OpenUpload && b.State == "ingesting", PurgedAt: utc(b.PurgedAt), MaxAgeSeconds: b.MaxAgeSeconds, RerunOf: b.RerunOf,
 	}
 	if b.PauseReason != nil && b.PausedAt != nil {
 		out.Pause = &Pause{Reason: PauseReason(*b.PauseReason), Detail: deref(b.PauseDetail, ""), Since: b.PausedAt.UTC()}
@@ -198,66 +197,23 @@ func (h *handlers) StreamResults(ctx context.Context, req StreamResultsRequestOb
 		return nil, &problem{status: http.StatusGone, detail: "the batch was purged: its counts are left, and the answers that are in the result cache"}
 	}
 	rows := h.Read.Results(ctx, b.ID, string(deref(req.Params.Status, "")), deref(req.Params.After, 0))
-	return resultStream{rows, h.Log.With("batch_id", b.ID)}, nil
+	ended := func(yield func(store.Result, error) bool) {
+		for row, err := range rows {
+			if (err != nil || final(row.State)) && !yield(row, err) {
+				return
+			}
+		}
+	}
+	return resultStream{newStream(ended, toResult, "results", h.Log.With("batch_id", b.ID))}, nil
 }
 
-const (
-	flushBytes   = 64 << 10
-	flushEvery   = time.Second
-	writeTimeout = 60 * time.Second // longest wait for a client that doesn't read
-)
-
-// resultStream writes rows as NDJSON while they are read.
+// resultStream writes results as NDJSON.
 type resultStream struct {
-	rows iter.Seq2[store.Result, error]
-	log  *slog.Logger
+	ndjsonStream[store.Result, Result]
 }
 
-// VisitStreamResultsResponse breaks the connection off when the rows end in an error after the first byte: a regular
-// end would pass for the end of the results.
-func (s resultStream) VisitStreamResultsResponse(w http.ResponseWriter) error {
-	var buf bytes.Buffer
-	enc := json.NewEncoder(&buf)
-	enc.SetEscapeHTML(false)
-	ctl := http.NewResponseController(w)
-	started, flushed := false, time.Now()
-	flush := func() error {
-		if !started {
-			started = true
-			w.Header().Set("Content-Type", "application/x-ndjson")
-			w.Header().Set("Cache-Control", "no-store")
-			w.WriteHeader(http.StatusOK)
-		}
-		_ = ctl.SetWriteDeadline(time.Now().Add(writeTimeout)) // test recorders can't
-		if _, err := buf.WriteTo(w); err != nil {
-			return err
-		}
-		flushed = time.Now()
-		return ctl.Flush()
-	}
-	for row, err := range s.rows {
-		if err != nil {
-			if !started {
-				return fmt.Errorf("api: results: %w", err)
-			}
-			s.log.Error("results broke off", "err", err)
-			panic(http.ErrAbortHandler)
-		}
-		if !final(row.State) {
-			continue
-		}
-		if err := enc.Encode(toResult(row)); err != nil {
-			return fmt.Errorf("api: encode result %d: %w", row.Seq, err)
-		}
-		if buf.Len() >= flushBytes || time.Since(flushed) >= flushEvery {
-			if flush() != nil {
-				return nil // the client has gone
-			}
-		}
-	}
-	_ = flush() // as above
-	return nil
-}
+// VisitStreamResultsResponse implements the generated response.
+func (s resultStream) VisitStreamResultsResponse(w http.ResponseWriter) error { return s.write(w) }
 
 func final(state string) bool {
 	switch ResultStatus(state) {

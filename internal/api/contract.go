@@ -25,6 +25,7 @@ var contractYAML []byte
 type contract struct {
 	router  routers.Router
 	options *openapi3.Schema // BatchOptions
+	rerun   *openapi3.Schema // RerunOptions
 	json    []byte           // the document, for /openapi.json
 }
 
@@ -42,7 +43,7 @@ var loadContract = sync.OnceValues(func() (*contract, error) {
 	if err != nil {
 		return nil, fmt.Errorf("api: contract: %w", err)
 	}
-	return &contract{router, doc.Components.Schemas["BatchOptions"].Value, text}, nil
+	return &contract{router, doc.Components.Schemas["BatchOptions"].Value, doc.Components.Schemas["RerunOptions"].Value, text}, nil
 })
 
 // route finds the operation of a request. The error is a 404 or 405 problem.

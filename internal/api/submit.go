@@ -87,6 +87,9 @@ func (h *handlers) spec(opts options) (jobs.Spec, error) {
 	if err := limits(opts, &spec.Limits); err != nil {
 		return jobs.Spec{}, err
 	}
+	if raw, ok := opts["max_age_seconds"]; ok && json.Unmarshal(raw, &spec.MaxAgeSeconds) != nil {
+		return jobs.Spec{}, invalidField("max_age_seconds", "wrong_type", "is not of the form that the contract wants")
+	}
 	spec.Open, _ = values["open"].(bool)
 	if labels, ok := values["metadata"].(map[string]any); ok {
 		spec.Metadata = make(map[string]string, len(labels))
@@ -184,6 +187,7 @@ func fromQuery(p CreateBatchParams) (options, error) {
 		}
 	}
 	bound("open", p.Open != nil, p.Open)
+	bound("max_age_seconds", p.MaxAgeSeconds != nil, p.MaxAgeSeconds)
 	bound("priority", p.Priority != nil, p.Priority)
 	bound("concurrency", p.Concurrency != nil, p.Concurrency)
 	bound("max_attempts", p.MaxAttempts != nil, p.MaxAttempts)

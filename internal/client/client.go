@@ -86,8 +86,12 @@ func (c *Client) save(ctx context.Context, path, name string, spec json.RawMessa
 var errNoAnswer = fmt.Errorf("no answer after %s", answerLimit)
 
 // call sends a short request and decodes its answer.
-func call[T any](ctx context.Context, c *Client, method, path string, body any) (out T, err error) {
-	ctx, cancel := context.WithTimeoutCause(ctx, answerLimit, errNoAnswer)
+func call[T any](ctx context.Context, c *Client, method, path string, body any) (T, error) {
+	return callWithin[T](ctx, c, answerLimit, method, path, body)
+}
+
+func callWithin[T any](ctx context.Context, c *Client, limit time.Duration, method, path string, body any) (out T, err error) {
+	ctx, cancel := context.WithTimeoutCause(ctx, limit, fmt.Errorf("no answer after %s", limit))
 	defer cancel()
 	var payload io.Reader
 	if body != nil {

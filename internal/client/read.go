@@ -2,6 +2,7 @@ package client
 
 import (
 	"bufio"
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -105,48 +106,54 @@ type ResultOptions struct {
 
 // Results streams the results that exist so far, in the order of submission. An error is the last thing yielded.
 func (c *Client) Results(ctx context.Context, id string, o ResultOptions) iter.Seq2[Result, error] {
-	return func(yield func(Result, error) bool) {
+	query := url.Values{}
+	if o.Status != "" {
+		query.Set("status", o.Status)
+	}
+	if o.After > 0 {
+		query.Set("after", strconv.Itoa(int(o.After)))
+	}
+	return lines(ctx, c, "results", "/v1/batches/"+url.PathEscape(id)+"/results?"+query.Encode(), func(r *Result, raw []byte) { r.Raw = raw })
+}
+
+// lines streams an answer of one JSON object a line. keep is given each line as the server sent it, to keep.
+func lines[T any](ctx context.Context, c *Client, what, path string, keep func(v *T, raw []byte)) iter.Seq2[T, error] {
+	return func(yield func(T, error) bool) {
 		ctx, cancel := context.WithCancelCause(ctx)
 		defer cancel(nil)
-		query := url.Values{}
-		if o.Status != "" {
-			query.Set("status", o.Status)
-		}
-		if o.After > 0 {
-			query.Set("after", strconv.Itoa(int(o.After)))
-		}
-		req, err := c.request(ctx, http.MethodGet, "/v1/batches/"+url.PathEscape(id)+"/results?"+query.Encode(), nil)
+		var none T
+		req, err := c.request(ctx, http.MethodGet, path, nil)
 		if err != nil {
-			yield(Result{}, err)
+			yield(none, err)
 			return
 		}
-		s := newStall(cancel, "results")
+		s := newStall(cancel, what)
 		defer s.disarm()
 		s.arm()
 		res, err := c.send(req)
 		if err != nil {
-			yield(Result{}, err)
+			yield(none, err)
 			return
 		}
 		defer res.Body.Close()
 		lines := bufio.NewScanner(&download{from: res.Body, stall: s})
 		lines.Buffer(make([]byte, 64<<10), maxAnswer)
 		for lines.Scan() {
-			var r Result
-			if err := json.Unmarshal(lines.Bytes(), &r); err != nil {
+			var v T
+			if err := json.Unmarshal(lines.Bytes(), &v); err != nil {
 				if lines.Err() == nil { // else the connection broke in the middle of a line
-					yield(Result{}, fmt.Errorf("client: a result is not what the API promises: %w", err))
+					yield(none, fmt.Errorf("client: a line of the %s is not what the API promises: %w", what, err))
 					return
 				}
 				break
 			}
-			r.Raw = append(r.Raw, lines.Bytes()...)
-			if !yield(r, nil) {
+			keep(&v, bytes.Clone(lines.Bytes()))
+			if !yield(v, nil) {
 				return
 			}
 		}
 		if err := lines.Err(); err != nil {
-			yield(Result{}, fmt.Errorf("client: the results broke off: %w", reason(ctx, err)))
+			yield(none, fmt.Errorf("client: the %s broke off: %w", what, reason(ctx, err)))
 		}
 	}
 }

@@ -52,6 +52,7 @@ cache alone, and report costs and cache hits by SQL.`,
 		}),
 	}
 	c.Flags().StringVar(&examples, "examples", "", "folder with the examples (default: examples, here or in a folder above)")
+	c.AddCommand(a.demoNightly())
 	return c
 }
 

@@ -39,7 +39,7 @@ that is sent as it is.`,
 	f.StringVar(&params, "params", "", "options of the kind, a JSON object")
 	f.StringVar(&o.Name, "name", "", "name of the batch, for people")
 	f.StringVar(&o.OnInvalid, "on-invalid", "", "refuse (default): a wrong line refuses the batch; skip: it becomes a failed job")
-	f.StringVar(&o.Cache, "cache", "", "use (default), refresh (ask again, keep the new answers) or off")
+	f.StringVar(&o.Cache, "cache", "", "use (default), refresh (ask again, keep the new answers), only (make no calls) or off")
 	f.StringToStringVar(&o.Metadata, "metadata", nil, "labels, as KEY=VALUE,...")
 	f.StringVar(&o.IdempotencyKey, "idempotency-key", "", "makes a repeat safe: the same key and submission is the same batch")
 	f.BoolVar(&wait, "wait", false, "wait for the end, showing progress on standard error")

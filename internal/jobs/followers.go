@@ -80,7 +80,8 @@ func (w *Worker) reconcile(ctx context.Context) error {
 // recheck looks up once more what the cache had no answer for when the batch was planned: other batches may have paid for it since. It
 // returns one hit or nil for each job. First attempts of a batch that was alone need no look.
 func (w *Worker) recheck(ctx context.Context, b *batch, t store.Ticket, claimed []store.Claimed) ([]*store.Hit, error) {
-	if b.Cache != "use" || len(claimed) == 0 || (!b.Recheck && !b.standing().Recheck && t.Purpose != store.PurposeRetry) {
+	due := b.Cache == "only" || b.Recheck || b.standing().Recheck || t.Purpose == store.PurposeRetry
+	if !b.Reads() || len(claimed) == 0 || !due {
 		return make([]*store.Hit, len(claimed)), nil
 	}
 	keys := make([][][32]byte, len(claimed))
@@ -89,7 +90,7 @@ func (w *Worker) recheck(ctx context.Context, b *batch, t store.Ticket, claimed 
 	}
 	var hits []*store.Hit
 	err := w.persist(ctx, func(ctx context.Context) (err error) {
-		hits, err = w.DB.Hits(ctx, b.ProjectID, keys)
+		hits, err = w.DB.Hits(ctx, b.ProjectID, keys, b.Oldest())
 		return err
 	})
 	if err != nil {

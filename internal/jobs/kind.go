@@ -65,6 +65,14 @@ type batch struct {
 	moved atomic.Bool // a job of it became final here since the last heartbeat
 }
 
+// youngEnough words which answers of the cache count; nothing when all do.
+func (b *batch) youngEnough() string {
+	if b.MaxAgeSeconds == nil {
+		return ""
+	}
+	return fmt.Sprintf(" made within %s before the batch", time.Duration(*b.MaxAgeSeconds)*time.Second)
+}
+
 // result is a complete, valid answer.
 type result struct {
 	output    string

@@ -264,7 +264,7 @@ func (s *summary) each(ctx context.Context, what, title string, texts []string) 
 	for i, text := range texts {
 		requests[i] = s.request(what, title, text)
 		keys[i] = requests[i].Keys(names)
-		if s.t.batch.Cache != "use" {
+		if !s.t.batch.Reads() {
 			for j, k := range keys[i] {
 				keys[i][j] = s.t.partKey(k)
 			}
@@ -306,7 +306,7 @@ func (s *summary) lookUp(ctx context.Context, keys [][]prompt.Key, out []string)
 			flat = append(flat, keys[i][j][:])
 		}
 	}
-	answers, err := s.t.w.DB.LookUp(ctx, s.t.batch.ProjectID, flat)
+	answers, err := s.t.w.DB.LookUp(ctx, s.t.batch.ProjectID, flat, s.t.batch.Oldest())
 	if err != nil {
 		return s.t.fault("look up parts", err)
 	}
@@ -327,18 +327,17 @@ func (s *summary) lookUp(ctx context.Context, keys [][]prompt.Key, out []string)
 // keepPart writes a part answer, and the calls so far, before the rest of the job is done.
 func (t *task) keepPart(ctx context.Context, part result) error {
 	answer := store.Completion{
-		ProjectID: t.batch.ProjectID, Key: part.resultKey, Model: part.model, Provider: t.route.Steps[part.step].Provider,
+		ProjectID: t.batch.ProjectID, Key: part.resultKey, Refresh: t.batch.Renews(), Model: part.model, Provider: t.route.Steps[part.step].Provider,
 		AnsweredBy: clean(part.by), Format: part.format, Output: clean(part.output),
 	}
-	if t.batch.Cache == "use" {
+	if t.batch.Reads() {
 		return t.flush(ctx, answer)
 	}
 	own := answer
-	own.Key = t.partKey(answer.Key)
+	own.Key, own.Refresh = t.partKey(answer.Key), false
 	if t.batch.Cache == "off" {
 		return t.flush(ctx, own)
 	}
-	answer.Refresh = true
 	return t.flush(ctx, own, answer)
 }
 

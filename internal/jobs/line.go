@@ -35,8 +35,9 @@ type line struct {
 	Body      json.RawMessage `json:"body"`
 	Document  *inlineDocument `json:"document"`
 
-	number int
-	upload *Upload
+	number  int
+	upload  *Upload
+	removed bool // of a rerun's changes: the job is left out
 }
 
 type inlineDocument struct {

@@ -74,7 +74,7 @@ func (w *Worker) runTicket(soft, hard context.Context, t store.Ticket) error {
 	for i, job := range claimed {
 		t := &task{w: w, batch: b, lease: l, job: job, claimed: now, known: known[i]}
 		begin := func() { w.crew.do(func() { w.runJob(ctx, t, func(settled bool) { done(1, settled) }) }) }
-		if t.known != nil { // it makes no call
+		if !t.calls() {
 			begin()
 			continue
 		}
@@ -122,9 +122,14 @@ func (w *Worker) closeTicket(ctx context.Context, b *batch, t store.Ticket, sett
 func (w *Worker) runJob(ctx context.Context, t *task, then func(settled bool)) {
 	var s settlement
 	ok := true
-	if t.known != nil {
+	switch {
+	case t.known != nil:
 		s = t.reuse()
-	} else {
+	case !t.calls() && t.lease.closed(): // maybe because the cache couldn't be asked
+		ok = false
+	case !t.calls():
+		s, ok = t.settle(result{}, failf(notCached, "the result cache has no answer%s, and the batch makes no calls (cache is only)", t.batch.youngEnough()))
+	default:
 		out, err := w.attempt(ctx, t)
 		s, ok = t.settle(out, err)
 	}
@@ -249,7 +254,7 @@ func (t *task) succeed(s *settlement, out result, total totals) {
 		key = ownKey(t.batch.ID, t.job.Seq)
 	}
 	job.State, job.ResultKey, job.Provider, job.Model = "succeeded", key[:], step.Provider, out.model
-	job.Refresh = t.batch.Cache == "refresh"
+	job.Refresh = t.batch.Renews()
 	switch {
 	case t.batch.Cache != "use":
 		job.CacheStatus = "bypass"

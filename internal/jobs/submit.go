@@ -41,7 +41,8 @@ type Spec struct {
 	Params         json.RawMessage
 	Open           bool   // take more jobs, until it is sealed
 	OnInvalid      string // refuse (default) or skip
-	Cache          string // use (default), refresh or off
+	Cache          string // use (default), refresh, only or off
+	MaxAgeSeconds  *int32 // of answers that the cache gives, before the batch was made; nil for any
 	Metadata       map[string]string
 	IdempotencyKey string
 	Limits         store.Limits
@@ -102,7 +103,11 @@ func (in *intake) create(ctx context.Context, lines iter.Seq2[Line, error]) (b s
 				return store.Batch{}, nil, nil, err
 			}
 		}
-		b, tickets, err = db.CreateBatch(ctx, in.row, in.chunks(lines), in.seal)
+		if in.rerun != nil {
+			b, tickets, err = in.runAgain(ctx, lines)
+		} else {
+			b, tickets, err = db.CreateBatch(ctx, in.row, in.chunks(lines), in.seal)
+		}
 		if key == "" || !errors.Is(err, store.ErrConflict) {
 			break
 		}
@@ -131,6 +136,7 @@ type intake struct {
 	row     store.NewBatch
 	hash    hash.Hash // nil when nothing is compared with it
 	base    int32     // jobs that the batch had before
+	rerun   *rerun    // nil unless the lines are changes to another batch's jobs
 	seq     int32     // jobs read
 	numbers []number  // where line numbers and sequence numbers part
 	bad     []LineError
@@ -153,8 +159,11 @@ func (in *intake) open(ctx context.Context, project store.Project) error {
 	if err := oneOf("on_invalid", &spec.OnInvalid, "refuse", "skip"); err != nil {
 		return err
 	}
-	if err := oneOf("cache", &spec.Cache, "use", "refresh", "off"); err != nil {
+	if err := oneOf("cache", &spec.Cache, "use", "refresh", "only", "off"); err != nil {
 		return err
+	}
+	if spec.MaxAgeSeconds != nil && spec.Cache != "use" && spec.Cache != "only" {
+		return invalidf("max_age_seconds", "has no meaning with cache=%s, which takes no answer of any age: leave one of them out", spec.Cache)
 	}
 	if len(spec.Name) > 200 || !utf8.ValidString(spec.Name) {
 		return invalidf("name", "is longer than 200 bytes or not valid UTF-8")
@@ -190,7 +199,7 @@ func (in *intake) open(ctx context.Context, project store.Project) error {
 	}
 	in.row = store.NewBatch{ID: id, ProjectID: project.ID, Name: clean(spec.Name), Kind: spec.Kind, RouteID: routeID, Route: routeJSON, Params: params,
 		Metadata: metadata, OnInvalid: spec.OnInvalid, Cache: spec.Cache, IdempotencyKey: spec.IdempotencyKey, Open: spec.Open,
-		APIKeyID: project.KeyID, Limits: spec.Limits}
+		APIKeyID: project.KeyID, Limits: spec.Limits, MaxAgeSeconds: spec.MaxAgeSeconds}
 	in.batch = &batch{kind: k, route: route, check: s.checkModel}
 	if err := in.openTemplate(ctx, project.ID); err != nil {
 		return err
@@ -201,6 +210,12 @@ func (in *intake) open(ctx context.Context, project store.Project) error {
 	about := []any{spec.Kind, spec.Name, spec.Template, spec.Route, spec.Params, spec.OnInvalid, spec.Cache, spec.Metadata, spec.Limits}
 	if spec.Open {
 		about = append(about, "open")
+	}
+	if spec.MaxAgeSeconds != nil {
+		about = append(about, "max_age_seconds", *spec.MaxAgeSeconds)
+	}
+	if r := in.rerun; r != nil { // what was asked, not what it came to
+		about = []any{"rerun", r.source.ID, r.asked}
 	}
 	head, err := json.Marshal(about)
 	if err != nil {
@@ -331,7 +346,7 @@ func (in *intake) end() error {
 	case in.badN > 0 && in.spec.OnInvalid == "refuse":
 		return &Error{Code: Unprocessable, Field: "jobs", LineCount: in.badN, Lines: in.bad,
 			Message: fmt.Sprintf("%d of %d jobs can't be run; nothing was accepted. Correct them, or submit with on_invalid=skip", in.badN, in.seq)}
-	case in.seq == 0 && !in.spec.Open:
+	case in.seq == 0 && !in.spec.Open && in.rerun == nil:
 		return invalidf("jobs", "is empty: a batch has at least one job")
 	}
 	return nil
@@ -353,11 +368,19 @@ func (in *intake) accept(l Line) (store.NewInput, *store.NewDocument, *LineError
 	if l.Err != nil {
 		return row, nil, &LineError{Line: l.Number, Code: "unreadable", Message: l.Err.Error()}
 	}
-	parsed, problem := parseLine(l)
+	parse := parseLine
+	if in.rerun != nil {
+		parse = in.rerun.parse
+	}
+	parsed, problem := parse(l)
 	if problem != nil {
 		return row, nil, problem
 	}
 	row.CustomID = parsed.CustomID
+	if parsed.removed {
+		row.Invalid = store.Removed()
+		return row, nil, nil
+	}
 	input, doc, problem := in.kind.accept(in.batch, parsed)
 	if problem != nil {
 		return row, nil, problem
@@ -375,16 +398,21 @@ func (in *intake) skipped(l Line, problem *LineError) store.NewInput {
 	if problem.CustomID != "" {
 		row.CustomID = &problem.CustomID
 	}
-	message := problem.Message
-	if problem.Field != "" {
-		message = problem.Field + ": " + message
-	}
-	reason, err := json.Marshal(storedReason{problem.Code, problem.Field, fmt.Sprintf("line %d: %s", l.Number, message)})
-	if err != nil {
-		reason = json.RawMessage(`{"code":"invalid","message":"the line can't be run"}`)
-	}
-	row.Invalid = reason
+	row.Invalid = problem.stored(fmt.Sprintf("line %d", l.Number))
 	return row
+}
+
+// stored is what is kept of a problem with a job; where says which line or job it is.
+func (e *LineError) stored(where string) json.RawMessage {
+	message := e.Message
+	if e.Field != "" {
+		message = e.Field + ": " + message
+	}
+	reason, err := json.Marshal(storedReason{e.Code, e.Field, where + ": " + message})
+	if err != nil {
+		return json.RawMessage(`{"code":"invalid","message":"the line can't be run"}`)
+	}
+	return reason
 }
 
 type storedReason struct {

@@ -54,6 +54,12 @@ func (t *totals) microusd() *int64 {
 	return &c
 }
 
+// notCached is the class of a job that the result cache has no answer for, in a batch that makes no calls.
+const notCached gateway.Class = "not_cached"
+
+// calls reports whether the job may need a call.
+func (t *task) calls() bool { return t.known == nil && t.batch.Cache != "only" }
+
 // errHandedBack ends a task that must not start another call: the worker is stopping, the batch is being cancelled or the lease is lost.
 var errHandedBack = errors.New("jobs: handed back")
 
@@ -204,7 +210,8 @@ func (t *task) request(steps []gateway.Step, inputTokens, maxTokens int, left ti
 		o.Patience = callPatience
 	}
 	// An answer that was no use must not come back from the gateway's cache, nor one to a batch that wants fresh ones.
-	o.SkipCache = t.job.Attempts > 0 || t.batch.Cache != "use"
+	// The gateway doesn't tell how old its answers are.
+	o.SkipCache = t.job.Attempts > 0 || t.batch.Cache != "use" || t.batch.MaxAgeSeconds != nil
 	if t.w.o.Tag {
 		id := JobID(t.batch.ID, t.job.Seq)
 		o.EventID = id

@@ -60,13 +60,17 @@ type Batch struct {
 	Recheck     bool
 	StalledAt   *time.Time
 	PurgedAt    *time.Time
+
+	MaxAgeSeconds *int32     // of answers of the cache, before the batch was made; nil for any
+	RerunOf       *uuid.UUID // whose jobs it runs again
 }
 
 const batchCols = `b.id, b.project_id, b.name, b.kind, b.state, b.template_id, t.name as template_name,
 t.version as template_version, b.route_id, r.name as route_name, r.version as route_version, b.route, b.params, b.metadata,
 b.on_invalid, b.cache, b.request_sha256, b.total_jobs, b.next_seq, b.has_followers, b.error, b.created_at, b.started_at, b.finished_at,
 b.api_key_id, b.priority, b.concurrency, b.max_attempts, b.job_timeout_seconds, b.max_cost_microusd, b.expires_at, b.open_upload,
-b.pause_reason, b.pause_detail, b.paused_at, b.ending, b.ending_at, b.followed, b.follows, b.recheck, b.stalled_at, b.purged_at`
+b.pause_reason, b.pause_detail, b.paused_at, b.ending, b.ending_at, b.followed, b.follows, b.recheck, b.stalled_at, b.purged_at,
+b.max_age_seconds, b.rerun_of`
 
 const batchFrom = ` from batches b left join templates t on t.id = b.template_id left join routes r on r.id = b.route_id `
 
@@ -82,6 +86,22 @@ select ` + batchCols + batchFrom + `
 where b.project_id = $1 and ($2 = '' or b.kind = $2) and ($3 = '' or b.state = $3) and ($4::uuid is null or b.id < $4)
 order by b.id desc limit $5`
 )
+
+// Reads reports whether the batch takes answers from the result cache.
+func (b Batch) Reads() bool { return b.Cache == "use" || b.Cache == "only" }
+
+// Renews reports whether its answers take the place of those that the cache has.
+func (b Batch) Renews() bool { return b.Cache == "refresh" || b.MaxAgeSeconds != nil }
+
+// Oldest is when an answer of the cache must have been made for the batch to take it; nil: any will do. What was made since the batch was
+// is never too old for it, however long it runs.
+func (b Batch) Oldest() *time.Time {
+	if b.MaxAgeSeconds == nil {
+		return nil
+	}
+	at := b.CreatedAt.Add(-time.Duration(*b.MaxAgeSeconds) * time.Second)
+	return &at
+}
 
 // Batch returns a project's batch or ErrNotFound.
 func (r Reader) Batch(ctx context.Context, project, id uuid.UUID) (Batch, error) {
@@ -121,6 +141,9 @@ type NewBatch struct {
 
 	APIKeyID uuid.UUID
 	Limits
+
+	MaxAgeSeconds *int32
+	RerunOf       *uuid.UUID
 }
 
 const (

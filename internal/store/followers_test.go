@@ -308,7 +308,7 @@ func (c *crowd) run(ctx context.Context, ticket store.Ticket) error {
 	}
 	hits := make([]*store.Hit, len(claimed))
 	if batch.Recheck || ticket.Purpose == store.PurposeRetry {
-		if hits, err = c.db.Hits(ctx, c.project, look); err != nil {
+		if hits, err = c.db.Hits(ctx, c.project, look, nil); err != nil {
 			return err
 		}
 	}

@@ -50,9 +50,9 @@ const (
 	createBatch = `-- name: CreateBatch
 insert into batches (id, project_id, name, kind, state, template_id, route_id, route, params, metadata, on_invalid, cache,
     idempotency_key, request_sha256, api_key_id, priority, concurrency, max_attempts, job_timeout_seconds, max_cost_microusd, expires_at,
-    upload_id, ingested_at)
+    upload_id, ingested_at, max_age_seconds, rerun_of)
 values ($1, $2, $3, $4, 'ingesting', $5, $6, $7, $8, $9, $10, $11, nullif($12, ''), '', nullif($13::uuid, '00000000-0000-0000-0000-000000000000'),
-    $14, $15, $16, $17, $18, $19, $20, now())`
+    $14, $15, $16, $17, $18, $19, $20, now(), $21, $22)`
 	putDocuments = `-- name: PutDocuments
 insert into documents (project_id, sha256, content_type, bytes, body)
 select $1, u.sha256, u.content_type, octet_length(u.body), u.body
@@ -90,11 +90,9 @@ const (
 // custom ids clash and the batch refuses bad lines; ErrUploadLost. After a refusal nothing is left. After all else, and when the sequence
 // yields ErrBroken, the batch is there and has failed.
 func (db *DB) CreateBatch(ctx context.Context, nb NewBatch, chunks iter.Seq2[Chunk, error], seal func() (total int32, sha256 [32]byte)) (Batch, []Ticket, error) {
-	u := &upload{db: db, id: uuid.New(), batch: nb.ID, project: nb.ProjectID, counts: true}
-	if _, err := db.pool.Exec(ctx, createBatch, nb.ID, nb.ProjectID, nb.Name, nb.Kind, nb.TemplateID, nb.RouteID, nb.Route, nb.Params,
-		nb.Metadata, nb.OnInvalid, nb.Cache, nb.IdempotencyKey, nb.APIKeyID, nb.Priority, nb.Concurrency, nb.MaxAttempts,
-		nb.JobTimeoutSeconds, nb.MaxCostMicrousd, nb.ExpiresAt, u.id); err != nil {
-		return Batch{}, nil, translate(err)
+	u, err := db.begin(ctx, nb)
+	if err != nil {
+		return Batch{}, nil, err
 	}
 	refusal, err := u.receive(ctx, chunks)
 	if err == nil && refusal == nil {
@@ -107,10 +105,24 @@ func (db *DB) CreateBatch(ctx context.Context, nb NewBatch, chunks iter.Seq2[Chu
 			refusal, err = dup, nil
 		}
 	}
+	return Batch{}, nil, u.end(ctx, refusal, err)
+}
+
+// begin makes the row of a batch that comes in by this upload.
+func (db *DB) begin(ctx context.Context, nb NewBatch) (*upload, error) {
+	u := &upload{db: db, id: uuid.New(), batch: nb.ID, project: nb.ProjectID, counts: true}
+	_, err := db.pool.Exec(ctx, createBatch, nb.ID, nb.ProjectID, nb.Name, nb.Kind, nb.TemplateID, nb.RouteID, nb.Route, nb.Params,
+		nb.Metadata, nb.OnInvalid, nb.Cache, nb.IdempotencyKey, nb.APIKeyID, nb.Priority, nb.Concurrency, nb.MaxAttempts,
+		nb.JobTimeoutSeconds, nb.MaxCostMicrousd, nb.ExpiresAt, u.id, nb.MaxAgeSeconds, nb.RerunOf)
+	return u, translate(err)
+}
+
+// end takes back an upload that didn't get to its end, and says why. A refusal is the caller's doing, err is not.
+func (u *upload) end(ctx context.Context, refusal, err error) error {
 	rest, cancel := context.WithTimeout(context.WithoutCancel(ctx), tidyLimit)
 	defer cancel()
 	refused := err == nil && ctx.Err() == nil && !errors.Is(refusal, ErrBroken)
-	return Batch{}, nil, errors.Join(refusal, err, u.giveUp(rest, refused))
+	return errors.Join(refusal, err, u.giveUp(rest, refused))
 }
 
 // upload is a request that adds jobs to a batch. Whatever it writes, it writes only as long as the batch bears its id.
@@ -119,6 +131,7 @@ type upload struct {
 	id      uuid.UUID
 	batch   uuid.UUID
 	project uuid.UUID
+	changed bool // chunks came in
 	counts  bool // each chunk adds to the batch's total at once; else the upload does when it is complete
 	ids     idSet
 }
@@ -137,6 +150,7 @@ func (u *upload) receive(ctx context.Context, chunks iter.Seq2[Chunk, error]) (r
 			refusal = cerr
 			break
 		}
+		u.changed = true
 		u.ids.note(chunk.Inputs)
 		g.Go(func() error { return u.put(gctx, chunk) })
 		if gctx.Err() != nil {

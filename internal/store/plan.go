@@ -109,13 +109,13 @@ delete from tickets where id = $1`
 // nothing. With last set, the range is done and the ticket ends.
 func (db *DB) InsertPlanned(ctx context.Context, batch Batch, ticket Ticket, rows []Planned, last bool) error {
 	hits := make([]*Hit, len(rows))
-	if batch.Cache == "use" {
+	if batch.Reads() {
 		keys := make([][][32]byte, len(rows))
 		for i := range rows {
 			keys[i] = rows[i].Keys
 		}
 		var err error
-		if hits, err = db.Hits(ctx, batch.ProjectID, keys); err != nil {
+		if hits, err = db.Hits(ctx, batch.ProjectID, keys, batch.Oldest()); err != nil {
 			return err
 		}
 	}
@@ -202,8 +202,9 @@ func plannedArrays(batch uuid.UUID, rows []Planned, hits []*Hit, now time.Time) 
 const findHits = `-- name: FindHits
 select k.ord, c.generation, c.provider, c.model
 from generate_series(0, octet_length($2::bytea) / 32 - 1) k(ord) cross join lateral (
-    select generation, provider, model from completions where project_id = $1 and key = substring($2 from 32 * k.ord + 1 for 32)
-    order by generation desc limit 1) c`
+    select generation, provider, model, created_at from completions where project_id = $1 and key = substring($2 from 32 * k.ord + 1 for 32)
+    order by generation desc limit 1) c
+where $3::timestamptz is null or c.created_at >= $3`
 
 // Hit is where the result cache has an answer, and who gave it.
 type Hit struct {
@@ -213,8 +214,8 @@ type Hit struct {
 	Model      string
 }
 
-// Hits finds for each job the newest answer under the first of its keys that has one; nil for a job without.
-func (r Reader) Hits(ctx context.Context, project uuid.UUID, jobs [][][32]byte) ([]*Hit, error) {
+// Hits finds for each job the newest answer under the first of its keys that has one, made at oldest or since; nil for a job without.
+func (r Reader) Hits(ctx context.Context, project uuid.UUID, jobs [][][32]byte, oldest *time.Time) ([]*Hit, error) {
 	type owner struct{ job, rank int }
 	owners := make([]owner, 0, len(jobs))
 	keys := make([]byte, 0, 32*len(jobs)) // end to end: an array of them would be taken apart first
@@ -223,7 +224,7 @@ func (r Reader) Hits(ctx context.Context, project uuid.UUID, jobs [][][32]byte) 
 			keys, owners = append(keys, jobs[i][j][:]...), append(owners, owner{i, j})
 		}
 	}
-	rows, err := r.q.Query(ctx, findHits, project, keys)
+	rows, err := r.q.Query(ctx, findHits, project, keys, oldest)
 	if err != nil {
 		return nil, translate(err)
 	}
@@ -248,12 +249,12 @@ const (
 	lockStart = `-- name: LockStart
 select pg_try_advisory_xact_lock(hashtextextended('batchwright.start ' || project_id, 0)) from batches where id = $1 and state = 'planning'`
 	lockPlannedBatch = `-- name: LockPlannedBatch
-select project_id, cache, created_at from batches b where id = $1 and state = 'planning'
+select project_id, cache, created_at, max_age_seconds from batches b where id = $1 and state = 'planning'
     and not exists (select 1 from tickets where batch_id = $1 and purpose = 'plan') for update`
 	findNeighbours = `-- name: FindNeighbours
-with o as materialized (select id, state from batches where finished_at is null and project_id = $1 and id <> $2 and cache <> 'off')
+with o as materialized (select id, state from batches where finished_at is null and project_id = $1 and id <> $2 and cache in ('use', 'refresh'))
 select array(select id from o where state = 'running' order by id) as running, exists (select 1 from o)
-    or exists (select 1 from batches where project_id = $1 and finished_at > $3 and cache <> 'off') as overlapped`
+    or exists (select 1 from batches where project_id = $1 and finished_at > $3 and cache in ('use', 'refresh')) as overlapped`
 	anyPlanned = `-- name: AnyPlanned
 select exists (select 1 from jobs where batch_id = $1 and state = 'planned')`
 	// Followers may come to lead those of other batches. Without a planned job, dispatch needn't look for one.
@@ -265,12 +266,13 @@ where id = $1 returning state`
 
 // plannedBatch is what StartBatch knows of its batch.
 type plannedBatch struct {
-	ProjectID uuid.UUID
-	Cache     string
-	CreatedAt time.Time
+	ProjectID     uuid.UUID
+	Cache         string
+	CreatedAt     time.Time
+	MaxAgeSeconds *int32
 }
 
-// neighbours are the other batches of a project that use its cache.
+// neighbours are the other batches of a project that add to its cache.
 type neighbours struct {
 	Running    []uuid.UUID
 	Overlapped bool // some were open since the batch was made
@@ -329,7 +331,7 @@ func hang(ctx context.Context, tx pgx.Tx, id uuid.UUID, b plannedBatch) (inside,
 			return false, false, false, err
 		}
 		overlapped = n.Overlapped
-		if len(n.Running) > 0 {
+		if len(n.Running) > 0 && b.MaxAgeSeconds == nil { // their leaders may take answers of any age
 			hung, err := scalar[int64](ctx, tx, hangOutside, id, n.Running)
 			if err != nil {
 				return false, false, false, err

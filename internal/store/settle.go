@@ -436,6 +436,7 @@ func jobColumns(in []Settlement) []any {
 const lookUp = `-- name: LookUp
 select distinct on (k.ord) c.key, c.generation, c.model, c.provider, c.answered_by, c.format, c.output
 from unnest($2::bytea[]) with ordinality as k(key, ord) join completions c on c.project_id = $1 and c.key = k.key
+where $3::timestamptz is null or c.created_at >= $3
 order by k.ord, c.generation desc`
 
 // Answer is a row of the result cache.
@@ -449,7 +450,7 @@ type Answer struct {
 	Output     string
 }
 
-// LookUp returns the answers that the cache has for any of the keys, in the keys' order.
-func (r Reader) LookUp(ctx context.Context, project uuid.UUID, keys [][]byte) ([]Answer, error) {
-	return many[Answer](ctx, r.q, lookUp, project, keys)
+// LookUp returns the answers that the cache has for any of the keys, in the keys' order, as far as they were made at oldest or since.
+func (r Reader) LookUp(ctx context.Context, project uuid.UUID, keys [][]byte, oldest *time.Time) ([]Answer, error) {
+	return many[Answer](ctx, r.q, lookUp, project, keys, oldest)
 }
