@@ -88,7 +88,7 @@ comment on column ticks.batch_id is 'Its batch.';
 comment on column ticks.worker_id is 'The worker that last took it.';
 comment on column ticks.attempts is 'How often a worker took it.';
 comment on column ticks.created_at is 'When the row was made.';
-comment on column ticks.started_at is 'When its batch was there.';
+comment on column ticks.started_at is 'When a worker last took it.';
 comment on column ticks.ended_at is 'When it became final.';
 
 -- +goose Down

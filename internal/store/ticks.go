@@ -35,23 +35,25 @@ t as (insert into ticks (schedule_id, due_at, start_at, state, reason, ended_at)
     on conflict (schedule_id, due_at) do nothing)
 select count(*)::int from s`
 	// Of each schedule only the first tick that waits can be taken: so they start in their order, however many workers there are. One whose worker
-	// is gone, or has not been seen for longer than a lease, waits again. What another worker takes meanwhile is passed over.
+	// is gone, or has not been seen for longer than a lease, waits again, and so does one that nobody works on for as long as no batch takes to
+	// make: its worker could not write what came of it. What another worker takes meanwhile is passed over.
 	claimTick = `-- name: ClaimTick
 with c as (select t.schedule_id, t.due_at from ticks t join schedules s on s.id = t.schedule_id
     where t.state in ('pending', 'starting') and t.start_at <= now()
-        and (t.state = 'pending' or not exists (select 1 from workers w where w.id = t.worker_id and w.seen_at > now() - $2::interval))
+        and (t.state = 'pending' or t.started_at < now() - interval '15 minutes'
+            or not exists (select 1 from workers w where w.id = t.worker_id and w.seen_at > now() - $2::interval))
         and not exists (select 1 from ticks o where o.schedule_id = t.schedule_id and o.due_at < t.due_at and o.state in ('pending', 'starting'))
         and (s.overlap <> 'queue' or not exists (select 1 from ticks o join batches b on b.id = o.batch_id
             where o.schedule_id = t.schedule_id and o.state = 'running' and b.finished_at is null))
     order by t.start_at limit 1 for update of t skip locked)
-update ticks t set state = 'starting', worker_id = $1, attempts = t.attempts + 1, reason = null
+update ticks t set state = 'starting', worker_id = $1, attempts = t.attempts + 1, reason = null, started_at = now()
 from c where t.schedule_id = c.schedule_id and t.due_at = c.due_at
 returning ` + tickCols + `, null::text as batch_state`
 	openRuns = `-- name: OpenRuns
 select b.id from ticks t join batches b on b.id = t.batch_id
 where t.schedule_id = $1 and t.due_at <> $2 and t.state = 'running' and b.finished_at is null order by b.id`
 	startTick = `-- name: StartTick
-update ticks set state = 'running', batch_id = $4, started_at = now()
+update ticks set state = 'running', batch_id = $4
 where schedule_id = $1 and due_at = $2 and state = 'starting' and worker_id = $3 returning true`
 	endTick = `-- name: EndTick
 update ticks set state = $4, reason = $5, ended_at = now()
