@@ -37,7 +37,7 @@ type scheduleFlags struct {
 func (s *scheduleFlags) define(c *cobra.Command) {
 	f := c.Flags()
 	f.StringVar(&s.cron, "cron", "", `when: "0 2 * * *", with seconds "30 0 2 * * *", @daily, or "@every 6h"`)
-	f.StringVar(&s.zone, "zone", "", "IANA time zone whose clock counts; default UTC")
+	f.StringVar(&s.zone, "time-zone", "", "IANA time zone whose clock counts; default UTC")
 	f.StringVar(&s.name, "name", "", "name, for people")
 	f.StringVar(&s.starts, "starts", "", "time (RFC 3339) before which nothing is due; none for none")
 	f.StringVar(&s.ends, "ends", "", "time (RFC 3339) from which on nothing is due; none for none")
@@ -64,7 +64,7 @@ func (s *scheduleFlags) fields(jobs json.RawMessage) (map[string]any, error) {
 		field string
 		value any
 	}{
-		"cron": {"cron", s.cron}, "zone": {"time_zone", s.zone}, "name": {"name", s.name}, "jitter": {"jitter_seconds", int(s.jitter.Seconds())},
+		"cron": {"cron", s.cron}, "time-zone": {"time_zone", s.zone}, "name": {"name", s.name}, "jitter": {"jitter_seconds", int(s.jitter.Seconds())},
 		"enabled": {"enabled", s.enabled}, "overlap": {"overlap", s.overlap}, "catch-up": {"catch_up", s.catchUp},
 		"catch-up-limit": {"catch_up_limit", s.catchUpLimit},
 	} {
@@ -159,7 +159,7 @@ func (a *app) createSchedule() *cobra.Command {
 		Use: "create [JOBS.ndjson | -]", Short: "Make a schedule, and print its id", Args: cobra.MaximumNArgs(1),
 		Long: `Make a schedule, and print its id. Its jobs are one JSON object a line, in a file or from standard
 input, or with --inputs-of those of a batch that was submitted before.`,
-		Example: `  batchwright schedule create --cron "0 2 * * *" --zone Europe/Berlin --kind generate --template product-blurb --route nightly products.ndjson
+		Example: `  batchwright schedule create --cron "0 2 * * *" --time-zone Europe/Berlin --kind generate --template product-blurb --route nightly products.ndjson
   batchwright schedule create --cron "@every 6h" --kind summarize --route local/extractive --inputs-of 0199...`,
 	}
 	s.define(c)
@@ -282,11 +282,11 @@ func (a *app) previewSchedule() *cobra.Command {
 	var cron, zone string
 	c := &cobra.Command{
 		Use: "preview [SCHEDULE]", Short: "List when a schedule, or --cron, is due next", Args: cobra.MaximumNArgs(1),
-		Example: `  batchwright schedule preview --cron "30 2 * * *" --zone Europe/Berlin -n 5`,
+		Example: `  batchwright schedule preview --cron "30 2 * * *" --time-zone Europe/Berlin -n 5`,
 	}
 	c.Flags().IntVarP(&n, "count", "n", 10, "how many times")
 	c.Flags().StringVar(&cron, "cron", "", "expression of a schedule that isn't saved")
-	c.Flags().StringVar(&zone, "zone", "", "its time zone; default UTC")
+	c.Flags().StringVar(&zone, "time-zone", "", "its time zone; default UTC")
 	c.RunE = a.talk(func(ctx context.Context, api *client.Client, args []string) (err error) {
 		var times []client.DueTime
 		switch {
