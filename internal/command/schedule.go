@@ -145,7 +145,7 @@ func (a *app) jobList(args []string) (json.RawMessage, error) {
 			}
 			list = append(list, line...)
 		}
-		if err == io.EOF { //nolint:errorlint // only the plain EOF is the end
+		if err == io.EOF {
 			return append(list, ']'), nil
 		} else if err != nil {
 			return nil, err

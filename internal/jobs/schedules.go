@@ -346,11 +346,13 @@ func (s *Service) preview(ctx context.Context, row store.Schedule, n int) (out [
 		return nil, err
 	}
 	at, err := s.DB.Now(ctx)
-	for ok := true; err == nil && len(out) < n; {
-		if at, ok = t.Next(at); !ok {
+	for err == nil && len(out) < n {
+		next, ok := t.Next(at)
+		if !ok {
 			break
 		}
-		out = append(out, DueTime{DueAt: at, StartAt: t.Fire(at), Local: t.Shown(at)})
+		out = append(out, DueTime{DueAt: next, StartAt: t.Fire(next), Local: t.Shown(next)})
+		at = next
 	}
 	return out, err
 }

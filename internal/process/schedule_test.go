@@ -277,8 +277,11 @@ func TestKilledSchedulersDoubleAndLoseNoTick(t *testing.T) {
 	dies := func(spec string) {
 		s.env["BATCHWRIGHT_FAULT"] = spec
 		w := d.worker(t, binary)
-		died := make(chan error, 1)
-		go func() { died <- w.Wait() }()
+		died := make(chan struct{})
+		go func() {
+			defer close(died)
+			_ = w.Wait() // it was killed, which is what is wanted
+		}()
 		select {
 		case <-died:
 		case <-time.After(40 * time.Second):
