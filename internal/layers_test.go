@@ -23,11 +23,12 @@ var allowed = map[string][]string{
 	"internal/document":            {},
 	"internal/pricing":             {},
 	"internal/embedded":            {},
+	"internal/schedule":            {},
 	"internal/queue":               {},
 	"internal/queue/queuetest":     {"internal/embedded"}, // where a redis-server is
 	"internal/store":               {"migrations"},
 	"internal/store/storetest":     {"internal/store", "migrations"},
-	"internal/jobs":                {"internal/fault", "internal/gateway", "internal/prompt", "internal/document", "internal/pricing", "internal/store"},
+	"internal/jobs":                {"internal/fault", "internal/gateway", "internal/prompt", "internal/document", "internal/pricing", "internal/schedule", "internal/store"}, // a round of its worker makes what is due
 	"internal/webhook":             {"internal/store"},
 	"internal/report":              {"internal/jobs", "internal/prompt", "internal/store"}, // what a template's spec says decides why two runs differ
 	"internal/api":                 {"internal/jobs", "internal/report", "internal/prompt", "internal/document", "internal/pricing", "internal/store", "internal/webhook"},
@@ -65,6 +66,7 @@ var owners = map[string][]string{
 	"github.com/vbauerster/mpb":               {"internal/command"},
 	"github.com/prometheus/client_golang":     {"internal/process"},
 	"github.com/gowebpki/jcs":                 {"internal/prompt"},
+	"github.com/robfig/cron":                  {"internal/schedule"},
 	"golang.org/x/net/html":                   {"internal/document"},
 	"github.com/klauspost/compress":           {"internal/api"},
 	"github.com/aymanbagabas/go-udiff":        {"internal/report"},

@@ -61,6 +61,13 @@ const (
 	CallStateUncertain CallState = "uncertain"
 )
 
+// Defines values for CatchUp.
+const (
+	CatchUpAll  CatchUp = "all"
+	CatchUpLast CatchUp = "last"
+	CatchUpNone CatchUp = "none"
+)
+
 // Defines values for DeliveryState.
 const (
 	DeliveryStateDelivered DeliveryState = "delivered"
@@ -116,6 +123,13 @@ const (
 	OnInvalidSkip   OnInvalid = "skip"
 )
 
+// Defines values for Overlap.
+const (
+	OverlapCancelOlder Overlap = "cancel_older"
+	OverlapQueue       Overlap = "queue"
+	OverlapSkip        Overlap = "skip"
+)
+
 // Defines values for PauseReason.
 const (
 	PauseReasonBudget    PauseReason = "budget"
@@ -161,6 +175,17 @@ const (
 	TemplateVariableTypeNumber  TemplateVariableType = "number"
 	TemplateVariableTypeObject  TemplateVariableType = "object"
 	TemplateVariableTypeString  TemplateVariableType = "string"
+)
+
+// Defines values for TickState.
+const (
+	TickStateFailed   TickState = "failed"
+	TickStateMissed   TickState = "missed"
+	TickStatePending  TickState = "pending"
+	TickStateRan      TickState = "ran"
+	TickStateRunning  TickState = "running"
+	TickStateSkipped  TickState = "skipped"
+	TickStateStarting TickState = "starting"
 )
 
 // Defines values for WebhookEvent.
@@ -612,6 +637,17 @@ type Call struct {
 // CallState `intent` before the outcome is known; `uncertain` when it was lost, so that the call may have been billed.
 type CallState string
 
+// CatchUp Which ticks run late that nobody saw to within a minute, because no worker ran. Those that don't are noted as missed.
+type CatchUp string
+
+// CatchUpLimit How many ticks at once `all` makes up for.
+type CatchUpLimit = int32
+
+// Cron Five fields (minute, hour, day of month, month, day of week) or six with seconds first; `@hourly`, `@daily`, `@weekly`, `@monthly`, `@yearly`; or `@every` and a duration such as `90m`, which counts from `starts_at`, or else from when the schedule was made.
+//
+// Example: 0 2 * * *
+type Cron = string
+
 // DeadLetter A job that failed for good.
 type DeadLetter struct {
 	// JobID Id of the job.
@@ -840,6 +876,24 @@ type DocumentInput struct {
 	Text string `json:"text"`
 }
 
+// DueTime A time at which a schedule will be due.
+type DueTime struct {
+	// DueAt When it is due.
+	DueAt time.Time `json:"due_at"`
+
+	// Local `due_at` as the clock of its zone shows it.
+	Local time.Time `json:"local"`
+
+	// StartAt When it will be started, with its jitter.
+	StartAt time.Time `json:"start_at"`
+}
+
+// DueTimes Due times.
+type DueTimes struct {
+	// Data The times, the next one first.
+	Data []DueTime `json:"data"`
+}
+
 // ErrorClass Stable class of a failure, such as `rate_limited` or `invalid_request`.
 type ErrorClass = string
 
@@ -869,6 +923,9 @@ type Health struct {
 	// Status Always `ok`.
 	Status string `json:"status"`
 }
+
+// Jitter Up to how many seconds later than due a tick is started. How many is fixed for each tick. Less than the shortest time between two ticks.
+type Jitter = int32
 
 // Job One unit of work.
 type Job struct {
@@ -1013,6 +1070,9 @@ type OnInvalid string
 
 // Open Take more jobs in later requests, until the batch is sealed. Then it may be submitted without any.
 type Open = bool
+
+// Overlap What becomes of a tick while the batch of an earlier one runs.
+type Overlap string
 
 // Params Options of the kind. summarize: `length` (short, medium or long; default medium), `language` (of the summary; default the document's), `focus` (what the reader wants to know), `max_tokens` (tokens generated a call at most; default by length), `chunk_tokens` (tokens of a document in one call at most; default what the route's models can read). generate and chat have none.
 type Params = json.RawMessage
@@ -1329,6 +1389,166 @@ type RouteStepBackoff string
 // RouteStepVia Send the step through the Cloudflare gateway that the worker knows, whatever it does by default.
 type RouteStepVia string
 
+// Schedule A batch that is run again and again.
+type Schedule struct {
+	// ID Id of the schedule.
+	ID openapi_types.UUID `json:"id"`
+
+	// Name What it is for, for people; its batches bear it unless `batch.name` says otherwise.
+	Name ScheduleName `json:"name"`
+
+	// Cron Five fields (minute, hour, day of month, month, day of week) or six with seconds first; `@hourly`, `@daily`, `@weekly`, `@monthly`, `@yearly`; or `@every` and a duration such as `90m`, which counts from `starts_at`, or else from when the schedule was made.
+	//
+	// Example: 0 2 * * *
+	Cron Cron `json:"cron"`
+
+	// TimeZone IANA name of the zone whose clock `cron` is about.
+	//
+	// Example: Europe/Berlin
+	TimeZone ScheduleZone `json:"time_zone"`
+
+	// StartsAt Nothing is due before it; null for no start.
+	StartsAt *ScheduleStart `json:"starts_at"`
+
+	// EndsAt Nothing is due at it or after it; null for no end.
+	EndsAt *ScheduleEnd `json:"ends_at"`
+
+	// JitterSeconds Up to how many seconds later than due a tick is started. How many is fixed for each tick. Less than the shortest time between two ticks.
+	JitterSeconds Jitter `json:"jitter_seconds"`
+
+	// Enabled Whether what is due is run; while it is not, ticks are noted as skipped.
+	Enabled ScheduleEnabled `json:"enabled"`
+
+	// Overlap What becomes of a tick while the batch of an earlier one runs.
+	Overlap Overlap `json:"overlap"`
+
+	// CatchUp Which ticks run late that nobody saw to within a minute, because no worker ran. Those that don't are noted as missed.
+	CatchUp CatchUp `json:"catch_up"`
+
+	// CatchUpLimit How many ticks at once `all` makes up for.
+	CatchUpLimit CatchUpLimit `json:"catch_up_limit"`
+
+	// NextDueAt When it is due next; null when never again.
+	NextDueAt *time.Time `json:"next_due_at"`
+
+	// NextStartAt The same with its jitter.
+	NextStartAt *time.Time `json:"next_start_at"`
+
+	// JobCount How many `jobs` it has; null with `inputs_of`.
+	JobCount *int32 `json:"job_count"`
+
+	// Batch As in the request. Lists leave `jobs` out.
+	Batch json.RawMessage `json:"batch"`
+
+	// CreatedAt When it was made.
+	CreatedAt time.Time `json:"created_at"`
+
+	// UpdatedAt When a caller last changed it.
+	UpdatedAt time.Time `json:"updated_at"`
+}
+
+// ScheduleChange What to change about a schedule.
+type ScheduleChange = json.RawMessage
+
+// ScheduleEnabled Whether what is due is run; while it is not, ticks are noted as skipped.
+type ScheduleEnabled = bool
+
+// ScheduleEnd Nothing is due at it or after it; null for no end.
+type ScheduleEnd = time.Time
+
+// ScheduleInput A new schedule.
+type ScheduleInput = json.RawMessage
+
+// ScheduleName What it is for, for people; its batches bear it unless `batch.name` says otherwise.
+type ScheduleName = string
+
+// SchedulePage A page of schedules.
+type SchedulePage struct {
+	// Data The schedules, newest first.
+	Data []Schedule `json:"data"`
+
+	// NextCursor Pass as `cursor` for the next page; null on the last one.
+	NextCursor *NextCursor `json:"next_cursor"`
+}
+
+// ScheduleStart Nothing is due before it; null for no start.
+type ScheduleStart = time.Time
+
+// ScheduleTiming What a schedule says about time.
+type ScheduleTiming struct {
+	// Cron Five fields (minute, hour, day of month, month, day of week) or six with seconds first; `@hourly`, `@daily`, `@weekly`, `@monthly`, `@yearly`; or `@every` and a duration such as `90m`, which counts from `starts_at`, or else from when the schedule was made.
+	//
+	// Example: 0 2 * * *
+	Cron Cron `json:"cron"`
+
+	// EndsAt Nothing is due at it or after it; null for no end.
+	EndsAt *ScheduleEnd `json:"ends_at,omitempty"`
+
+	// N How many times to list.
+	N *int `json:"n,omitempty"`
+
+	// StartsAt Nothing is due before it; null for no start.
+	StartsAt *ScheduleStart `json:"starts_at,omitempty"`
+
+	// TimeZone IANA name of the zone whose clock `cron` is about.
+	//
+	// Example: Europe/Berlin
+	TimeZone *ScheduleZone `json:"time_zone,omitempty"`
+}
+
+// ScheduleZone IANA name of the zone whose clock `cron` is about.
+//
+// Example: Europe/Berlin
+type ScheduleZone = string
+
+// ScheduledBatch The batch to run. Its jobs are either `jobs` or those of the batch `inputs_of`, and one of both is required.
+type ScheduledBatch struct {
+	// Cache How the durable result cache is used.
+	Cache *CachePolicy `json:"cache,omitempty"`
+
+	// Concurrency Most jobs of the batch that run at once, over all workers; no limit of its own when left out.
+	Concurrency *BatchConcurrency `json:"concurrency,omitempty"`
+
+	// InputsOf A batch of the project: its inputs are copied for each run, as they are then.
+	InputsOf *openapi_types.UUID `json:"inputs_of,omitempty"`
+
+	// JobTimeoutSeconds Seconds from a job's first attempt after which it fails rather than being tried again, waits for rate limits included; the workers' default (a day unless set otherwise) when left out.
+	JobTimeoutSeconds *JobTimeout `json:"job_timeout_seconds,omitempty"`
+
+	// Jobs The jobs, in order, up to 8 MiB.
+	Jobs []JobInput `json:"jobs,omitempty"`
+
+	// Kind What is done with each job.
+	Kind Kind `json:"kind"`
+
+	// MaxAttempts Counted attempts before a job fails; the workers' default (4 unless set otherwise) when left out. Waiting for a rate limit counts none.
+	MaxAttempts *MaxAttempts `json:"max_attempts,omitempty"`
+
+	// MaxCostMicrousd Most that the batch's calls may cost, in millionths of a US dollar. Before each call its worst case is reserved; a batch whose next call could overshoot is paused.
+	MaxCostMicrousd *MaxCost `json:"max_cost_microusd,omitempty"`
+
+	// Metadata Labels, kept and shown with the batch; together at most 16 KiB of JSON.
+	Metadata *Metadata `json:"metadata,omitempty"`
+
+	// Name A free name, for people.
+	Name *BatchName `json:"name,omitempty"`
+
+	// OnInvalid What a line that can't be run does.
+	OnInvalid *OnInvalid `json:"on_invalid,omitempty"`
+
+	// Params Options of the kind. summarize: `length` (short, medium or long; default medium), `language` (of the summary; default the document's), `focus` (what the reader wants to know), `max_tokens` (tokens generated a call at most; default by length), `chunk_tokens` (tokens of a document in one call at most; default what the route's models can read). generate and chat have none.
+	Params *Params `json:"params,omitempty"`
+
+	// Priority Within the project, batches of a higher priority are given more of the workers: each step up doubles the share.
+	Priority *Priority `json:"priority,omitempty"`
+
+	// Route Where the calls go: the name of a stored route (`name` or `name@version`), a shorthand chain (`openai:gpt-5.2,local/extractive`), or a chain inline.
+	Route RouteChoice `json:"route"`
+
+	// Template `name` (the latest version at submission) or `name@version`.
+	Template *VersionRef `json:"template,omitempty"`
+}
+
 // Template One version of a template. It never changes.
 type Template struct {
 	// Name Name of a template or route, unique of its sort within the project.
@@ -1385,6 +1605,57 @@ type TemplateVariable struct {
 
 // TemplateVariableType JSON type of the value.
 type TemplateVariableType string
+
+// Tick A time that a schedule was due, and what came of it.
+type Tick struct {
+	// ScheduleID The schedule.
+	ScheduleID openapi_types.UUID `json:"schedule_id"`
+
+	// DueAt When it was due; of a manual one, when it was asked for.
+	DueAt time.Time `json:"due_at"`
+
+	// Manual Whether a caller asked for it.
+	Manual bool `json:"manual"`
+
+	// StartAt When it may be started: `due_at` with the jitter, and later when a start is to be tried again.
+	StartAt time.Time `json:"start_at"`
+
+	// State `pending`, `starting` (a worker makes the batch), `running`, and then `ran` (the batch has ended, well or not); or without a batch `skipped`, `missed` or `failed`.
+	State TickState `json:"state"`
+
+	// Reason Why it has no batch, or not yet.
+	Reason *string `json:"reason"`
+
+	// BatchID Its batch.
+	BatchID *openapi_types.UUID `json:"batch_id"`
+
+	// BatchState How that stands.
+	BatchState *string `json:"batch_state"`
+
+	// Attempts How often a worker took it.
+	Attempts int32 `json:"attempts"`
+
+	// CreatedAt When it was noted.
+	CreatedAt time.Time `json:"created_at"`
+
+	// StartedAt When a worker last took it.
+	StartedAt *time.Time `json:"started_at"`
+
+	// EndedAt When it became final.
+	EndedAt *time.Time `json:"ended_at"`
+}
+
+// TickPage A page of ticks.
+type TickPage struct {
+	// Data The ticks, the latest first.
+	Data []Tick `json:"data"`
+
+	// NextCursor Pass as `cursor` for the next page; null on the last one.
+	NextCursor *NextCursor `json:"next_cursor"`
+}
+
+// TickState `pending`, `starting` (a worker makes the batch), `running`, and then `ran` (the batch has ended, well or not); or without a batch `skipped`, `missed` or `failed`.
+type TickState string
 
 // Usage What a job used.
 type Usage struct {
@@ -1508,6 +1779,9 @@ type Name = string
 
 // OtherBatchID defines model for OtherBatchID.
 type OtherBatchID = string
+
+// ScheduleID defines model for ScheduleID.
+type ScheduleID = string
 
 // Version defines model for Version.
 type Version = int32
@@ -1725,6 +1999,33 @@ type GetRouteParams struct {
 	Version *Version `form:"version,omitempty" json:"version,omitempty"`
 }
 
+// ListSchedulesParams defines parameters for ListSchedules.
+type ListSchedulesParams struct {
+	// Limit Entries a page.
+	Limit *Limit `form:"limit,omitempty" json:"limit,omitempty"`
+
+	// Cursor `next_cursor` of the page before. Opaque.
+	Cursor *Cursor `form:"cursor,omitempty" json:"cursor,omitempty"`
+}
+
+// PreviewScheduleParams defines parameters for PreviewSchedule.
+type PreviewScheduleParams struct {
+	// N How many times.
+	N *int `form:"n,omitempty" json:"n,omitempty"`
+}
+
+// ListTicksParams defines parameters for ListTicks.
+type ListTicksParams struct {
+	// State Only ticks in this state.
+	State *TickState `form:"state,omitempty" json:"state,omitempty"`
+
+	// Limit Entries a page.
+	Limit *Limit `form:"limit,omitempty" json:"limit,omitempty"`
+
+	// Cursor `next_cursor` of the page before. Opaque.
+	Cursor *Cursor `form:"cursor,omitempty" json:"cursor,omitempty"`
+}
+
 // ListTemplatesParams defines parameters for ListTemplates.
 type ListTemplatesParams struct {
 	// Limit Entries a page.
@@ -1796,6 +2097,15 @@ type RequeueDeadLettersJSONRequestBody = DeadLetterFilter
 
 // SaveRouteJSONRequestBody defines body for SaveRoute for application/json ContentType.
 type SaveRouteJSONRequestBody = RouteInput
+
+// PreviewSettingsJSONRequestBody defines body for PreviewSettings for application/json ContentType.
+type PreviewSettingsJSONRequestBody = ScheduleTiming
+
+// CreateScheduleJSONRequestBody defines body for CreateSchedule for application/json ContentType.
+type CreateScheduleJSONRequestBody = ScheduleInput
+
+// UpdateScheduleJSONRequestBody defines body for UpdateSchedule for application/json ContentType.
+type UpdateScheduleJSONRequestBody = ScheduleChange
 
 // SaveTemplateJSONRequestBody defines body for SaveTemplate for application/json ContentType.
 type SaveTemplateJSONRequestBody = TemplateInput
@@ -1904,6 +2214,33 @@ type ServerInterface interface {
 	// ListRouteVersions Every version of a route, newest first.
 	// (GET /v1/routes/{name}/versions)
 	ListRouteVersions(ctx echo.Context, name Name) error
+	// PreviewSettings List when a schedule would be due, without saving it.
+	// (POST /v1/schedule-preview)
+	PreviewSettings(ctx echo.Context) error
+	// ListSchedules List schedules, newest first, without their jobs.
+	// (GET /v1/schedules)
+	ListSchedules(ctx echo.Context, params ListSchedulesParams) error
+	// CreateSchedule Have a batch run again and again.
+	// (POST /v1/schedules)
+	CreateSchedule(ctx echo.Context) error
+	// DeleteSchedule Remove a schedule and its ticks. Its batches stay, and run on.
+	// (DELETE /v1/schedules/{id})
+	DeleteSchedule(ctx echo.Context, id ScheduleID) error
+	// GetSchedule A schedule, with its jobs.
+	// (GET /v1/schedules/{id})
+	GetSchedule(ctx echo.Context, id ScheduleID) error
+	// UpdateSchedule Change a schedule.
+	// (PATCH /v1/schedules/{id})
+	UpdateSchedule(ctx echo.Context, id ScheduleID) error
+	// PreviewSchedule List when a schedule will be due next, as if it were enabled.
+	// (GET /v1/schedules/{id}/preview)
+	PreviewSchedule(ctx echo.Context, id ScheduleID, params PreviewScheduleParams) error
+	// RunSchedule Run a schedule now, whether it is enabled or not. Its overlap policy holds.
+	// (POST /v1/schedules/{id}/run)
+	RunSchedule(ctx echo.Context, id ScheduleID) error
+	// ListTicks List what came of each time that a schedule was due, the latest first. Ticks are kept for 400 days.
+	// (GET /v1/schedules/{id}/ticks)
+	ListTicks(ctx echo.Context, id ScheduleID, params ListTicksParams) error
 	// ListTemplates List templates by name, the latest version of each.
 	// (GET /v1/templates)
 	ListTemplates(ctx echo.Context, params ListTemplatesParams) error
@@ -2767,6 +3104,177 @@ func (w *ServerInterfaceWrapper) ListRouteVersions(ctx echo.Context) error {
 	return err
 }
 
+// PreviewSettings converts echo context to params.
+func (w *ServerInterfaceWrapper) PreviewSettings(ctx echo.Context) error {
+	var err error
+
+	// Invoke the callback with all the unmarshaled arguments
+	err = w.Handler.PreviewSettings(ctx)
+	return err
+}
+
+// ListSchedules converts echo context to params.
+func (w *ServerInterfaceWrapper) ListSchedules(ctx echo.Context) error {
+	var err error
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params ListSchedulesParams
+	// ------------- Optional query parameter "limit" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "limit", ctx.QueryParams(), &params.Limit, runtime.BindQueryParameterOptions{Type: "integer", Format: ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter limit: %s", err))
+	}
+
+	// ------------- Optional query parameter "cursor" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "cursor", ctx.QueryParams(), &params.Cursor, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter cursor: %s", err))
+	}
+
+	// Invoke the callback with all the unmarshaled arguments
+	err = w.Handler.ListSchedules(ctx, params)
+	return err
+}
+
+// CreateSchedule converts echo context to params.
+func (w *ServerInterfaceWrapper) CreateSchedule(ctx echo.Context) error {
+	var err error
+
+	// Invoke the callback with all the unmarshaled arguments
+	err = w.Handler.CreateSchedule(ctx)
+	return err
+}
+
+// DeleteSchedule converts echo context to params.
+func (w *ServerInterfaceWrapper) DeleteSchedule(ctx echo.Context) error {
+	var err error
+	// ------------- Path parameter "id" -------------
+	var id ScheduleID
+
+	err = runtime.BindStyledParameterWithOptions("simple", "id", ctx.Param("id"), &id, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: ctx.Request().URL.RawPath == ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter id: %s", err))
+	}
+
+	// Invoke the callback with all the unmarshaled arguments
+	err = w.Handler.DeleteSchedule(ctx, id)
+	return err
+}
+
+// GetSchedule converts echo context to params.
+func (w *ServerInterfaceWrapper) GetSchedule(ctx echo.Context) error {
+	var err error
+	// ------------- Path parameter "id" -------------
+	var id ScheduleID
+
+	err = runtime.BindStyledParameterWithOptions("simple", "id", ctx.Param("id"), &id, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: ctx.Request().URL.RawPath == ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter id: %s", err))
+	}
+
+	// Invoke the callback with all the unmarshaled arguments
+	err = w.Handler.GetSchedule(ctx, id)
+	return err
+}
+
+// UpdateSchedule converts echo context to params.
+func (w *ServerInterfaceWrapper) UpdateSchedule(ctx echo.Context) error {
+	var err error
+	// ------------- Path parameter "id" -------------
+	var id ScheduleID
+
+	err = runtime.BindStyledParameterWithOptions("simple", "id", ctx.Param("id"), &id, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: ctx.Request().URL.RawPath == ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter id: %s", err))
+	}
+
+	// Invoke the callback with all the unmarshaled arguments
+	err = w.Handler.UpdateSchedule(ctx, id)
+	return err
+}
+
+// PreviewSchedule converts echo context to params.
+func (w *ServerInterfaceWrapper) PreviewSchedule(ctx echo.Context) error {
+	var err error
+	// ------------- Path parameter "id" -------------
+	var id ScheduleID
+
+	err = runtime.BindStyledParameterWithOptions("simple", "id", ctx.Param("id"), &id, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: ctx.Request().URL.RawPath == ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter id: %s", err))
+	}
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params PreviewScheduleParams
+	// ------------- Optional query parameter "n" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "n", ctx.QueryParams(), &params.N, runtime.BindQueryParameterOptions{Type: "integer", Format: ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter n: %s", err))
+	}
+
+	// Invoke the callback with all the unmarshaled arguments
+	err = w.Handler.PreviewSchedule(ctx, id, params)
+	return err
+}
+
+// RunSchedule converts echo context to params.
+func (w *ServerInterfaceWrapper) RunSchedule(ctx echo.Context) error {
+	var err error
+	// ------------- Path parameter "id" -------------
+	var id ScheduleID
+
+	err = runtime.BindStyledParameterWithOptions("simple", "id", ctx.Param("id"), &id, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: ctx.Request().URL.RawPath == ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter id: %s", err))
+	}
+
+	// Invoke the callback with all the unmarshaled arguments
+	err = w.Handler.RunSchedule(ctx, id)
+	return err
+}
+
+// ListTicks converts echo context to params.
+func (w *ServerInterfaceWrapper) ListTicks(ctx echo.Context) error {
+	var err error
+	// ------------- Path parameter "id" -------------
+	var id ScheduleID
+
+	err = runtime.BindStyledParameterWithOptions("simple", "id", ctx.Param("id"), &id, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: ctx.Request().URL.RawPath == ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter id: %s", err))
+	}
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params ListTicksParams
+	// ------------- Optional query parameter "state" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "state", ctx.QueryParams(), &params.State, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter state: %s", err))
+	}
+
+	// ------------- Optional query parameter "limit" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "limit", ctx.QueryParams(), &params.Limit, runtime.BindQueryParameterOptions{Type: "integer", Format: ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter limit: %s", err))
+	}
+
+	// ------------- Optional query parameter "cursor" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "cursor", ctx.QueryParams(), &params.Cursor, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter cursor: %s", err))
+	}
+
+	// Invoke the callback with all the unmarshaled arguments
+	err = w.Handler.ListTicks(ctx, id, params)
+	return err
+}
+
 // ListTemplates converts echo context to params.
 func (w *ServerInterfaceWrapper) ListTemplates(ctx echo.Context) error {
 	var err error
@@ -3098,6 +3606,15 @@ func RegisterHandlersWithOptions(router EchoRouter, si ServerInterface, options 
 	router.POST(options.BaseURL+"/v1/routes", wrapper.SaveRoute, options.OperationMiddlewares["SaveRoute"]...)
 	router.GET(options.BaseURL+"/v1/routes/:name", wrapper.GetRoute, options.OperationMiddlewares["GetRoute"]...)
 	router.GET(options.BaseURL+"/v1/routes/:name/versions", wrapper.ListRouteVersions, options.OperationMiddlewares["ListRouteVersions"]...)
+	router.POST(options.BaseURL+"/v1/schedule-preview", wrapper.PreviewSettings, options.OperationMiddlewares["PreviewSettings"]...)
+	router.GET(options.BaseURL+"/v1/schedules", wrapper.ListSchedules, options.OperationMiddlewares["ListSchedules"]...)
+	router.POST(options.BaseURL+"/v1/schedules", wrapper.CreateSchedule, options.OperationMiddlewares["CreateSchedule"]...)
+	router.DELETE(options.BaseURL+"/v1/schedules/:id", wrapper.DeleteSchedule, options.OperationMiddlewares["DeleteSchedule"]...)
+	router.GET(options.BaseURL+"/v1/schedules/:id", wrapper.GetSchedule, options.OperationMiddlewares["GetSchedule"]...)
+	router.PATCH(options.BaseURL+"/v1/schedules/:id", wrapper.UpdateSchedule, options.OperationMiddlewares["UpdateSchedule"]...)
+	router.GET(options.BaseURL+"/v1/schedules/:id/preview", wrapper.PreviewSchedule, options.OperationMiddlewares["PreviewSchedule"]...)
+	router.POST(options.BaseURL+"/v1/schedules/:id/run", wrapper.RunSchedule, options.OperationMiddlewares["RunSchedule"]...)
+	router.GET(options.BaseURL+"/v1/schedules/:id/ticks", wrapper.ListTicks, options.OperationMiddlewares["ListTicks"]...)
 	router.GET(options.BaseURL+"/v1/templates", wrapper.ListTemplates, options.OperationMiddlewares["ListTemplates"]...)
 	router.POST(options.BaseURL+"/v1/templates", wrapper.SaveTemplate, options.OperationMiddlewares["SaveTemplate"]...)
 	router.GET(options.BaseURL+"/v1/templates/:name", wrapper.GetTemplate, options.OperationMiddlewares["GetTemplate"]...)
@@ -3989,6 +4506,209 @@ func (response ListRouteVersions200JSONResponse) VisitListRouteVersionsResponse(
 	return err
 }
 
+type PreviewSettingsRequestObject struct {
+	Body *PreviewSettingsJSONRequestBody
+}
+
+type PreviewSettingsResponseObject interface {
+	VisitPreviewSettingsResponse(w http.ResponseWriter) error
+}
+
+type PreviewSettings200JSONResponse DueTimes
+
+func (response PreviewSettings200JSONResponse) VisitPreviewSettingsResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type ListSchedulesRequestObject struct {
+	Params ListSchedulesParams
+}
+
+type ListSchedulesResponseObject interface {
+	VisitListSchedulesResponse(w http.ResponseWriter) error
+}
+
+type ListSchedules200JSONResponse SchedulePage
+
+func (response ListSchedules200JSONResponse) VisitListSchedulesResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type CreateScheduleRequestObject struct {
+	Body *CreateScheduleJSONRequestBody
+}
+
+type CreateScheduleResponseObject interface {
+	VisitCreateScheduleResponse(w http.ResponseWriter) error
+}
+
+type CreateSchedule201ResponseHeaders struct {
+	Location string
+}
+
+type CreateSchedule201JSONResponse struct {
+	Body    Schedule
+	Headers CreateSchedule201ResponseHeaders
+}
+
+func (response CreateSchedule201JSONResponse) VisitCreateScheduleResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.Header().Set("Location", fmt.Sprint(response.Headers.Location))
+	w.WriteHeader(201)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type DeleteScheduleRequestObject struct {
+	ID ScheduleID `json:"id"`
+}
+
+type DeleteScheduleResponseObject interface {
+	VisitDeleteScheduleResponse(w http.ResponseWriter) error
+}
+
+type DeleteSchedule204Response struct {
+}
+
+func (response DeleteSchedule204Response) VisitDeleteScheduleResponse(w http.ResponseWriter) error {
+	w.WriteHeader(204)
+	return nil
+}
+
+type GetScheduleRequestObject struct {
+	ID ScheduleID `json:"id"`
+}
+
+type GetScheduleResponseObject interface {
+	VisitGetScheduleResponse(w http.ResponseWriter) error
+}
+
+type GetSchedule200JSONResponse Schedule
+
+func (response GetSchedule200JSONResponse) VisitGetScheduleResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type UpdateScheduleRequestObject struct {
+	ID   ScheduleID `json:"id"`
+	Body *UpdateScheduleJSONRequestBody
+}
+
+type UpdateScheduleResponseObject interface {
+	VisitUpdateScheduleResponse(w http.ResponseWriter) error
+}
+
+type UpdateSchedule200JSONResponse Schedule
+
+func (response UpdateSchedule200JSONResponse) VisitUpdateScheduleResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type PreviewScheduleRequestObject struct {
+	ID     ScheduleID `json:"id"`
+	Params PreviewScheduleParams
+}
+
+type PreviewScheduleResponseObject interface {
+	VisitPreviewScheduleResponse(w http.ResponseWriter) error
+}
+
+type PreviewSchedule200JSONResponse DueTimes
+
+func (response PreviewSchedule200JSONResponse) VisitPreviewScheduleResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type RunScheduleRequestObject struct {
+	ID ScheduleID `json:"id"`
+}
+
+type RunScheduleResponseObject interface {
+	VisitRunScheduleResponse(w http.ResponseWriter) error
+}
+
+type RunSchedule202JSONResponse Tick
+
+func (response RunSchedule202JSONResponse) VisitRunScheduleResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(202)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type ListTicksRequestObject struct {
+	ID     ScheduleID `json:"id"`
+	Params ListTicksParams
+}
+
+type ListTicksResponseObject interface {
+	VisitListTicksResponse(w http.ResponseWriter) error
+}
+
+type ListTicks200JSONResponse TickPage
+
+func (response ListTicks200JSONResponse) VisitListTicksResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
 type ListTemplatesRequestObject struct {
 	Params ListTemplatesParams
 }
@@ -4401,6 +5121,33 @@ type StrictServerInterface interface {
 	// ListRouteVersions Every version of a route, newest first.
 	// (GET /v1/routes/{name}/versions)
 	ListRouteVersions(ctx context.Context, request ListRouteVersionsRequestObject) (ListRouteVersionsResponseObject, error)
+	// PreviewSettings List when a schedule would be due, without saving it.
+	// (POST /v1/schedule-preview)
+	PreviewSettings(ctx context.Context, request PreviewSettingsRequestObject) (PreviewSettingsResponseObject, error)
+	// ListSchedules List schedules, newest first, without their jobs.
+	// (GET /v1/schedules)
+	ListSchedules(ctx context.Context, request ListSchedulesRequestObject) (ListSchedulesResponseObject, error)
+	// CreateSchedule Have a batch run again and again.
+	// (POST /v1/schedules)
+	CreateSchedule(ctx context.Context, request CreateScheduleRequestObject) (CreateScheduleResponseObject, error)
+	// DeleteSchedule Remove a schedule and its ticks. Its batches stay, and run on.
+	// (DELETE /v1/schedules/{id})
+	DeleteSchedule(ctx context.Context, request DeleteScheduleRequestObject) (DeleteScheduleResponseObject, error)
+	// GetSchedule A schedule, with its jobs.
+	// (GET /v1/schedules/{id})
+	GetSchedule(ctx context.Context, request GetScheduleRequestObject) (GetScheduleResponseObject, error)
+	// UpdateSchedule Change a schedule.
+	// (PATCH /v1/schedules/{id})
+	UpdateSchedule(ctx context.Context, request UpdateScheduleRequestObject) (UpdateScheduleResponseObject, error)
+	// PreviewSchedule List when a schedule will be due next, as if it were enabled.
+	// (GET /v1/schedules/{id}/preview)
+	PreviewSchedule(ctx context.Context, request PreviewScheduleRequestObject) (PreviewScheduleResponseObject, error)
+	// RunSchedule Run a schedule now, whether it is enabled or not. Its overlap policy holds.
+	// (POST /v1/schedules/{id}/run)
+	RunSchedule(ctx context.Context, request RunScheduleRequestObject) (RunScheduleResponseObject, error)
+	// ListTicks List what came of each time that a schedule was due, the latest first. Ticks are kept for 400 days.
+	// (GET /v1/schedules/{id}/ticks)
+	ListTicks(ctx context.Context, request ListTicksRequestObject) (ListTicksResponseObject, error)
 	// ListTemplates List templates by name, the latest version of each.
 	// (GET /v1/templates)
 	ListTemplates(ctx context.Context, request ListTemplatesRequestObject) (ListTemplatesResponseObject, error)
@@ -5488,6 +6235,298 @@ func (sh *strictHandler) ListRouteVersions(ctx echo.Context, name Name) error {
 		return err
 	} else if validResponse, ok := response.(ListRouteVersionsResponseObject); ok {
 		return validResponse.VisitListRouteVersionsResponse(ctx.Response())
+	} else if response != nil {
+		return fmt.Errorf("unexpected response type: %T", response)
+	}
+	return nil
+}
+
+// PreviewSettings operation middleware
+func (sh *strictHandler) PreviewSettings(ctx echo.Context) error {
+	var request PreviewSettingsRequestObject
+
+	var body PreviewSettingsJSONRequestBody
+	var err error
+	if binder, ok := ctx.Echo().Binder.(*echo.DefaultBinder); ok {
+		// A request validator built on kin-openapi's openapi3filter with
+		// KeepValidatedValue leaves the value it validated on the body. Bind
+		// that value, matching member names exactly, so the handler receives
+		// what was validated instead of a second, case-insensitive decode.
+		// Otherwise bind only the request body, so that path and query
+		// parameters are not also bound into the body struct.
+		if vb, ok := ctx.Request().Body.(interface{ ValidatedValue() any }); !ok || runtime.BindJSONValue(vb.ValidatedValue(), &body) != nil {
+			err = binder.BindBody(ctx, &body)
+		}
+	} else {
+		// A custom binder is installed on the Echo instance; defer to it
+		// entirely, since echo.Binder does not expose body-only binding and
+		// the binder may do more than decode (for example call ctx.Validate).
+		err = ctx.Bind(&body)
+	}
+	if err != nil {
+		return err
+	}
+	request.Body = &body
+
+	handler := func(ctx echo.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.PreviewSettings(ctx.Request().Context(), request.(PreviewSettingsRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "PreviewSettings")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		return err
+	} else if validResponse, ok := response.(PreviewSettingsResponseObject); ok {
+		return validResponse.VisitPreviewSettingsResponse(ctx.Response())
+	} else if response != nil {
+		return fmt.Errorf("unexpected response type: %T", response)
+	}
+	return nil
+}
+
+// ListSchedules operation middleware
+func (sh *strictHandler) ListSchedules(ctx echo.Context, params ListSchedulesParams) error {
+	var request ListSchedulesRequestObject
+
+	request.Params = params
+
+	handler := func(ctx echo.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.ListSchedules(ctx.Request().Context(), request.(ListSchedulesRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "ListSchedules")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		return err
+	} else if validResponse, ok := response.(ListSchedulesResponseObject); ok {
+		return validResponse.VisitListSchedulesResponse(ctx.Response())
+	} else if response != nil {
+		return fmt.Errorf("unexpected response type: %T", response)
+	}
+	return nil
+}
+
+// CreateSchedule operation middleware
+func (sh *strictHandler) CreateSchedule(ctx echo.Context) error {
+	var request CreateScheduleRequestObject
+
+	var body CreateScheduleJSONRequestBody
+	var err error
+	if binder, ok := ctx.Echo().Binder.(*echo.DefaultBinder); ok {
+		// A request validator built on kin-openapi's openapi3filter with
+		// KeepValidatedValue leaves the value it validated on the body. Bind
+		// that value, matching member names exactly, so the handler receives
+		// what was validated instead of a second, case-insensitive decode.
+		// Otherwise bind only the request body, so that path and query
+		// parameters are not also bound into the body struct.
+		if vb, ok := ctx.Request().Body.(interface{ ValidatedValue() any }); !ok || runtime.BindJSONValue(vb.ValidatedValue(), &body) != nil {
+			err = binder.BindBody(ctx, &body)
+		}
+	} else {
+		// A custom binder is installed on the Echo instance; defer to it
+		// entirely, since echo.Binder does not expose body-only binding and
+		// the binder may do more than decode (for example call ctx.Validate).
+		err = ctx.Bind(&body)
+	}
+	if err != nil {
+		return err
+	}
+	request.Body = &body
+
+	handler := func(ctx echo.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.CreateSchedule(ctx.Request().Context(), request.(CreateScheduleRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "CreateSchedule")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		return err
+	} else if validResponse, ok := response.(CreateScheduleResponseObject); ok {
+		return validResponse.VisitCreateScheduleResponse(ctx.Response())
+	} else if response != nil {
+		return fmt.Errorf("unexpected response type: %T", response)
+	}
+	return nil
+}
+
+// DeleteSchedule operation middleware
+func (sh *strictHandler) DeleteSchedule(ctx echo.Context, id ScheduleID) error {
+	var request DeleteScheduleRequestObject
+
+	request.ID = id
+
+	handler := func(ctx echo.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.DeleteSchedule(ctx.Request().Context(), request.(DeleteScheduleRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "DeleteSchedule")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		return err
+	} else if validResponse, ok := response.(DeleteScheduleResponseObject); ok {
+		return validResponse.VisitDeleteScheduleResponse(ctx.Response())
+	} else if response != nil {
+		return fmt.Errorf("unexpected response type: %T", response)
+	}
+	return nil
+}
+
+// GetSchedule operation middleware
+func (sh *strictHandler) GetSchedule(ctx echo.Context, id ScheduleID) error {
+	var request GetScheduleRequestObject
+
+	request.ID = id
+
+	handler := func(ctx echo.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.GetSchedule(ctx.Request().Context(), request.(GetScheduleRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "GetSchedule")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		return err
+	} else if validResponse, ok := response.(GetScheduleResponseObject); ok {
+		return validResponse.VisitGetScheduleResponse(ctx.Response())
+	} else if response != nil {
+		return fmt.Errorf("unexpected response type: %T", response)
+	}
+	return nil
+}
+
+// UpdateSchedule operation middleware
+func (sh *strictHandler) UpdateSchedule(ctx echo.Context, id ScheduleID) error {
+	var request UpdateScheduleRequestObject
+
+	request.ID = id
+
+	var body UpdateScheduleJSONRequestBody
+	var err error
+	if binder, ok := ctx.Echo().Binder.(*echo.DefaultBinder); ok {
+		// A request validator built on kin-openapi's openapi3filter with
+		// KeepValidatedValue leaves the value it validated on the body. Bind
+		// that value, matching member names exactly, so the handler receives
+		// what was validated instead of a second, case-insensitive decode.
+		// Otherwise bind only the request body, so that path and query
+		// parameters are not also bound into the body struct.
+		if vb, ok := ctx.Request().Body.(interface{ ValidatedValue() any }); !ok || runtime.BindJSONValue(vb.ValidatedValue(), &body) != nil {
+			err = binder.BindBody(ctx, &body)
+		}
+	} else {
+		// A custom binder is installed on the Echo instance; defer to it
+		// entirely, since echo.Binder does not expose body-only binding and
+		// the binder may do more than decode (for example call ctx.Validate).
+		err = ctx.Bind(&body)
+	}
+	if err != nil {
+		return err
+	}
+	request.Body = &body
+
+	handler := func(ctx echo.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.UpdateSchedule(ctx.Request().Context(), request.(UpdateScheduleRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "UpdateSchedule")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		return err
+	} else if validResponse, ok := response.(UpdateScheduleResponseObject); ok {
+		return validResponse.VisitUpdateScheduleResponse(ctx.Response())
+	} else if response != nil {
+		return fmt.Errorf("unexpected response type: %T", response)
+	}
+	return nil
+}
+
+// PreviewSchedule operation middleware
+func (sh *strictHandler) PreviewSchedule(ctx echo.Context, id ScheduleID, params PreviewScheduleParams) error {
+	var request PreviewScheduleRequestObject
+
+	request.ID = id
+	request.Params = params
+
+	handler := func(ctx echo.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.PreviewSchedule(ctx.Request().Context(), request.(PreviewScheduleRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "PreviewSchedule")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		return err
+	} else if validResponse, ok := response.(PreviewScheduleResponseObject); ok {
+		return validResponse.VisitPreviewScheduleResponse(ctx.Response())
+	} else if response != nil {
+		return fmt.Errorf("unexpected response type: %T", response)
+	}
+	return nil
+}
+
+// RunSchedule operation middleware
+func (sh *strictHandler) RunSchedule(ctx echo.Context, id ScheduleID) error {
+	var request RunScheduleRequestObject
+
+	request.ID = id
+
+	handler := func(ctx echo.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.RunSchedule(ctx.Request().Context(), request.(RunScheduleRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "RunSchedule")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		return err
+	} else if validResponse, ok := response.(RunScheduleResponseObject); ok {
+		return validResponse.VisitRunScheduleResponse(ctx.Response())
+	} else if response != nil {
+		return fmt.Errorf("unexpected response type: %T", response)
+	}
+	return nil
+}
+
+// ListTicks operation middleware
+func (sh *strictHandler) ListTicks(ctx echo.Context, id ScheduleID, params ListTicksParams) error {
+	var request ListTicksRequestObject
+
+	request.ID = id
+	request.Params = params
+
+	handler := func(ctx echo.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.ListTicks(ctx.Request().Context(), request.(ListTicksRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "ListTicks")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		return err
+	} else if validResponse, ok := response.(ListTicksResponseObject); ok {
+		return validResponse.VisitListTicksResponse(ctx.Response())
 	} else if response != nil {
 		return fmt.Errorf("unexpected response type: %T", response)
 	}

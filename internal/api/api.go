@@ -57,6 +57,7 @@ type Writer interface {
 	controller
 	rerunner
 	budgetWriter
+	scheduler
 }
 
 // Reader is what only looks: store.Reader, or a fake of it.
@@ -69,6 +70,7 @@ type Reader interface {
 	webhookReader
 	budgetReader
 	report.Reader
+	scheduleReader
 }
 
 type batchReader interface {

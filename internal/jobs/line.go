@@ -51,7 +51,10 @@ const maxCustomID = 512
 func parseLine(l Line) (*line, *LineError) {
 	if u := l.Upload; u != nil {
 		out := &line{number: l.Number, upload: u}
-		if u.Name != "" {
+		switch {
+		case u.Stored:
+			out.CustomID = u.CustomID
+		case u.Name != "":
 			name := strings.ToValidUTF8(u.Name, "\uFFFD")
 			out.CustomID = &name
 		}

@@ -30,6 +30,7 @@ type Service struct {
 	CheckProvider func(provider, via string) error                  // why no call can go to a provider here, in words for people
 	Post          func(ctx context.Context, t []store.Ticket) error // enqueues tickets; may lose or double them
 	Log           *slog.Logger
+	ScheduleFloor time.Duration // the least time between two ticks of a schedule; default a minute
 }
 
 // Spec is what a submission says about the batch as a whole.
@@ -61,6 +62,9 @@ type Upload struct {
 	Name        string
 	ContentType string
 	Data        []byte
+
+	Stored   bool    // it comes from another batch, and CustomID is what it had there
+	CustomID *string // else its name
 }
 
 // maxLineErrors is how many bad lines a refusal lists.

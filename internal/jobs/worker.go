@@ -44,6 +44,7 @@ type Worker struct {
 	Prices  *pricing.Table
 	Post    func(context.Context, []store.Ticket) error // enqueues tickets; may lose or double them
 	Log     *slog.Logger
+	Service *Service // makes the batches of schedules; without one this worker leaves them to others
 
 	o           WorkerOptions
 	self        store.Worker
@@ -55,13 +56,17 @@ type Worker struct {
 	beat        chan struct{} // heartbeat, a batch may have been paused, ended or changed
 	look        chan struct{} // sweep, it is no longer quiet
 	starts      chan store.OpenBatch
-	quiet       atomic.Bool  // nothing is open
-	settled     atomic.Int64 // jobs, since the start
+	calendar    chan struct{} // schedule, there may be something due
+	ticks       chan struct{} // runTicks, there may be ticks to take
+	nextTick    atomic.Int64  // nanoseconds until something is due, as of the last look
+	quiet       atomic.Bool   // nothing is open
+	settled     atomic.Int64  // jobs, since the start
 	pace        pace
 	crew        *crew
 	following   map[uuid.UUID]*recurrence // of the sweep only
 	purses      *purses
 	purgeAt     time.Time // of the sweep only: when to look for batches to purge
+	trimAt      time.Time // of schedule only: when to look for old ticks
 
 	mu      sync.Mutex
 	batches map[uuid.UUID]*batch
@@ -122,6 +127,7 @@ func NewWorker(db *store.DB, gw gateway.Gateway, prices *pricing.Table, post fun
 		gate: newGate(o.Concurrency),
 		room: semaphore.NewWeighted(int64(max(2*o.Concurrency, 2*maxTicket))),
 		wake: make(chan struct{}, 1), beat: make(chan struct{}, 1), look: make(chan struct{}, 1), starts: make(chan store.OpenBatch),
+		calendar: make(chan struct{}, 1), ticks: make(chan struct{}, 1),
 		batches: map[uuid.UUID]*batch{}, leases: map[int64]*lease{}, following: map[uuid.UUID]*recurrence{},
 	}
 	w.crew = newCrew()
@@ -199,6 +205,12 @@ func (w *Worker) Run(ctx context.Context, serve func(ctx context.Context, work f
 	for range 3 {
 		g.Go(func() error { w.startBatches(ctx); return nil })
 	}
+	if w.Service != nil {
+		g.Go(func() error { return w.every(gctx, stopping, w.untilDue, w.calendar, w.schedule) })
+		for range tickRunners {
+			g.Go(func() error { w.runTicks(ctx); return nil })
+		}
+	}
 	err := g.Wait()
 	w.crew.stop()
 	w.intents.close()
@@ -230,8 +242,12 @@ func (w *Worker) steadily(busy, quiet time.Duration) func() time.Duration {
 
 // hear takes a hint from the database.
 func (w *Worker) hear(hint string) {
-	if hint == store.HintControl {
+	switch hint {
+	case store.HintControl:
 		poke(w.beat)
+	case store.HintSchedule:
+		poke(w.calendar)
+		return
 	}
 	w.nudge()
 }

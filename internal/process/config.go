@@ -29,6 +29,8 @@ type Config struct {
 	MaxBody   int64  // MAX_BODY_BYTES; default 512 MiB
 	MaxLine   int    // MAX_LINE_BYTES; default 32 MiB
 
+	ScheduleFloor time.Duration // SCHEDULE_FLOOR: the least time between two ticks of a schedule; default 1m
+
 	DBConns int32 // DB_MAX_CONNS; default 16
 	Worker  jobs.WorkerOptions
 	Gateway gatewayConfig
@@ -112,13 +114,14 @@ func Configure(getenv func(string) string) (Config, error) {
 	database, direct := r.database()
 	c := Config{
 		DatabaseURL: database, DirectURL: direct,
-		RedisURL:  r.need("REDIS_URL", "want a Redis URL such as redis://host:6379/0"),
-		HTTPAddr:  r.text("HTTP_ADDR", "127.0.0.1:8080"),
-		AdminAddr: r.text("ADMIN_ADDR", ""),
-		Fault:     r.text("BATCHWRIGHT_FAULT", ""),
-		MaxBody:   r.whole("MAX_BODY_BYTES", 512<<20, 1<<10, 1<<40),
-		MaxLine:   int(r.whole("MAX_LINE_BYTES", 32<<20, 1<<10, 1<<30)),
-		DBConns:   int32(r.whole("DB_MAX_CONNS", 16, 4, 1000)),
+		RedisURL:      r.need("REDIS_URL", "want a Redis URL such as redis://host:6379/0"),
+		HTTPAddr:      r.text("HTTP_ADDR", "127.0.0.1:8080"),
+		AdminAddr:     r.text("ADMIN_ADDR", ""),
+		Fault:         r.text("BATCHWRIGHT_FAULT", ""),
+		MaxBody:       r.whole("MAX_BODY_BYTES", 512<<20, 1<<10, 1<<40),
+		MaxLine:       int(r.whole("MAX_LINE_BYTES", 32<<20, 1<<10, 1<<30)),
+		ScheduleFloor: r.duration("SCHEDULE_FLOOR", time.Minute, time.Second),
+		DBConns:       int32(r.whole("DB_MAX_CONNS", 16, 4, 1000)),
 		Worker: jobs.WorkerOptions{
 			Concurrency: int(r.whole("WORKER_CONCURRENCY", 256, 1, 100_000)),
 			Slots:       int(r.whole("WORKER_SLOTS", 0, 1, 1000)),

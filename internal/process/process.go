@@ -107,7 +107,7 @@ func (s *system) post(ctx context.Context, tickets []store.Ticket) error {
 }
 
 func (s *system) service() *jobs.Service {
-	return &jobs.Service{DB: s.db, Prices: s.prices, CheckProvider: s.check, Post: s.post, Log: s.log}
+	return &jobs.Service{DB: s.db, Prices: s.prices, CheckProvider: s.check, Post: s.post, Log: s.log, ScheduleFloor: s.c.ScheduleFloor}
 }
 
 // handler answers requests; its event streams end when stopping is closed.
@@ -210,6 +210,7 @@ func (s *system) runWorker(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	w.Service = s.service()
 	s.metrics.addWorker(w, o.Concurrency)
 	s.log.Info("worker ready", "concurrency", s.c.Worker.Concurrency)
 	plan, express, run := w.Lanes()

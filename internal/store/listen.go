@@ -14,6 +14,8 @@ import (
 const (
 	HintWork    = "work"    // there is something to dispatch: a batch was submitted, planned or resumed, or has jobs to retry
 	HintControl = "control" // batches were paused, resumed or cancelled, or their limits changed: leases and settings are to be looked at
+
+	HintSchedule = "schedule" // a schedule was made or changed, or is to be run now
 )
 
 const (
