@@ -160,6 +160,7 @@ type Outcome struct {
 	Latency            time.Duration
 	GatewayCacheStatus string
 	GatewayLogID       string
+	Note               *CallNote // nil when the cost is that of the tokens
 
 	Late bool // set by Settle: the ticket was gone, so what the call had reserved isn't the worker's to use again
 }
@@ -317,6 +318,9 @@ func (db *DB) Settle(ctx context.Context, calls []Outcome, answers []Completion,
 			tickets, err = pgx.CollectRows(rows, pgx.RowTo[int64])
 			return err
 		})
+	}
+	if notes := noteColumns(calls); notes != nil {
+		b.Queue(putCallNotes, notes...)
 	}
 	if len(answers) > 0 {
 		b.Queue(putCompletions, completionColumns(answers)...)
