@@ -55,6 +55,7 @@ type Writer interface {
 	SaveRoute(ctx context.Context, project uuid.UUID, name string, route json.RawMessage) (r store.Route, created bool, err error)
 	controller
 	budgetWriter
+	priceWriter
 }
 
 // Reader is what only looks: store.Reader, or a fake of it.
@@ -66,6 +67,7 @@ type Reader interface {
 	catalogReader
 	webhookReader
 	budgetReader
+	priceReader
 }
 
 type batchReader interface {

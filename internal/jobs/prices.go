@@ -154,6 +154,9 @@ func (s *Service) tryAgain(ctx context.Context, project uuid.UUID) error {
 // repriceFor is how long one request recomputes before it answers how far it is.
 const repriceFor = 10 * time.Second
 
+// repriceCalls is how many calls one transaction of a repricing takes: a fraction of a second of locks on a finished batch.
+const repriceCalls = 5000
+
 // NewReprice says which costs to recompute.
 type NewReprice struct {
 	DryRun          bool
@@ -195,7 +198,7 @@ func (s *Service) Reprice(ctx context.Context, project store.Project, in NewRepr
 // GoOn continues a repricing for some seconds; one that is finished it returns as it is. ErrNotFound when the project has none by that id.
 func (s *Service) GoOn(ctx context.Context, project, id uuid.UUID) (store.Reprice, error) {
 	for until := time.Now().Add(repriceFor); ; {
-		r, err := s.DB.RepriceSome(ctx, project, id)
+		r, err := s.DB.RepriceSome(ctx, project, id, repriceCalls)
 		if err != nil || r.FinishedAt != nil || time.Now().After(until) {
 			if err == nil && r.FinishedAt != nil {
 				s.Log.InfoContext(ctx, "costs recomputed", "project", project, "reprice", id, "dry_run", r.DryRun, "calls", r.Calls, "changed", r.ChangedCalls)

@@ -34,9 +34,6 @@ type Reprice struct {
 	FinishedAt      *time.Time
 }
 
-// repriceCalls is how many calls a step of a repricing takes, and some more when the last job has several.
-const repriceCalls = 5000
-
 const (
 	repriceCols = `id, project_id, api_key_id, dry_run, from_time, to_time, provider, model, as_of, at_batch, after_seq, batches, calls, changed_calls,
     reported_calls, old_cost_microusd::bigint as old_cost_microusd, new_cost_microusd::bigint as new_cost_microusd, unknown_before, unknown_after,
@@ -112,10 +109,10 @@ func (db *DB) BeginReprice(ctx context.Context, r Reprice) error {
 	return translate(err)
 }
 
-// RepriceSome takes the next few thousand calls of a repricing, in one transaction with the totals that they count in, and with how far it
+// RepriceSome takes the next calls of a repricing, so many and the rest of the last job's, in one transaction with the totals that they count in, and with how far it
 // is: broken off anywhere, it goes on there. It returns how it stands, finished when nothing is left. ErrNotFound when the project has none
 // by that id.
-func (db *DB) RepriceSome(ctx context.Context, project, id uuid.UUID) (r Reprice, err error) {
+func (db *DB) RepriceSome(ctx context.Context, project, id uuid.UUID, calls int32) (r Reprice, err error) {
 	err = pgx.BeginFunc(ctx, db.pool, func(tx pgx.Tx) error {
 		if r, err = one[Reprice](ctx, tx, lockReprice, project, id); err != nil || r.FinishedAt != nil {
 			return err
@@ -131,7 +128,7 @@ func (db *DB) RepriceSome(ctx context.Context, project, id uuid.UUID) (r Reprice
 		if batch != r.AtBatch {
 			after, begun = 0, 1
 		}
-		part, err := one[struct{ Last, Calls int32 }](ctx, tx, repriceRange, batch, after, repriceCalls)
+		part, err := one[struct{ Last, Calls int32 }](ctx, tx, repriceRange, batch, after, calls)
 		if err != nil {
 			return err
 		}
@@ -140,7 +137,7 @@ func (db *DB) RepriceSome(ctx context.Context, project, id uuid.UUID) (r Reprice
 			return err
 		}
 		next := part.Last
-		if part.Calls < repriceCalls {
+		if part.Calls < calls {
 			next = 0 // the batch is done
 		}
 		r, err = one[Reprice](ctx, tx, noteReprice, id, batch, next, begun, sums.Calls, sums.Changed, sums.Reported, sums.OldCost, sums.NewCost,
@@ -177,8 +174,8 @@ func repricePart(ctx context.Context, tx pgx.Tx, r Reprice, batch uuid.UUID, aft
 	return sums, err
 }
 
-// Reprice returns how a repricing stands, or ErrNotFound.
-func (r Reader) Reprice(ctx context.Context, project, id uuid.UUID) (Reprice, error) {
+// RepriceByID returns how a repricing stands, or ErrNotFound.
+func (r Reader) RepriceByID(ctx context.Context, project, id uuid.UUID) (Reprice, error) {
 	return one[Reprice](ctx, r.q, getReprice, project, id)
 }
 
