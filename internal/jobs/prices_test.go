@@ -4,12 +4,14 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"slices"
 	"testing"
 	"time"
 
 	"github.com/google/uuid"
 	"pgregory.net/rapid"
 
+	"batchwright/internal/gateway"
 	"batchwright/internal/pricing"
 	"batchwright/internal/store"
 	"batchwright/internal/store/storetest"
@@ -405,5 +407,51 @@ func TestBadPricesAreRefused(t *testing.T) {
 	}
 	if err := s.DeletePrice(t.Context(), uuid.New(), one.ID); err == nil {
 		t.Error("another project deleted it")
+	}
+}
+
+func TestWhyACallsCostIsNotThatOfItsTokensIsKept(t *testing.T) {
+	t.Parallel()
+	url := storetest.URL(t)
+	db, err := store.Open(t.Context(), url, store.Options{MaxConns: 4})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(db.Close)
+	b := newBank(t, db, url, 1, 10)
+	w := b.worker()
+	id, first := b.ticket(w, b.batches[0], 10)
+	step := gateway.Step{Provider: "openai", Model: "gpt-4o-mini"}
+	task := &task{w: w, batch: &batch{Batch: store.Batch{ID: b.batches[0]}}, lease: &lease{ticket: store.Ticket{ID: id}}, job: store.Claimed{Seq: first}}
+	held := &reservation{draw: &draw{account: &account{prices: w.Prices}}}
+	used := gateway.Usage{Known: true, Input: 1000, CacheRead: 1000, Output: 1000}
+	charged := used
+	charged.Cost = 7777
+	for i, o := range []gateway.Outcome{
+		{Provider: "openai", Usage: used},
+		{Provider: "openai", Usage: charged},
+		{Provider: "openai", Usage: used, CacheStatus: gateway.CacheHit},
+		{Provider: "openai", CacheStatus: gateway.CacheHit},
+	} {
+		call := store.CallID{BatchID: b.batches[0], Seq: first, TicketID: id, Number: int32(i + 1)}
+		storetest.Exec(t, url, `insert into calls (batch_id, seq, ticket_id, number, reserved_microusd, step, provider, model) values ($1, $2, $3, $4, 0, 0, 'openai', 'gpt-4o-mini')`,
+			call.BatchID, call.Seq, call.TicketID, call.Number)
+		task.record(call, []gateway.Step{step}, o, held)
+	}
+	if _, err := db.Settle(t.Context(), task.outcomes, nil, nil, false); err != nil {
+		t.Fatal(err)
+	}
+	got := storetest.Rows[string](t, url, `select format('%s: %s, %s/%s/%s, %s', number, cost_reported, replayed_input_tokens, replayed_cached_tokens, replayed_output_tokens, replayed_microusd)
+		from call_notes order by number`)
+	// 1000 x 0.15 + 1000 x 0.075 + 1000 x 0.60
+	if want := []string{"2: t, //, ", "3: f, 2000/1000/1000, 825"}; !slices.Equal(got, want) {
+		t.Errorf("%q, want %q", got, want)
+	}
+	storetest.Exec(t, url, `update batches set state = 'failed', started_at = now(), finished_at = now(), succeeded_jobs = 0 where id = $1`, b.batches[0])
+	if _, err := db.PurgeBatch(t.Context(), b.project, b.batches[0], 100); err != nil {
+		t.Fatal(err)
+	}
+	if n := storetest.Scalar[int64](t, url, `select count(*) from call_notes`); n != 0 {
+		t.Errorf("%d notes outlive their calls", n)
 	}
 }
