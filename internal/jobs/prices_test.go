@@ -393,7 +393,7 @@ func TestBadPricesAreRefused(t *testing.T) {
 		p := good
 		spoil(&p)
 		_, err := s.SetPrice(t.Context(), s.project, p)
-		if e, ok := err.(*Error); !ok || e.Field != field { //nolint:errorlint // it is returned as it is
+		if e, ok := err.(*Error); !ok || e.Field != field {
 			t.Errorf("%s: %v", field, err)
 		}
 	}
