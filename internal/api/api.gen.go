@@ -136,6 +136,12 @@ const (
 	PauseReasonRequested PauseReason = "requested"
 )
 
+// Defines values for PriceSource.
+const (
+	PriceSourceProject PriceSource = "project"
+	PriceSourceServer  PriceSource = "server"
+)
+
 // Defines values for ResultStatus.
 const (
 	ResultStatusCancelled ResultStatus = "cancelled"
@@ -165,6 +171,14 @@ const (
 // Defines values for RouteStepVia.
 const (
 	RouteStepViaCloudflareGateway RouteStepVia = "cloudflare-gateway"
+)
+
+// Defines values for SavingKind.
+const (
+	SavingKindCoalesced    SavingKind = "coalesced"
+	SavingKindGatewayCache SavingKind = "gateway_cache"
+	SavingKindPrefixCache  SavingKind = "prefix_cache"
+	SavingKindResultCache  SavingKind = "result_cache"
 )
 
 // Defines values for TemplateVariableType.
@@ -1050,6 +1064,15 @@ type JobTimeout = int32
 // Kind What is done with each job.
 type Kind string
 
+// LongContext What calls with more input than above_tokens cost, all of their tokens.
+type LongContext struct {
+	// AboveTokens Input tokens, cached ones included.
+	AboveTokens int64 `json:"above_tokens"`
+
+	// Rates The prices of a tier.
+	Rates PriceRates `json:"rates"`
+}
+
 // MaxAge Most seconds by which an answer of the result cache may be older than the batch; an older one is made anew, and the gateway's cache is not read. Any age when left out. With `cache` use or only.
 type MaxAge = int32
 
@@ -1061,6 +1084,9 @@ type MaxCost = int64
 
 // Metadata Labels, kept and shown with the batch; together at most 16 KiB of JSON.
 type Metadata map[string]string
+
+// MicrousdPerMtok Micro-dollars per million tokens; 150000 is 0.15 USD a million.
+type MicrousdPerMtok = int64
 
 // NextCursor Pass as `cursor` for the next page; null on the last one.
 type NextCursor = string
@@ -1091,6 +1117,90 @@ type Pause struct {
 
 // PauseReason `requested`: by a caller, until one resumes it. `budget`: its next call could overshoot a budget; it goes on when there is room.
 type PauseReason string
+
+// Price What a model costs from a day on.
+type Price struct {
+	// Batch The prices of a tier.
+	Batch *PriceRates `json:"batch,omitempty"`
+
+	// ID Id of the row.
+	ID openapi_types.UUID `json:"id"`
+
+	// LongContext What calls with more input than above_tokens cost, all of their tokens.
+	LongContext *LongContext `json:"long_context,omitempty"`
+
+	// Model Model as it is asked for, or `*`.
+	Model string `json:"model"`
+
+	// Provider Slug of the provider.
+	Provider string `json:"provider"`
+
+	// Rates The prices of a tier.
+	Rates PriceRates `json:"rates"`
+
+	// Source Whose row it is.
+	Source PriceSource `json:"source"`
+
+	// UpdatedAt When it last changed.
+	UpdatedAt time.Time `json:"updated_at"`
+
+	// ValidFrom First UTC day on which it holds.
+	ValidFrom openapi_types.Date `json:"valid_from"`
+
+	// ValidTo UTC day on which it holds no more.
+	ValidTo *openapi_types.Date `json:"valid_to"`
+}
+
+// PriceSource Whose row it is.
+type PriceSource string
+
+// PriceInput A price of the project.
+type PriceInput struct {
+	// Batch The prices of a tier.
+	Batch *PriceRates `json:"batch,omitempty"`
+
+	// LongContext What calls with more input than above_tokens cost, all of their tokens.
+	LongContext *LongContext `json:"long_context,omitempty"`
+
+	// Model Model as it is asked for, or `*` for those that aren't listed.
+	Model string `json:"model"`
+
+	// Provider Slug of the provider.
+	Provider string `json:"provider"`
+
+	// Rates The prices of a tier.
+	Rates PriceRates `json:"rates"`
+
+	// ValidFrom First UTC day on which it holds.
+	ValidFrom openapi_types.Date `json:"valid_from"`
+
+	// ValidTo UTC day on which it holds no more; left out for until a later row begins.
+	ValidTo *openapi_types.Date `json:"valid_to,omitempty"`
+}
+
+// PricePage A page of prices.
+type PricePage struct {
+	// Data The prices, by provider, model and day.
+	Data []Price `json:"data"`
+
+	// NextCursor Pass as `cursor` for the next page; null on the last one.
+	NextCursor *NextCursor `json:"next_cursor"`
+}
+
+// PriceRates The prices of a tier.
+type PriceRates struct {
+	// CacheWrite Micro-dollars per million tokens; 150000 is 0.15 USD a million.
+	CacheWrite MicrousdPerMtok `json:"cache_write"`
+
+	// CachedInput Micro-dollars per million tokens; 150000 is 0.15 USD a million.
+	CachedInput MicrousdPerMtok `json:"cached_input"`
+
+	// Input Micro-dollars per million tokens; 150000 is 0.15 USD a million.
+	Input MicrousdPerMtok `json:"input"`
+
+	// Output Micro-dollars per million tokens; 150000 is 0.15 USD a million.
+	Output MicrousdPerMtok `json:"output"`
+}
 
 // Priority Within the project, batches of a higher priority are given more of the workers: each step up doubles the share.
 type Priority = int
@@ -1135,6 +1245,93 @@ type Readiness struct {
 
 	// Migration Whether the schema is at the level that this build needs.
 	Migration string `json:"migration"`
+}
+
+// Reprice A recomputation of costs.
+type Reprice struct {
+	// APIKeyID The key that asked for it.
+	APIKeyID openapi_types.UUID `json:"api_key_id"`
+
+	// AsOf The day whose prices were taken.
+	AsOf *openapi_types.Date `json:"as_of"`
+
+	// Batches Finished batches that it went through.
+	Batches int64 `json:"batches"`
+
+	// Calls Settled calls that it looked at.
+	Calls int64 `json:"calls"`
+
+	// ChangedCalls Those whose cost is another than before.
+	ChangedCalls int64 `json:"changed_calls"`
+
+	// DryRun Nothing was changed.
+	DryRun bool `json:"dry_run"`
+
+	// FinishedAt When the last call was done; null while some are left.
+	FinishedAt *time.Time `json:"finished_at"`
+
+	// From Calls that started then or later.
+	From time.Time `json:"from"`
+
+	// ID Its id.
+	ID openapi_types.UUID `json:"id"`
+
+	// Model Calls that asked for this model only; empty for all.
+	Model string `json:"model"`
+
+	// NewCostMicrousd Sum of the known costs after.
+	NewCostMicrousd int64 `json:"new_cost_microusd"`
+
+	// OldCostMicrousd Sum of the known costs before.
+	OldCostMicrousd int64 `json:"old_cost_microusd"`
+
+	// Provider Calls to this provider only; empty for all.
+	Provider string `json:"provider"`
+
+	// ReportedCalls Those that keep the cost that their provider reported.
+	ReportedCalls int64 `json:"reported_calls"`
+
+	// StartedAt When it was asked for.
+	StartedAt time.Time `json:"started_at"`
+
+	// To Calls that started before.
+	To time.Time `json:"to"`
+
+	// UnknownAfter Calls whose cost is unknown.
+	UnknownAfter int64 `json:"unknown_after"`
+
+	// UnknownBefore Calls whose cost was unknown.
+	UnknownBefore int64 `json:"unknown_before"`
+}
+
+// RepriceInput Which costs to recompute.
+type RepriceInput struct {
+	// AsOf Take the prices of this UTC day for all of them; when left out those of the day on which each started.
+	AsOf *openapi_types.Date `json:"as_of,omitempty"`
+
+	// DryRun Change nothing, and say what would change. True unless it is said to be false.
+	DryRun *bool `json:"dry_run,omitempty"`
+
+	// From Calls that started then or later; all when left out.
+	From *time.Time `json:"from,omitempty"`
+
+	// Model Calls that asked for this model only.
+	Model *string `json:"model,omitempty"`
+
+	// Provider Calls to this provider only.
+	Provider *string `json:"provider,omitempty"`
+
+	// To Calls that started before; until now when left out.
+	To *time.Time `json:"to,omitempty"`
+}
+
+// RepricePage A page of recomputations.
+type RepricePage struct {
+	// Data The recomputations, newest first.
+	Data []Reprice `json:"data"`
+
+	// NextCursor Pass as `cursor` for the next page; null on the last one.
+	NextCursor *NextCursor `json:"next_cursor"`
 }
 
 // Requeued What requeueing did.
@@ -1388,6 +1585,51 @@ type RouteStepBackoff string
 
 // RouteStepVia Send the step through the Cloudflare gateway that the worker knows, whatever it does by default.
 type RouteStepVia string
+
+// Saving What one cache saved.
+type Saving struct {
+	// InputTokens Prompt tokens that were not paid for, or of prefix_cache were cheaper.
+	InputTokens int64 `json:"input_tokens"`
+
+	// Kind Our durable cache, an identical job at the same time, the gateway's response cache, or the provider's prefix cache.
+	Kind SavingKind `json:"kind"`
+
+	// Model Model asked for.
+	Model string `json:"model"`
+
+	// OutputTokens Generated tokens that were not paid for.
+	OutputTokens int64 `json:"output_tokens"`
+
+	// Provider Provider that made the answers, or served the tokens.
+	Provider string `json:"provider"`
+
+	// SavedMicrousd Negative when writing to a prefix cache cost more than reading from it saved.
+	SavedMicrousd int64 `json:"saved_microusd"`
+
+	// Unknown Those whose saving is unknown and not in the sum.
+	Unknown int64 `json:"unknown"`
+
+	// Uses Jobs, of the first two kinds; calls, of the others.
+	Uses int64 `json:"uses"`
+}
+
+// SavingKind Our durable cache, an identical job at the same time, the gateway's response cache, or the provider's prefix cache.
+type SavingKind string
+
+// Savings What a batch cost, and what it would have cost more without each cache.
+type Savings struct {
+	// BatchID The batch.
+	BatchID openapi_types.UUID `json:"batch_id"`
+
+	// CostMicrousd Known cost of its calls.
+	CostMicrousd int64 `json:"cost_microusd"`
+
+	// Data One entry a kind, provider and model.
+	Data []Saving `json:"data"`
+
+	// UnpricedCalls Calls whose cost is unknown.
+	UnpricedCalls int64 `json:"unpriced_calls"`
+}
 
 // Schedule A batch that is run again and again.
 type Schedule struct {
@@ -1780,6 +2022,12 @@ type Name = string
 // OtherBatchID defines model for OtherBatchID.
 type OtherBatchID = string
 
+// PriceID defines model for PriceID.
+type PriceID = string
+
+// RepriceID defines model for RepriceID.
+type RepriceID = string
+
 // ScheduleID defines model for ScheduleID.
 type ScheduleID = string
 
@@ -1984,6 +2232,33 @@ type ListDeadLettersParams struct {
 	Cursor *Cursor `form:"cursor,omitempty" json:"cursor,omitempty"`
 }
 
+// ListPricesParams defines parameters for ListPrices.
+type ListPricesParams struct {
+	// Provider Only this provider.
+	Provider *string `form:"provider,omitempty" json:"provider,omitempty"`
+
+	// Model Only this model, as it is listed.
+	Model *string `form:"model,omitempty" json:"model,omitempty"`
+
+	// At Of each model only the row that holds on this UTC day.
+	At *openapi_types.Date `form:"at,omitempty" json:"at,omitempty"`
+
+	// Limit Entries a page.
+	Limit *Limit `form:"limit,omitempty" json:"limit,omitempty"`
+
+	// Cursor `next_cursor` of the page before. Opaque.
+	Cursor *Cursor `form:"cursor,omitempty" json:"cursor,omitempty"`
+}
+
+// ListRepricesParams defines parameters for ListReprices.
+type ListRepricesParams struct {
+	// Limit Entries a page.
+	Limit *Limit `form:"limit,omitempty" json:"limit,omitempty"`
+
+	// Cursor `next_cursor` of the page before. Opaque.
+	Cursor *Cursor `form:"cursor,omitempty" json:"cursor,omitempty"`
+}
+
 // ListRoutesParams defines parameters for ListRoutes.
 type ListRoutesParams struct {
 	// Limit Entries a page.
@@ -2095,6 +2370,12 @@ type UpdateBudgetJSONRequestBody = BudgetChange
 // RequeueDeadLettersJSONRequestBody defines body for RequeueDeadLetters for application/json ContentType.
 type RequeueDeadLettersJSONRequestBody = DeadLetterFilter
 
+// SetPriceJSONRequestBody defines body for SetPrice for application/json ContentType.
+type SetPriceJSONRequestBody = PriceInput
+
+// RepriceJSONRequestBody defines body for Reprice for application/json ContentType.
+type RepriceJSONRequestBody = RepriceInput
+
 // SaveRouteJSONRequestBody defines body for SaveRoute for application/json ContentType.
 type SaveRouteJSONRequestBody = RouteInput
 
@@ -2175,6 +2456,9 @@ type ServerInterface interface {
 	// RetryJobs Try failed or cancelled jobs again, within the same batch.
 	// (POST /v1/batches/{id}/retry)
 	RetryJobs(ctx echo.Context, id BatchID) error
+	// GetSavings What a batch would have cost more without each cache.
+	// (GET /v1/batches/{id}/savings)
+	GetSavings(ctx echo.Context, id BatchID) error
 	// SealBatch End an open upload, and run it.
 	// (POST /v1/batches/{id}/seal)
 	SealBatch(ctx echo.Context, id BatchID) error
@@ -2202,6 +2486,27 @@ type ServerInterface interface {
 	// GetJob A job with every call it made.
 	// (GET /v1/jobs/{id})
 	GetJob(ctx echo.Context, id string) error
+	// ListPrices The prices that the project's calls are reserved for and charged by.
+	// (GET /v1/prices)
+	ListPrices(ctx echo.Context, params ListPricesParams) error
+	// SetPrice Put a price over the server's, for this project.
+	// (PUT /v1/prices)
+	SetPrice(ctx echo.Context) error
+	// Reprice Recompute the costs of settled calls by today's table, or find out what that would do.
+	// (POST /v1/prices/reprice)
+	Reprice(ctx echo.Context) error
+	// ListReprices List recomputations, dry runs among them, newest first.
+	// (GET /v1/prices/reprices)
+	ListReprices(ctx echo.Context, params ListRepricesParams) error
+	// GetReprice How a recomputation stands.
+	// (GET /v1/prices/reprices/{id})
+	GetReprice(ctx echo.Context, id RepriceID) error
+	// ContinueReprice Go on with a recomputation for some ten seconds. One that is finished stays as it is.
+	// (POST /v1/prices/reprices/{id})
+	ContinueReprice(ctx echo.Context, id RepriceID) error
+	// DeletePrice Remove a price of the project. What is below it holds again, from the next call on.
+	// (DELETE /v1/prices/{id})
+	DeletePrice(ctx echo.Context, id PriceID) error
 	// ListRoutes List routes by name, the latest version of each.
 	// (GET /v1/routes)
 	ListRoutes(ctx echo.Context, params ListRoutesParams) error
@@ -2853,6 +3158,22 @@ func (w *ServerInterfaceWrapper) RetryJobs(ctx echo.Context) error {
 	return err
 }
 
+// GetSavings converts echo context to params.
+func (w *ServerInterfaceWrapper) GetSavings(ctx echo.Context) error {
+	var err error
+	// ------------- Path parameter "id" -------------
+	var id BatchID
+
+	err = runtime.BindStyledParameterWithOptions("simple", "id", ctx.Param("id"), &id, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: ctx.Request().URL.RawPath == ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter id: %s", err))
+	}
+
+	// Invoke the callback with all the unmarshaled arguments
+	err = w.Handler.GetSavings(ctx, id)
+	return err
+}
+
 // SealBatch converts echo context to params.
 func (w *ServerInterfaceWrapper) SealBatch(ctx echo.Context) error {
 	var err error
@@ -3026,6 +3347,143 @@ func (w *ServerInterfaceWrapper) GetJob(ctx echo.Context) error {
 
 	// Invoke the callback with all the unmarshaled arguments
 	err = w.Handler.GetJob(ctx, id)
+	return err
+}
+
+// ListPrices converts echo context to params.
+func (w *ServerInterfaceWrapper) ListPrices(ctx echo.Context) error {
+	var err error
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params ListPricesParams
+	// ------------- Optional query parameter "provider" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "provider", ctx.QueryParams(), &params.Provider, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter provider: %s", err))
+	}
+
+	// ------------- Optional query parameter "model" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "model", ctx.QueryParams(), &params.Model, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter model: %s", err))
+	}
+
+	// ------------- Optional query parameter "at" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "at", ctx.QueryParams(), &params.At, runtime.BindQueryParameterOptions{Type: "string", Format: "date"})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter at: %s", err))
+	}
+
+	// ------------- Optional query parameter "limit" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "limit", ctx.QueryParams(), &params.Limit, runtime.BindQueryParameterOptions{Type: "integer", Format: ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter limit: %s", err))
+	}
+
+	// ------------- Optional query parameter "cursor" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "cursor", ctx.QueryParams(), &params.Cursor, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter cursor: %s", err))
+	}
+
+	// Invoke the callback with all the unmarshaled arguments
+	err = w.Handler.ListPrices(ctx, params)
+	return err
+}
+
+// SetPrice converts echo context to params.
+func (w *ServerInterfaceWrapper) SetPrice(ctx echo.Context) error {
+	var err error
+
+	// Invoke the callback with all the unmarshaled arguments
+	err = w.Handler.SetPrice(ctx)
+	return err
+}
+
+// Reprice converts echo context to params.
+func (w *ServerInterfaceWrapper) Reprice(ctx echo.Context) error {
+	var err error
+
+	// Invoke the callback with all the unmarshaled arguments
+	err = w.Handler.Reprice(ctx)
+	return err
+}
+
+// ListReprices converts echo context to params.
+func (w *ServerInterfaceWrapper) ListReprices(ctx echo.Context) error {
+	var err error
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params ListRepricesParams
+	// ------------- Optional query parameter "limit" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "limit", ctx.QueryParams(), &params.Limit, runtime.BindQueryParameterOptions{Type: "integer", Format: ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter limit: %s", err))
+	}
+
+	// ------------- Optional query parameter "cursor" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "cursor", ctx.QueryParams(), &params.Cursor, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter cursor: %s", err))
+	}
+
+	// Invoke the callback with all the unmarshaled arguments
+	err = w.Handler.ListReprices(ctx, params)
+	return err
+}
+
+// GetReprice converts echo context to params.
+func (w *ServerInterfaceWrapper) GetReprice(ctx echo.Context) error {
+	var err error
+	// ------------- Path parameter "id" -------------
+	var id RepriceID
+
+	err = runtime.BindStyledParameterWithOptions("simple", "id", ctx.Param("id"), &id, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: ctx.Request().URL.RawPath == ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter id: %s", err))
+	}
+
+	// Invoke the callback with all the unmarshaled arguments
+	err = w.Handler.GetReprice(ctx, id)
+	return err
+}
+
+// ContinueReprice converts echo context to params.
+func (w *ServerInterfaceWrapper) ContinueReprice(ctx echo.Context) error {
+	var err error
+	// ------------- Path parameter "id" -------------
+	var id RepriceID
+
+	err = runtime.BindStyledParameterWithOptions("simple", "id", ctx.Param("id"), &id, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: ctx.Request().URL.RawPath == ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter id: %s", err))
+	}
+
+	// Invoke the callback with all the unmarshaled arguments
+	err = w.Handler.ContinueReprice(ctx, id)
+	return err
+}
+
+// DeletePrice converts echo context to params.
+func (w *ServerInterfaceWrapper) DeletePrice(ctx echo.Context) error {
+	var err error
+	// ------------- Path parameter "id" -------------
+	var id PriceID
+
+	err = runtime.BindStyledParameterWithOptions("simple", "id", ctx.Param("id"), &id, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: ctx.Request().URL.RawPath == ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter id: %s", err))
+	}
+
+	// Invoke the callback with all the unmarshaled arguments
+	err = w.Handler.DeletePrice(ctx, id)
 	return err
 }
 
@@ -3593,6 +4051,7 @@ func RegisterHandlersWithOptions(router EchoRouter, si ServerInterface, options 
 	router.GET(options.BaseURL+"/v1/batches/:id/results", wrapper.StreamResults, options.OperationMiddlewares["StreamResults"]...)
 	router.POST(options.BaseURL+"/v1/batches/:id/resume", wrapper.ResumeBatch, options.OperationMiddlewares["ResumeBatch"]...)
 	router.POST(options.BaseURL+"/v1/batches/:id/retry", wrapper.RetryJobs, options.OperationMiddlewares["RetryJobs"]...)
+	router.GET(options.BaseURL+"/v1/batches/:id/savings", wrapper.GetSavings, options.OperationMiddlewares["GetSavings"]...)
 	router.POST(options.BaseURL+"/v1/batches/:id/seal", wrapper.SealBatch, options.OperationMiddlewares["SealBatch"]...)
 	router.GET(options.BaseURL+"/v1/budgets", wrapper.ListBudgets, options.OperationMiddlewares["ListBudgets"]...)
 	router.POST(options.BaseURL+"/v1/budgets", wrapper.CreateBudget, options.OperationMiddlewares["CreateBudget"]...)
@@ -3602,6 +4061,13 @@ func RegisterHandlersWithOptions(router EchoRouter, si ServerInterface, options 
 	router.GET(options.BaseURL+"/v1/dead-letters", wrapper.ListDeadLetters, options.OperationMiddlewares["ListDeadLetters"]...)
 	router.POST(options.BaseURL+"/v1/dead-letters/requeue", wrapper.RequeueDeadLetters, options.OperationMiddlewares["RequeueDeadLetters"]...)
 	router.GET(options.BaseURL+"/v1/jobs/:id", wrapper.GetJob, options.OperationMiddlewares["GetJob"]...)
+	router.GET(options.BaseURL+"/v1/prices", wrapper.ListPrices, options.OperationMiddlewares["ListPrices"]...)
+	router.PUT(options.BaseURL+"/v1/prices", wrapper.SetPrice, options.OperationMiddlewares["SetPrice"]...)
+	router.DELETE(options.BaseURL+"/v1/prices/:id", wrapper.DeletePrice, options.OperationMiddlewares["DeletePrice"]...)
+	router.POST(options.BaseURL+"/v1/prices/reprice", wrapper.Reprice, options.OperationMiddlewares["Reprice"]...)
+	router.GET(options.BaseURL+"/v1/prices/reprices", wrapper.ListReprices, options.OperationMiddlewares["ListReprices"]...)
+	router.GET(options.BaseURL+"/v1/prices/reprices/:id", wrapper.GetReprice, options.OperationMiddlewares["GetReprice"]...)
+	router.POST(options.BaseURL+"/v1/prices/reprices/:id", wrapper.ContinueReprice, options.OperationMiddlewares["ContinueReprice"]...)
 	router.GET(options.BaseURL+"/v1/routes", wrapper.ListRoutes, options.OperationMiddlewares["ListRoutes"]...)
 	router.POST(options.BaseURL+"/v1/routes", wrapper.SaveRoute, options.OperationMiddlewares["SaveRoute"]...)
 	router.GET(options.BaseURL+"/v1/routes/:name", wrapper.GetRoute, options.OperationMiddlewares["GetRoute"]...)
@@ -4194,6 +4660,28 @@ func (response RetryJobs200JSONResponse) VisitRetryJobsResponse(w http.ResponseW
 	return err
 }
 
+type GetSavingsRequestObject struct {
+	ID BatchID `json:"id"`
+}
+
+type GetSavingsResponseObject interface {
+	VisitGetSavingsResponse(w http.ResponseWriter) error
+}
+
+type GetSavings200JSONResponse Savings
+
+func (response GetSavings200JSONResponse) VisitGetSavingsResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
 type SealBatchRequestObject struct {
 	ID BatchID `json:"id"`
 }
@@ -4393,6 +4881,154 @@ func (response GetJob200JSONResponse) VisitGetJobResponse(w http.ResponseWriter)
 	w.WriteHeader(200)
 	_, err := buf.WriteTo(w)
 	return err
+}
+
+type ListPricesRequestObject struct {
+	Params ListPricesParams
+}
+
+type ListPricesResponseObject interface {
+	VisitListPricesResponse(w http.ResponseWriter) error
+}
+
+type ListPrices200JSONResponse PricePage
+
+func (response ListPrices200JSONResponse) VisitListPricesResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type SetPriceRequestObject struct {
+	Body *SetPriceJSONRequestBody
+}
+
+type SetPriceResponseObject interface {
+	VisitSetPriceResponse(w http.ResponseWriter) error
+}
+
+type SetPrice200JSONResponse Price
+
+func (response SetPrice200JSONResponse) VisitSetPriceResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type RepriceRequestObject struct {
+	Body *RepriceJSONRequestBody
+}
+
+type RepriceResponseObject interface {
+	VisitRepriceResponse(w http.ResponseWriter) error
+}
+
+type Reprice200JSONResponse Reprice
+
+func (response Reprice200JSONResponse) VisitRepriceResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type ListRepricesRequestObject struct {
+	Params ListRepricesParams
+}
+
+type ListRepricesResponseObject interface {
+	VisitListRepricesResponse(w http.ResponseWriter) error
+}
+
+type ListReprices200JSONResponse RepricePage
+
+func (response ListReprices200JSONResponse) VisitListRepricesResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type GetRepriceRequestObject struct {
+	ID RepriceID `json:"id"`
+}
+
+type GetRepriceResponseObject interface {
+	VisitGetRepriceResponse(w http.ResponseWriter) error
+}
+
+type GetReprice200JSONResponse Reprice
+
+func (response GetReprice200JSONResponse) VisitGetRepriceResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type ContinueRepriceRequestObject struct {
+	ID RepriceID `json:"id"`
+}
+
+type ContinueRepriceResponseObject interface {
+	VisitContinueRepriceResponse(w http.ResponseWriter) error
+}
+
+type ContinueReprice200JSONResponse Reprice
+
+func (response ContinueReprice200JSONResponse) VisitContinueRepriceResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type DeletePriceRequestObject struct {
+	ID PriceID `json:"id"`
+}
+
+type DeletePriceResponseObject interface {
+	VisitDeletePriceResponse(w http.ResponseWriter) error
+}
+
+type DeletePrice204Response struct {
+}
+
+func (response DeletePrice204Response) VisitDeletePriceResponse(w http.ResponseWriter) error {
+	w.WriteHeader(204)
+	return nil
 }
 
 type ListRoutesRequestObject struct {
@@ -5082,6 +5718,9 @@ type StrictServerInterface interface {
 	// RetryJobs Try failed or cancelled jobs again, within the same batch.
 	// (POST /v1/batches/{id}/retry)
 	RetryJobs(ctx context.Context, request RetryJobsRequestObject) (RetryJobsResponseObject, error)
+	// GetSavings What a batch would have cost more without each cache.
+	// (GET /v1/batches/{id}/savings)
+	GetSavings(ctx context.Context, request GetSavingsRequestObject) (GetSavingsResponseObject, error)
 	// SealBatch End an open upload, and run it.
 	// (POST /v1/batches/{id}/seal)
 	SealBatch(ctx context.Context, request SealBatchRequestObject) (SealBatchResponseObject, error)
@@ -5109,6 +5748,27 @@ type StrictServerInterface interface {
 	// GetJob A job with every call it made.
 	// (GET /v1/jobs/{id})
 	GetJob(ctx context.Context, request GetJobRequestObject) (GetJobResponseObject, error)
+	// ListPrices The prices that the project's calls are reserved for and charged by.
+	// (GET /v1/prices)
+	ListPrices(ctx context.Context, request ListPricesRequestObject) (ListPricesResponseObject, error)
+	// SetPrice Put a price over the server's, for this project.
+	// (PUT /v1/prices)
+	SetPrice(ctx context.Context, request SetPriceRequestObject) (SetPriceResponseObject, error)
+	// Reprice Recompute the costs of settled calls by today's table, or find out what that would do.
+	// (POST /v1/prices/reprice)
+	Reprice(ctx context.Context, request RepriceRequestObject) (RepriceResponseObject, error)
+	// ListReprices List recomputations, dry runs among them, newest first.
+	// (GET /v1/prices/reprices)
+	ListReprices(ctx context.Context, request ListRepricesRequestObject) (ListRepricesResponseObject, error)
+	// GetReprice How a recomputation stands.
+	// (GET /v1/prices/reprices/{id})
+	GetReprice(ctx context.Context, request GetRepriceRequestObject) (GetRepriceResponseObject, error)
+	// ContinueReprice Go on with a recomputation for some ten seconds. One that is finished stays as it is.
+	// (POST /v1/prices/reprices/{id})
+	ContinueReprice(ctx context.Context, request ContinueRepriceRequestObject) (ContinueRepriceResponseObject, error)
+	// DeletePrice Remove a price of the project. What is below it holds again, from the next call on.
+	// (DELETE /v1/prices/{id})
+	DeletePrice(ctx context.Context, request DeletePriceRequestObject) (DeletePriceResponseObject, error)
 	// ListRoutes List routes by name, the latest version of each.
 	// (GET /v1/routes)
 	ListRoutes(ctx context.Context, request ListRoutesRequestObject) (ListRoutesResponseObject, error)
@@ -5829,6 +6489,31 @@ func (sh *strictHandler) RetryJobs(ctx echo.Context, id BatchID) error {
 	return nil
 }
 
+// GetSavings operation middleware
+func (sh *strictHandler) GetSavings(ctx echo.Context, id BatchID) error {
+	var request GetSavingsRequestObject
+
+	request.ID = id
+
+	handler := func(ctx echo.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.GetSavings(ctx.Request().Context(), request.(GetSavingsRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "GetSavings")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		return err
+	} else if validResponse, ok := response.(GetSavingsResponseObject); ok {
+		return validResponse.VisitGetSavingsResponse(ctx.Response())
+	} else if response != nil {
+		return fmt.Errorf("unexpected response type: %T", response)
+	}
+	return nil
+}
+
 // SealBatch operation middleware
 func (sh *strictHandler) SealBatch(ctx echo.Context, id BatchID) error {
 	var request SealBatchRequestObject
@@ -6113,6 +6798,223 @@ func (sh *strictHandler) GetJob(ctx echo.Context, id string) error {
 		return err
 	} else if validResponse, ok := response.(GetJobResponseObject); ok {
 		return validResponse.VisitGetJobResponse(ctx.Response())
+	} else if response != nil {
+		return fmt.Errorf("unexpected response type: %T", response)
+	}
+	return nil
+}
+
+// ListPrices operation middleware
+func (sh *strictHandler) ListPrices(ctx echo.Context, params ListPricesParams) error {
+	var request ListPricesRequestObject
+
+	request.Params = params
+
+	handler := func(ctx echo.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.ListPrices(ctx.Request().Context(), request.(ListPricesRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "ListPrices")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		return err
+	} else if validResponse, ok := response.(ListPricesResponseObject); ok {
+		return validResponse.VisitListPricesResponse(ctx.Response())
+	} else if response != nil {
+		return fmt.Errorf("unexpected response type: %T", response)
+	}
+	return nil
+}
+
+// SetPrice operation middleware
+func (sh *strictHandler) SetPrice(ctx echo.Context) error {
+	var request SetPriceRequestObject
+
+	var body SetPriceJSONRequestBody
+	var err error
+	if binder, ok := ctx.Echo().Binder.(*echo.DefaultBinder); ok {
+		// A request validator built on kin-openapi's openapi3filter with
+		// KeepValidatedValue leaves the value it validated on the body. Bind
+		// that value, matching member names exactly, so the handler receives
+		// what was validated instead of a second, case-insensitive decode.
+		// Otherwise bind only the request body, so that path and query
+		// parameters are not also bound into the body struct.
+		if vb, ok := ctx.Request().Body.(interface{ ValidatedValue() any }); !ok || runtime.BindJSONValue(vb.ValidatedValue(), &body) != nil {
+			err = binder.BindBody(ctx, &body)
+		}
+	} else {
+		// A custom binder is installed on the Echo instance; defer to it
+		// entirely, since echo.Binder does not expose body-only binding and
+		// the binder may do more than decode (for example call ctx.Validate).
+		err = ctx.Bind(&body)
+	}
+	if err != nil {
+		return err
+	}
+	request.Body = &body
+
+	handler := func(ctx echo.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.SetPrice(ctx.Request().Context(), request.(SetPriceRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "SetPrice")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		return err
+	} else if validResponse, ok := response.(SetPriceResponseObject); ok {
+		return validResponse.VisitSetPriceResponse(ctx.Response())
+	} else if response != nil {
+		return fmt.Errorf("unexpected response type: %T", response)
+	}
+	return nil
+}
+
+// Reprice operation middleware
+func (sh *strictHandler) Reprice(ctx echo.Context) error {
+	var request RepriceRequestObject
+
+	var body RepriceJSONRequestBody
+	var err error
+	if binder, ok := ctx.Echo().Binder.(*echo.DefaultBinder); ok {
+		// A request validator built on kin-openapi's openapi3filter with
+		// KeepValidatedValue leaves the value it validated on the body. Bind
+		// that value, matching member names exactly, so the handler receives
+		// what was validated instead of a second, case-insensitive decode.
+		// Otherwise bind only the request body, so that path and query
+		// parameters are not also bound into the body struct.
+		if vb, ok := ctx.Request().Body.(interface{ ValidatedValue() any }); !ok || runtime.BindJSONValue(vb.ValidatedValue(), &body) != nil {
+			err = binder.BindBody(ctx, &body)
+		}
+	} else {
+		// A custom binder is installed on the Echo instance; defer to it
+		// entirely, since echo.Binder does not expose body-only binding and
+		// the binder may do more than decode (for example call ctx.Validate).
+		err = ctx.Bind(&body)
+	}
+	if err != nil {
+		return err
+	}
+	request.Body = &body
+
+	handler := func(ctx echo.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.Reprice(ctx.Request().Context(), request.(RepriceRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "Reprice")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		return err
+	} else if validResponse, ok := response.(RepriceResponseObject); ok {
+		return validResponse.VisitRepriceResponse(ctx.Response())
+	} else if response != nil {
+		return fmt.Errorf("unexpected response type: %T", response)
+	}
+	return nil
+}
+
+// ListReprices operation middleware
+func (sh *strictHandler) ListReprices(ctx echo.Context, params ListRepricesParams) error {
+	var request ListRepricesRequestObject
+
+	request.Params = params
+
+	handler := func(ctx echo.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.ListReprices(ctx.Request().Context(), request.(ListRepricesRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "ListReprices")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		return err
+	} else if validResponse, ok := response.(ListRepricesResponseObject); ok {
+		return validResponse.VisitListRepricesResponse(ctx.Response())
+	} else if response != nil {
+		return fmt.Errorf("unexpected response type: %T", response)
+	}
+	return nil
+}
+
+// GetReprice operation middleware
+func (sh *strictHandler) GetReprice(ctx echo.Context, id RepriceID) error {
+	var request GetRepriceRequestObject
+
+	request.ID = id
+
+	handler := func(ctx echo.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.GetReprice(ctx.Request().Context(), request.(GetRepriceRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "GetReprice")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		return err
+	} else if validResponse, ok := response.(GetRepriceResponseObject); ok {
+		return validResponse.VisitGetRepriceResponse(ctx.Response())
+	} else if response != nil {
+		return fmt.Errorf("unexpected response type: %T", response)
+	}
+	return nil
+}
+
+// ContinueReprice operation middleware
+func (sh *strictHandler) ContinueReprice(ctx echo.Context, id RepriceID) error {
+	var request ContinueRepriceRequestObject
+
+	request.ID = id
+
+	handler := func(ctx echo.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.ContinueReprice(ctx.Request().Context(), request.(ContinueRepriceRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "ContinueReprice")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		return err
+	} else if validResponse, ok := response.(ContinueRepriceResponseObject); ok {
+		return validResponse.VisitContinueRepriceResponse(ctx.Response())
+	} else if response != nil {
+		return fmt.Errorf("unexpected response type: %T", response)
+	}
+	return nil
+}
+
+// DeletePrice operation middleware
+func (sh *strictHandler) DeletePrice(ctx echo.Context, id PriceID) error {
+	var request DeletePriceRequestObject
+
+	request.ID = id
+
+	handler := func(ctx echo.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.DeletePrice(ctx.Request().Context(), request.(DeletePriceRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "DeletePrice")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		return err
+	} else if validResponse, ok := response.(DeletePriceResponseObject); ok {
+		return validResponse.VisitDeletePriceResponse(ctx.Response())
 	} else if response != nil {
 		return fmt.Errorf("unexpected response type: %T", response)
 	}

@@ -58,6 +58,7 @@ type Writer interface {
 	rerunner
 	budgetWriter
 	scheduler
+	priceWriter
 }
 
 // Reader is what only looks: store.Reader, or a fake of it.
@@ -71,6 +72,7 @@ type Reader interface {
 	budgetReader
 	report.Reader
 	scheduleReader
+	priceReader
 }
 
 type batchReader interface {

@@ -12,6 +12,7 @@ import (
 
 	"batchwright/internal/fault"
 	"batchwright/internal/gateway"
+	"batchwright/internal/pricing"
 	"batchwright/internal/store"
 )
 
@@ -21,6 +22,7 @@ import (
 type purses struct {
 	db     ledgerStore
 	worker uuid.UUID
+	prices *pricing.Table // the server's, under those of projects
 
 	mu       sync.Mutex
 	accounts map[uuid.UUID]*account // by batch
@@ -42,6 +44,7 @@ type account struct {
 	bare    *draw // of calls that can't cost anything
 	current *draw
 	purses  []*purse
+	prices  *pricing.Table
 	paused  time.Time // when this worker last asked to pause the batch
 }
 
@@ -90,8 +93,8 @@ type refused struct{ *store.Refusal }
 
 func (r refused) Error() string { return "jobs: refused by budget " + r.Budget.ID.String() }
 
-func newPurses(db ledgerStore, worker uuid.UUID) *purses {
-	return &purses{db: db, worker: worker, accounts: map[uuid.UUID]*account{}, budgets: map[uuid.UUID]*purse{}}
+func newPurses(db ledgerStore, worker uuid.UUID, prices *pricing.Table) *purses {
+	return &purses{db: db, worker: worker, prices: prices, accounts: map[uuid.UUID]*account{}, budgets: map[uuid.UUID]*purse{}}
 }
 
 // reserve takes the worst case of a call from every budget that applies to its batch, from all or from none. The error is a [refused] when one has
@@ -251,6 +254,13 @@ func (p *purses) load(ctx context.Context, batch uuid.UUID, a *account) {
 		}
 		return
 	}
+	if a.prices, err = overlay(p.prices, row.Prices); err != nil {
+		a.err = fmt.Errorf("load prices: %w", err)
+		if p.accounts[batch] == a {
+			delete(p.accounts, batch)
+		}
+		return
+	}
 	a.bare = &draw{Draw: store.Draw{BatchID: batch, ProjectID: row.ProjectID, Epoch: row.Epoch}, account: a}
 	for _, b := range row.Budgets {
 		held := p.budgets[b.ID]
@@ -314,11 +324,8 @@ func (p *purses) tidy(ctx context.Context) error {
 	return nil
 }
 
-// governs reports whether some budget applies to a batch.
-func (p *purses) governs(ctx context.Context, batch uuid.UUID) (bool, error) {
-	a, err := p.account(ctx, batch)
-	return err == nil && len(a.purses) > 0, err
-}
+// prices are those that the call which holds it is reserved for and charged by.
+func (r *reservation) prices() *pricing.Table { return r.draw.account.prices }
 
 // stale gives up a reservation that turned out to be in a slice that is gone, or made without knowing every budget.
 func (p *purses) stale(batch uuid.UUID, r *reservation) { p.forget(batch, r.draw.account) }
@@ -352,12 +359,24 @@ var (
 	errUnsure = errors.New("jobs: the intent may have been written") // so what it holds isn't free
 )
 
-// reserveIntent reserves for a call and writes its intent, again when the budgets turn out to have changed. The error is a *failure when a budget
+// reserveIntent reserves the worst case of a call and writes its intent, both again when the budgets or prices turn out to have changed. The error is a *failure when a budget
 // forbids the call, and [errHandedBack] when the job is no longer this worker's, or the database can't be reached.
-func (t *task) reserveIntent(ctx context.Context, in store.Intent) (*reservation, error) {
+func (t *task) reserveIntent(ctx context.Context, in store.Intent, worst func(prices *pricing.Table, governed bool) (int64, error)) (*reservation, error) {
 	p := t.w.purses
 	for range maxTries {
+		a, err := p.account(ctx, t.batch.ID)
+		if err != nil {
+			t.w.Log.WarnContext(ctx, "call not made: its budgets can't be read", "batch", t.batch.ID, "seq", t.job.Seq, "err", err)
+			return nil, errHandedBack
+		}
+		if in.ReservedMicrousd, err = worst(a.prices, len(a.purses) > 0); err != nil {
+			return nil, err
+		}
 		r, err := p.reserve(ctx, t.batch.ID, in.ReservedMicrousd)
+		if err == nil && r.draw.account != a { // its prices may be others
+			p.settle(r, 0)
+			continue
+		}
 		if no, ok := errors.AsType[refused](err); ok {
 			return nil, t.shortOf(ctx, no.Refusal)
 		} else if err != nil {
@@ -384,20 +403,9 @@ func (t *task) reserveIntent(ctx context.Context, in store.Intent) (*reservation
 	return nil, errHandedBack
 }
 
-// mustBePriced refuses a step whose worst case nobody knows, when a budget applies: it could cost any sum.
-func (t *task) mustBePriced(ctx context.Context, s gateway.Step) error {
-	if _, ok := t.w.Prices.Lookup(s.Provider, s.Model, fault.Now()); ok {
-		return nil
-	}
-	governed, err := t.w.purses.governs(ctx, t.batch.ID)
-	if err != nil {
-		t.w.Log.WarnContext(ctx, "call not made: its budgets can't be read", "batch", t.batch.ID, "seq", t.job.Seq, "err", err)
-		return errHandedBack
-	}
-	if governed {
-		return failf(gateway.Budget, "a budget applies and %s/%s has no listed price, so no worst case can be reserved: list its price, or take it off the route", s.Provider, s.Model)
-	}
-	return nil
+// unpriced refuses a step whose worst case nobody knows, when a budget applies: it could cost any sum.
+func unpriced(s gateway.Step) *failure {
+	return failf(gateway.Budget, "a budget applies and %s/%s has no listed price, so no worst case can be reserved: list its price, or take it off the route", s.Provider, s.Model)
 }
 
 // shortOf makes a refusal the job's failure: it waits. When nothing in flight can make room, the whole batch does.

@@ -413,8 +413,9 @@ func TestBudgetHoldsUnderConcurrency(t *testing.T) {
 			callers.Go(func() {
 				for seq := first + int32(i); seq < first+600; seq += 16 {
 					task := &task{w: w, batch: &batch{Batch: store.Batch{ID: id}}, lease: &lease{ticket: store.Ticket{ID: ticket}}, job: store.Claimed{Seq: seq}}
-					in := store.Intent{CallID: store.CallID{BatchID: id, Seq: seq, TicketID: ticket, Number: 1}, Provider: "p", Model: "m", ReservedMicrousd: 100}
-					held, err := task.reserveIntent(ctx, in)
+					in := store.Intent{CallID: store.CallID{BatchID: id, Seq: seq, TicketID: ticket, Number: 1}, Provider: "p", Model: "m"}
+					hundred := func(*pricing.Table, bool) (int64, error) { return 100, nil }
+					held, err := task.reserveIntent(ctx, in, hundred)
 					for err != nil { // as a job that waits
 						if row, _ := db.AnyBatch(ctx, id); row.State == "paused" {
 							return
@@ -423,7 +424,7 @@ func TestBudgetHoldsUnderConcurrency(t *testing.T) {
 						if i == 0 {
 							_ = w.purses.tidy(ctx)
 						}
-						held, err = task.reserveIntent(ctx, in)
+						held, err = task.reserveIntent(ctx, in, hundred)
 					}
 					cost := 20 + rand.Int64N(40)
 					s := settlement{calls: []store.Outcome{{CallID: in.CallID, Provider: "p", Model: "m", CostMicrousd: &cost}}, holds: []hold{{held, cost}}}

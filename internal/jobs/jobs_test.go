@@ -342,7 +342,7 @@ func TestARateLimitIsNotWaitedForWhileAnotherStepIsPaidInVain(t *testing.T) {
 		steps := []gateway.Step{{Provider: "openai", Model: "gpt-4.1-mini"}}
 		b := &batch{Batch: store.Batch{Cache: tt.cache}, route: Route{Steps: []RouteStep{{Provider: "openai", Model: "gpt-4.1-mini"}}}}
 		task := &task{w: w, batch: b, route: b.route, lease: &lease{}, job: store.Claimed{Seq: 1, Attempts: 3}}
-		task.record(store.CallID{}, steps, tt.sent, &reservation{})
+		task.record(store.CallID{}, steps, tt.sent, &reservation{draw: &draw{account: &account{prices: w.Prices}}})
 		s, ok := task.settle(result{}, limited)
 		if !ok || s.job.Counted != tt.counted || (s.job.State == "failed") != tt.counted {
 			t.Errorf("%s: %+v", tt.name, *s.job)
@@ -355,11 +355,11 @@ func TestWhatTheProviderSaysItChargedIsTheCost(t *testing.T) {
 	w := &Worker{Prices: pricing.Default()}
 	usage := gateway.Usage{Input: 1000, Output: 1000, Cost: 7777, Known: true}
 	for _, provider := range []string{"perplexity-ai", "openrouter"} { // one has a price without its fees, the other none
-		if c := w.cost(gateway.Step{Provider: provider, Model: "sonar"}, gateway.Outcome{Usage: usage}); c == nil || *c != 7777 {
+		if c := cost(w.Prices, gateway.Step{Provider: provider, Model: "sonar"}, gateway.Outcome{Usage: usage}); c == nil || *c != 7777 {
 			t.Errorf("%s: %v", provider, c)
 		}
 	}
-	if c := w.cost(gateway.Step{Provider: "openrouter"}, gateway.Outcome{Usage: usage, CacheStatus: gateway.CacheHit}); c == nil || *c != 0 {
+	if c := cost(w.Prices, gateway.Step{Provider: "openrouter"}, gateway.Outcome{Usage: usage, CacheStatus: gateway.CacheHit}); c == nil || *c != 0 {
 		t.Errorf("a hit costs %v", c)
 	}
 }

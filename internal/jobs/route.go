@@ -15,7 +15,6 @@ import (
 	"github.com/google/uuid"
 
 	"batchwright/internal/gateway"
-	"batchwright/internal/pricing"
 	"batchwright/internal/prompt"
 	"batchwright/internal/store"
 )
@@ -260,19 +259,10 @@ func (s *Service) checkModel(step RouteStep, model string, at time.Time) string 
 	if _, ok := s.Prices.Lookup(step.Provider, model, at); ok {
 		return ""
 	}
-	if priced(s.Prices, step.Provider) {
+	if s.Prices.Lists(step.Provider) {
 		return fmt.Sprintf("unknown model %.60q: the price table has no such model of %s; correct the name, or set allow_unpriced to run it at unknown cost", model, step.Provider)
 	}
 	return ""
-}
-
-func priced(t *pricing.Table, provider string) bool {
-	for p := range t.All() {
-		if p.Provider == provider {
-			return true
-		}
-	}
-	return false
 }
 
 // resolveRoute turns what a submission says into a chain, with the id of the stored route if it names one.
@@ -319,7 +309,11 @@ func (s *Service) SaveRoute(ctx context.Context, project uuid.UUID, name string,
 	if err != nil {
 		return store.Route{}, false, err
 	}
-	if err := s.checkRoute(&r, chat{}, time.Now()); err != nil {
+	own, err := s.of(ctx, project)
+	if err != nil {
+		return store.Route{}, false, err
+	}
+	if err := own.checkRoute(&r, chat{}, time.Now()); err != nil {
 		return store.Route{}, false, err
 	}
 	spec, err := json.Marshal(r)

@@ -175,6 +175,10 @@ func (in *intake) open(ctx context.Context, project store.Project) error {
 	if at := spec.Limits.ExpiresAt; at != nil && !at.After(time.Now()) {
 		return invalidf("expires_at", "has passed: leave it out, or give a time to come")
 	}
+	s, err := s.of(ctx, project.ID)
+	if err != nil {
+		return err
+	}
 	route, routeID, err := s.resolveRoute(ctx, project.ID, spec.Route, k)
 	if err != nil {
 		return err

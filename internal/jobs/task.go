@@ -11,6 +11,7 @@ import (
 
 	"batchwright/internal/fault"
 	"batchwright/internal/gateway"
+	"batchwright/internal/pricing"
 	"batchwright/internal/prompt"
 	"batchwright/internal/store"
 )
@@ -184,7 +185,7 @@ func (t *task) call(ctx context.Context, steps []gateway.Step, inputTokens, maxT
 		return nil, err
 	}
 	defer place.Leave()
-	return t.w.Gateway.Run(ctx, t.request(steps, inputTokens, maxTokens, left, place), t.ledger(steps))
+	return t.w.Gateway.Run(ctx, t.request(steps, inputTokens, maxTokens, left, place), t.ledger(steps, size{inputTokens, maxTokens}))
 }
 
 func (t *task) tooOld() *failure {
@@ -197,9 +198,8 @@ func (t *task) request(steps []gateway.Step, inputTokens, maxTokens int, left ti
 	now := fault.Now()
 	for i := range steps {
 		steps[i].Estimate = gateway.Amount{Tokens: int64(inputTokens + maxTokens)}
-		if p, ok := t.w.Prices.Lookup(steps[i].Provider, steps[i].Model, now); ok {
-			// The estimate leans high, but a tenth too low is the least that it was found to be, for letters at random.
-			steps[i].Estimate.MicroUSD = p.WorstCase(int64(inputTokens)*5/4, int64(maxTokens))
+		if p, ok := t.w.Prices.Lookup(steps[i].Provider, steps[i].Model, now); ok { // for limits in dollars, which know of no project
+			steps[i].Estimate.MicroUSD = size{inputTokens, maxTokens}.worstCase(p)
 		}
 	}
 	req := &gateway.Request{Steps: steps}
@@ -220,21 +220,34 @@ func (t *task) request(steps []gateway.Step, inputTokens, maxTokens int, left ti
 	return req
 }
 
+// size is what a call may take, in tokens.
+type size struct{ input, output int }
+
+// worstCase leans high: the estimate of the input does, but a tenth too low is the least that it was found to be, for letters at random.
+func (s size) worstCase(p pricing.Price) int64 {
+	return p.WorstCase(int64(s.input)*5/4, int64(s.output))
+}
+
 // ledger writes each send before it is made and remembers how it ended.
-func (t *task) ledger(steps []gateway.Step) gateway.Ledger {
+func (t *task) ledger(steps []gateway.Step, size size) gateway.Ledger {
 	return func(ctx context.Context, s gateway.Send) (func(context.Context, gateway.Outcome) error, error) {
 		t.mu.Lock()
 		t.sends++
 		id := store.CallID{BatchID: t.batch.ID, Seq: t.job.Seq, TicketID: t.lease.ticket.ID, Number: t.sends}
 		t.mu.Unlock()
 		in := store.Intent{CallID: id, Step: t.step(s.Step), Provider: steps[s.Step].Provider, Model: steps[s.Step].Model}
-		for _, step := range steps[s.Step : s.Step+max(s.Steps, 1)] {
-			in.ReservedMicrousd += step.Estimate.MicroUSD * int64(max(s.Tries, 1))
-			if err := t.mustBePriced(ctx, step); err != nil {
-				return nil, err
+		held, err := t.reserveIntent(ctx, in, func(prices *pricing.Table, governed bool) (worst int64, err error) {
+			now := fault.Now()
+			for _, step := range steps[s.Step : s.Step+max(s.Steps, 1)] {
+				p, ok := prices.Lookup(step.Provider, step.Model, now)
+				if !ok && governed {
+					return 0, unpriced(step)
+				} else if ok {
+					worst += size.worstCase(p) * int64(max(s.Tries, 1))
+				}
 			}
-		}
-		held, err := t.reserveIntent(ctx, in)
+			return worst, nil
+		})
 		if err != nil {
 			return nil, err
 		}
@@ -269,7 +282,9 @@ func (t *task) record(id store.CallID, steps []gateway.Step, o gateway.Outcome, 
 	if o.Class == gateway.OK {
 		out.AnsweredBy = clean(o.Model)
 	}
-	out.CostMicrousd = t.w.cost(steps[o.Step], o)
+	// By the prices that its worst case was reserved by: what changed since holds from the next call on.
+	out.CostMicrousd = cost(held.prices(), steps[o.Step], o)
+	out.Note = note(held.prices(), steps[o.Step], o, &out)
 	t.w.o.Meter.Called(o.Provider, o.Class, o.Latency)
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -306,7 +321,7 @@ const maxUsage = 1_000_000_000
 
 // cost prices an outcome, or returns nil when that can't be known. A gateway's cache hit costs nothing, and nor does an answer that
 // reports a failure without usage: providers don't bill those.
-func (w *Worker) cost(step gateway.Step, o gateway.Outcome) *int64 {
+func cost(prices *pricing.Table, step gateway.Step, o gateway.Outcome) *int64 {
 	zero := int64(0)
 	switch {
 	case o.CacheStatus == gateway.CacheHit:
@@ -319,17 +334,36 @@ func (w *Worker) cost(step gateway.Step, o gateway.Outcome) *int64 {
 		}
 		return nil
 	}
+	return usageCost(prices, step, o.Usage)
+}
+
+// usageCost prices tokens, or returns nil when that can't be known.
+func usageCost(prices *pricing.Table, step gateway.Step, u gateway.Usage) *int64 {
 	const most = 1_000_000 * maxUsage
-	if o.Usage.Cost > 0 { // what the provider says it charged, fees included: no table knows better
-		c := min(o.Usage.Cost, most)
+	if u.Cost > 0 { // what the provider says it charged, fees included: no table knows better
+		c := min(u.Cost, most)
 		return &c
 	}
-	p, ok := w.Prices.Lookup(step.Provider, step.Model, fault.Now())
+	p, ok := prices.Lookup(step.Provider, step.Model, fault.Now())
 	if !ok {
 		return nil
 	}
-	c := min(p.Cost(o.Usage.Priced()), most)
+	c := min(p.Cost(u.Priced()), most)
 	return &c
+}
+
+// note says why an outcome's cost isn't that of its tokens, if it isn't.
+func note(prices *pricing.Table, step gateway.Step, o gateway.Outcome, out *store.Outcome) *store.CallNote {
+	switch {
+	case !o.Usage.Known:
+		return nil
+	case o.CacheStatus == gateway.CacheHit:
+		return &store.CallNote{Replayed: &store.Replayed{InputTokens: out.InputTokens, CachedInputTokens: out.CachedInputTokens,
+			OutputTokens: out.OutputTokens, Microusd: usageCost(prices, step, o.Usage)}}
+	case o.Usage.Cost > 0:
+		return &store.CallNote{CostReported: true}
+	}
+	return nil
 }
 
 // flush writes the outcomes so far together with part answers, so that a crash later in the job doesn't lose what was paid for.

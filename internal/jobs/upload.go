@@ -32,7 +32,11 @@ func (s *Service) Append(ctx context.Context, project, id uuid.UUID, offset int3
 	if err != nil {
 		return Appended{}, err
 	}
-	b.check = s.checkModel
+	own, err := s.of(ctx, project)
+	if err != nil {
+		return Appended{}, err
+	}
+	b.check = own.checkModel
 	in := &intake{service: s, spec: Spec{Kind: row.Kind, OnInvalid: row.OnInvalid}, kind: b.kind, batch: b, base: offset}
 	total, err := s.DB.AppendJobs(ctx, project, id, offset, in.chunks(lines), func() int32 { return in.seq })
 	if err != nil {

@@ -131,7 +131,7 @@ func NewWorker(db *store.DB, gw gateway.Gateway, prices *pricing.Table, post fun
 		batches: map[uuid.UUID]*batch{}, leases: map[int64]*lease{}, following: map[uuid.UUID]*recurrence{},
 	}
 	w.crew = newCrew()
-	w.purses = newPurses(db, id)
+	w.purses = newPurses(db, id, prices)
 	w.intents = newGroup(500, 2*time.Millisecond, w.writeIntents)
 	w.settlements = newGroup(500, 2*time.Millisecond, w.writeSettlements)
 	return w, nil

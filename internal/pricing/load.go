@@ -42,6 +42,25 @@ var columns = []column{
 		p.CacheWrite, err = parseUSD(v)
 		return err
 	}},
+	{"valid_to", false, func(p *Price, v string) (err error) {
+		if p.ValidTo, err = time.Parse(time.DateOnly, v); err != nil {
+			return errors.New("is not a date such as 2026-01-31")
+		}
+		return nil
+	}},
+	{"batch_input_usd_per_mtok", false, func(p *Price, v string) (err error) { p.Batch.Input, err = parseUSD(v); return err }},
+	{"batch_output_usd_per_mtok", false, func(p *Price, v string) (err error) { p.Batch.Output, err = parseUSD(v); return err }},
+	{"batch_cached_input_usd_per_mtok", false, func(p *Price, v string) (err error) { p.Batch.CacheRead, err = parseUSD(v); return err }},
+	{"batch_cache_write_usd_per_mtok", false, func(p *Price, v string) (err error) { p.Batch.CacheWrite, err = parseUSD(v); return err }},
+	{"long_context_above_tokens", false, func(p *Price, v string) error {
+		n, err := parseTokens(v)
+		p.LongFrom = int64(n)
+		return err
+	}},
+	{"long_input_usd_per_mtok", false, func(p *Price, v string) (err error) { p.Long.Input, err = parseUSD(v); return err }},
+	{"long_output_usd_per_mtok", false, func(p *Price, v string) (err error) { p.Long.Output, err = parseUSD(v); return err }},
+	{"long_cached_input_usd_per_mtok", false, func(p *Price, v string) (err error) { p.Long.CacheRead, err = parseUSD(v); return err }},
+	{"long_cache_write_usd_per_mtok", false, func(p *Price, v string) (err error) { p.Long.CacheWrite, err = parseUSD(v); return err }},
 	{"context_window", false, func(p *Price, v string) (err error) { p.ContextWindow, err = parseTokens(v); return err }},
 	{"max_output_tokens", false, func(p *Price, v string) (err error) { p.MaxOutput, err = parseTokens(v); return err }},
 }
@@ -66,7 +85,9 @@ func (e *ParseError) Error() string {
 
 // Load reads a price file: CSV with a header line, prices in USD per million tokens with up to six decimals. The
 // columns provider, model, valid_from (YYYY-MM-DD), input_usd_per_mtok and output_usd_per_mtok are required;
-// cached_input_usd_per_mtok, cache_write_usd_per_mtok, context_window and max_output_tokens may be missing or empty.
+// cached_input_usd_per_mtok, cache_write_usd_per_mtok, context_window and max_output_tokens may be missing or empty, and
+// so may valid_to and the prices of the tiers: batch_... and, for calls with more input than long_context_above_tokens,
+// long_..., of which a row has all four or none.
 // Lines that begin with # are comments. A file is at most 4 MiB.
 //
 // An error about the content is a [*ParseError].
@@ -96,6 +117,10 @@ func Load(r io.Reader) (*Table, error) {
 		p, err := readPrice(lines, header, record)
 		if err != nil {
 			return nil, err
+		}
+		if err := p.check(); err != nil {
+			line, _ := lines.FieldPos(0)
+			return nil, &ParseError{Line: line, Reason: err.Error()}
 		}
 		if !t.insert(p) {
 			line, _ := lines.FieldPos(0)
@@ -141,10 +166,14 @@ func readHeader(lines *csv.Reader) ([]column, error) {
 
 func readPrice(lines *csv.Reader, header []column, record []string) (Price, error) {
 	p := Price{CacheReadAssumed: true, CacheWriteAssumed: true}
+	tiers := map[string]int{} // columns with a value
 	for i, c := range header {
 		value := strings.TrimSpace(record[i])
 		if value == "" && !c.required {
 			continue
+		}
+		if tier, _, ok := strings.Cut(c.name, "_"); ok && (tier == "batch" || tier == "long") {
+			tiers[tier]++
 		}
 		err := errors.New("is missing")
 		if value != "" {
@@ -153,6 +182,12 @@ func readPrice(lines *csv.Reader, header []column, record []string) (Price, erro
 		if err != nil {
 			line, at := lines.FieldPos(i)
 			return p, &ParseError{Line: line, Column: at, Name: c.name, Reason: fmt.Sprintf("%.40q %v", value, err)}
+		}
+	}
+	for tier, all := range map[string]int{"batch": 4, "long": 5} {
+		if n := tiers[tier]; n != 0 && n != all {
+			line, _ := lines.FieldPos(0)
+			return p, &ParseError{Line: line, Reason: fmt.Sprintf("of the %d columns of the tier %s, %d have a value: want all or none", all, tier, n)}
 		}
 	}
 	if p.CacheReadAssumed {

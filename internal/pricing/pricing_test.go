@@ -23,6 +23,7 @@ func lookup(t testing.TB, provider, model string) Price {
 func TestCost(t *testing.T) {
 	t.Parallel()
 	mini := lookup(t, "openai", "gpt-4o-mini")
+	long := Price{Input: 1_000_000, Output: 1_000_000, CacheRead: 1_000_000, CacheWrite: 1_000_000, LongFrom: 200, Long: Rates{2_000_000, 2_000_000, 2_000_000, 2_000_000}}
 	for _, c := range []struct {
 		name  string
 		price Price
@@ -39,6 +40,8 @@ func TestCost(t *testing.T) {
 		{"negative counts are nothing", mini, Usage{Input: -5, Output: 1_000_000}, 600_000},
 		{"cache writes", lookup(t, "anthropic", "claude-haiku-4-5"), Usage{CacheWrite: 1000}, 1250},
 		{"cache reads without a price", lookup(t, "groq", "llama-3.1-8b-instant"), Usage{CacheRead: 1000}, 50},
+		{"just not a long context", long, Usage{Input: 100, CacheRead: 50, CacheWrite: 50, Output: 1}, 201},
+		{"a long context, cached tokens counted", long, Usage{Input: 100, CacheRead: 51, CacheWrite: 50, Output: 1}, 402 + 2},
 		{"local", lookup(t, "local", "whatever"), Usage{Input: 1e9, Output: 1e9}, 0},
 		{"simulator", lookup(t, "simulator", "any"), Usage{Input: 1e6, Output: 1e6}, 500_000},
 		{"overflow", Price{Input: math.MaxInt64, Output: math.MaxInt64, CacheRead: math.MaxInt64, CacheWrite: math.MaxInt64},
@@ -58,10 +61,18 @@ func TestCostIsExact(t *testing.T) {
 		p := Price{
 			Input: max(0, amount.Draw(t, "input")), Output: max(0, amount.Draw(t, "output")),
 			CacheRead: max(0, amount.Draw(t, "read")), CacheWrite: max(0, amount.Draw(t, "write")),
+			LongFrom: max(0, amount.Draw(t, "above")), Long: Rates{max(0, amount.Draw(t, "li")), max(0, amount.Draw(t, "lo")), max(0, amount.Draw(t, "lr")), max(0, amount.Draw(t, "lw"))},
 		}
 		u := Usage{amount.Draw(t, "i"), amount.Draw(t, "r"), amount.Draw(t, "w"), amount.Draw(t, "o")}
-		sum := new(big.Int)
-		for _, x := range [][2]int64{{u.Input, p.Input}, {u.CacheRead, p.CacheRead}, {u.CacheWrite, p.CacheWrite}, {u.Output, p.Output}} {
+		sum, input := new(big.Int), new(big.Int)
+		for _, n := range []int64{u.Input, u.CacheRead, u.CacheWrite} {
+			input.Add(input, big.NewInt(max(n, 0)))
+		}
+		r := Rates{p.Input, p.Output, p.CacheRead, p.CacheWrite}
+		if p.LongFrom > 0 && input.Cmp(big.NewInt(p.LongFrom)) > 0 {
+			r = p.Long
+		}
+		for _, x := range [][2]int64{{u.Input, r.Input}, {u.CacheRead, r.CacheRead}, {u.CacheWrite, r.CacheWrite}, {u.Output, r.Output}} {
 			sum.Add(sum, new(big.Int).Mul(big.NewInt(max(x[0], 0)), big.NewInt(x[1])))
 		}
 		for by, got := range map[int64]int64{tokensPerPrice: p.Cost(u), tokensPerPrice / 1000: p.CostNano(u)} {
@@ -82,6 +93,9 @@ func TestWorstCaseBoundsEveryCost(t *testing.T) {
 	tokens := rapid.Int64Range(0, 2_000_000)
 	rapid.Check(t, func(t *rapid.T) {
 		p := Price{Input: price.Draw(t, "input"), Output: price.Draw(t, "output"), CacheRead: price.Draw(t, "read"), CacheWrite: price.Draw(t, "write")}
+		if rapid.Bool().Draw(t, "long") {
+			p.LongFrom, p.Long = max(tokens.Draw(t, "above"), 1), Rates{price.Draw(t, "li"), price.Draw(t, "lo"), price.Draw(t, "lr"), price.Draw(t, "lw")}
+		}
 		u := Usage{Input: tokens.Draw(t, "i"), CacheRead: tokens.Draw(t, "r"), CacheWrite: tokens.Draw(t, "w"), Output: tokens.Draw(t, "o")}
 		worst := p.WorstCase(u.Input+u.CacheRead+u.CacheWrite, max(u.Output, 1))
 		if cost := p.Cost(u); cost > worst {

@@ -28,6 +28,7 @@ var embedded []byte
 // only the providers local and simulator.
 type Table struct {
 	rows map[key][]Price // by ValidFrom, latest first
+	base *Table          // what holds where no row of this table does
 }
 
 type key struct{ provider, model string }
@@ -63,11 +64,17 @@ func (p Price) check() error {
 	switch {
 	case p.Provider == "" || p.Model == "":
 		return fmt.Errorf("%s/%s: a price needs a provider and a model", p.Provider, p.Model)
-	case min(p.Input, p.Output, p.CacheRead, p.CacheWrite) < 0 || min(p.ContextWindow, p.MaxOutput) < 0:
+	case min(p.Input, p.Output, p.CacheRead, p.CacheWrite, p.LongFrom) < 0 || p.Long.least() < 0 || p.Batch.least() < 0 || min(p.ContextWindow, p.MaxOutput) < 0:
 		return fmt.Errorf("%s/%s: a price or limit is negative", p.Provider, p.Model)
+	case p.LongFrom == 0 && p.Long != Rates{}:
+		return fmt.Errorf("%s/%s: prices of a long context need the number of tokens above which they hold", p.Provider, p.Model)
+	case !p.ValidTo.IsZero() && !p.ValidTo.After(p.ValidFrom):
+		return fmt.Errorf("%s/%s: the price ends before it begins", p.Provider, p.Model)
 	}
 	return nil
 }
+
+func (r Rates) least() int64 { return min(r.Input, r.Output, r.CacheRead, r.CacheWrite) }
 
 // insert reports whether no row for the same provider, model and date was there.
 func (t *Table) insert(p Price) bool {
@@ -80,6 +87,11 @@ func (t *Table) insert(p Price) bool {
 	t.rows[k] = slices.Insert(t.rows[k], at, p)
 	return true
 }
+
+// Over returns a table in which the rows of t that hold at a time come before all of base, however recent those are: a
+// project's own prices over the server's. A name that is more exact comes first all the same, whichever of the two lists
+// it. Limits in tokens that a row of t doesn't know are those of base.
+func (t *Table) Over(base *Table) *Table { return &Table{rows: t.rows, base: base} }
 
 // With returns a table that has the rows of both; where provider, model and date are the same, those of override.
 func (t *Table) With(override *Table) *Table {
@@ -95,7 +107,7 @@ func (t *Table) With(override *Table) *Table {
 }
 
 // All yields every row by provider, model and date, oldest first. The providers that are known without a row are not
-// among them.
+// among them, nor is what the table lies over.
 func (t *Table) All() iter.Seq[Price] {
 	return func(yield func(Price) bool) {
 		keys := make([]key, 0, len(t.rows))
@@ -115,8 +127,8 @@ func (t *Table) All() iter.Seq[Price] {
 	}
 }
 
-// Lookup returns the price of a provider's model at a time: the row with the latest ValidFrom that isn't after it. It
-// tries, in this order,
+// Lookup returns the price of a provider's model at a time: the row with the latest ValidFrom that isn't after it, of
+// those that haven't ended. It tries, in this order,
 //
 //  1. the model's own row;
 //  2. for a dated snapshot the row of the longest listed name before the date: gpt-4o-2024-08-06, gpt-4o-20240806 and
@@ -152,13 +164,41 @@ func (t *Table) Lookup(provider, model string, at time.Time) (Price, bool) {
 	return Price{}, false
 }
 
+// Lists reports whether some row is of a provider.
+func (t *Table) Lists(provider string) bool {
+	for k := range t.rows {
+		if k.provider == provider {
+			return true
+		}
+	}
+	return t.base != nil && t.base.Lists(provider)
+}
+
 func (t *Table) at(provider, model string, at time.Time) (Price, bool) {
 	for _, p := range t.rows[key{provider, model}] {
-		if !p.ValidFrom.After(at) {
+		if !p.ValidFrom.After(at) && (p.ValidTo.IsZero() || at.Before(p.ValidTo)) {
+			if t.base != nil && (p.ContextWindow == 0 || p.MaxOutput == 0) {
+				below, _ := t.base.Lookup(provider, model, at)
+				p.ContextWindow, p.MaxOutput = cmp.Or(p.ContextWindow, below.ContextWindow), cmp.Or(p.MaxOutput, below.MaxOutput)
+			}
 			return p, true
 		}
 	}
+	if t.base != nil {
+		return t.base.at(provider, model, at)
+	}
 	return Price{}, false
+}
+
+// Unlisted yields the prices of the providers that are known without a row, as rows that hold since the year 1.
+func Unlisted() iter.Seq[Price] {
+	return func(yield func(Price) bool) {
+		for _, provider := range []string{local, simulator} {
+			if p, _ := (&Table{}).Lookup(provider, anyModel, time.Time{}); !yield(p) {
+				return
+			}
+		}
+	}
 }
 
 // cutDate removes a calendar date from the end of a model's name: -2006-01-02, -20060102 or @20060102.

@@ -260,3 +260,70 @@ func FuzzLoad(f *testing.F) {
 		}
 	})
 }
+
+const tiers = "provider,model,valid_from,valid_to,input_usd_per_mtok,output_usd_per_mtok,batch_input_usd_per_mtok,batch_output_usd_per_mtok,batch_cached_input_usd_per_mtok," +
+	"batch_cache_write_usd_per_mtok,long_context_above_tokens,long_input_usd_per_mtok,long_output_usd_per_mtok,long_cached_input_usd_per_mtok,long_cache_write_usd_per_mtok\n"
+
+func TestLoadTiers(t *testing.T) {
+	t.Parallel()
+	table, err := Load(strings.NewReader(tiers + "p,m,2026-01-01,2026-02-01,2,4,1,2,0.1,1.25,200000,4,6,0.4,5\np,plain,2026-01-01,,2,4,,,,,,,,,\n"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	got, ok := table.Lookup("p", "m", time.Date(2026, 1, 31, 23, 59, 59, 0, time.UTC))
+	if !ok || got.Batch != (Rates{1_000_000, 2_000_000, 100_000, 1_250_000}) || got.Long != (Rates{4_000_000, 6_000_000, 400_000, 5_000_000}) || got.LongFrom != 200_000 {
+		t.Errorf("%+v, %v", got, ok)
+	}
+	if p, ok := table.Lookup("p", "m", time.Date(2026, 2, 1, 0, 0, 0, 0, time.UTC)); ok {
+		t.Errorf("it holds on the day of its end: %+v", p)
+	}
+	for row, want := range map[string]string{
+		"p,m,2026-01-01,,2,4,1,,,,,,,,\n":          "of the 4 columns of the tier batch, 1 have a value",
+		"p,m,2026-01-01,,2,4,,,,,200000,4,,,\n":    "of the 5 columns of the tier long, 2 have a value",
+		"p,m,2026-01-01,,2,4,,,,,0,4,5,6,7\n":      "number of tokens above which",
+		"p,m,2026-01-01,2026-01-01,2,4,,,,,,,,,\n": "ends before it begins",
+		"p,m,2026-01-01,tomorrow,2,4,,,,,,,,,\n":   "is not a date",
+		"p,m,2026-01-01,,2,4,1,2,3,4.5.6,,,,,\n":   "is not a price",
+		"p,m,2026-01-01,,2,4,,,,,many,4,5,6,7\n":   "is not a number of tokens",
+	} {
+		if _, err := Load(strings.NewReader(tiers + row)); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%s: %v, want %q", row, err, want)
+		}
+	}
+}
+
+func TestAProjectsPricesComeBeforeTheServers(t *testing.T) {
+	t.Parallel()
+	base := load(t, "p,m,2026-06-01,2,4,,,1000,500\np,m-2026-01-01,2026-01-01,9,9,,,,\n")
+	own, err := New(
+		Price{Provider: "p", Model: "m", ValidFrom: today.AddDate(-1, 0, 0), Input: 1},
+		Price{Provider: "p", Model: "m", ValidFrom: today.AddDate(0, 0, -1), ValidTo: today, Input: 7},
+		Price{Provider: "p", Model: "*", ValidFrom: today.AddDate(-1, 0, 0), Input: 5},
+	)
+	if err != nil {
+		t.Fatal(err)
+	}
+	table := own.Over(base)
+	for _, c := range []struct {
+		model string
+		at    time.Time
+		input int64
+	}{
+		{"m", today, 1},                    // older than the server's row
+		{"m", today.Add(-time.Minute), 7},  // a later row, until it ends
+		{"m", today.AddDate(-2, 0, 0), -1}, // before anything
+		{"m-2026-01-01", today, 9_000_000}, // the name itself comes before the undated one
+		{"other", today, 5},                // what no row is for
+	} {
+		got, ok := table.Lookup("p", c.model, c.at)
+		if ok != (c.input >= 0) || ok && got.Input != c.input {
+			t.Errorf("%s at %s: %+v, %v", c.model, c.at, got, ok)
+		}
+	}
+	if p, _ := table.Lookup("p", "m", today); p.ContextWindow != 1000 || p.MaxOutput != 500 {
+		t.Errorf("limits that the project doesn't give are not the server's: %+v", p)
+	}
+	if !table.Lists("p") || table.Lists("q") {
+		t.Error("which providers it lists")
+	}
+}

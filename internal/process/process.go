@@ -98,6 +98,13 @@ func prices(file string) (*pricing.Table, error) {
 	return pricing.Default().With(t), nil
 }
 
+// publishPrices lets the database know the prices that this process runs with. Calls are priced without it, and repricing does it anew.
+func (s *system) publishPrices(ctx context.Context) {
+	if err := s.service().PublishPrices(ctx); err != nil {
+		s.log.WarnContext(ctx, "prices not published: reports price prefix caching by older ones, or not at all", "err", err)
+	}
+}
+
 func (s *system) post(ctx context.Context, tickets []store.Ticket) error {
 	out := make([]queue.Ticket, len(tickets))
 	for i, t := range tickets {
@@ -148,6 +155,7 @@ func (s *system) serveAPI(ctx context.Context, l net.Listener) error {
 	if err != nil {
 		return err
 	}
+	s.publishPrices(ctx)
 	s.log.Info("api ready", "addr", l.Addr().String())
 	return serve(ctx, l, h, 20*time.Second)
 }
@@ -204,6 +212,7 @@ func Worker(ctx context.Context, getenv func(string) string, stderr io.Writer) e
 }
 
 func (s *system) runWorker(ctx context.Context) error {
+	s.publishPrices(ctx)
 	o := s.c.Worker
 	o.Meter = s.metrics
 	w, err := jobs.NewWorker(s.db, s.gw, s.prices, s.post, s.log, o)

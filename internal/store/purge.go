@@ -19,6 +19,7 @@ returning state = 'failed' and started_at is null as unborn`
 	removeCalls = `-- name: RemoveCalls
 with gone as (delete from calls where ctid = any(array(
         select ctid from calls where batch_id = $1 order by batch_id, seq, ticket_id, number limit $2)) returning *),
+notes as (delete from call_notes n using gone g where n.batch_id = $1 and n.seq = g.seq and n.ticket_id = g.ticket_id and n.number = g.number),
 kept as (insert into kept_costs as k (project_id, day, kind, provider, model, calls, failed_calls, uncertain_calls, unpriced_calls, gateway_hits,
         input_tokens, cached_input_tokens, output_tokens, cost_microusd, reserved_microusd)
     select b.project_id, (g.started_at at time zone 'UTC')::date, b.kind, g.provider, g.model, count(*), count(*) filter (where g.error_class is not null),

@@ -160,6 +160,7 @@ type Outcome struct {
 	Latency            time.Duration
 	GatewayCacheStatus string
 	GatewayLogID       string
+	Note               *CallNote // nil when the cost is that of the tokens
 
 	Late bool // set by Settle: the ticket was gone, so what the call had reserved isn't the worker's to use again
 }
@@ -328,6 +329,9 @@ func (db *DB) settle(ctx context.Context, calls []Outcome, put string, answers [
 			tickets, err = pgx.CollectRows(rows, pgx.RowTo[int64])
 			return err
 		})
+	}
+	if notes := noteColumns(calls); notes != nil {
+		b.Queue(putCallNotes, notes...)
 	}
 	if len(answers) > 0 {
 		b.Queue(put, completionColumns(answers)...)

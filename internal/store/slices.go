@@ -13,8 +13,9 @@ import (
 // Account is what a worker needs to know to reserve for the calls of a batch.
 type Account struct {
 	ProjectID uuid.UUID
-	Epoch     int64 // of the project's budgets
+	Epoch     int64 // of the project's budgets and prices
 	Budgets   []AccountBudget
+	Prices    []Price // the project's own
 }
 
 // AccountBudget is a budget that applies to a batch, and the slice of its current period that the worker holds.
@@ -51,7 +52,11 @@ func (db *DB) Account(ctx context.Context, batch, worker uuid.UUID) (Account, er
 		return Account{}, translate(err)
 	}
 	budgets, err := many[AccountBudget](ctx, db.pool, listApplying, batch, worker) // after the epoch: a budget that comes between makes the epoch an old one
-	return Account{h.ProjectID, h.Epoch, budgets}, err
+	if err != nil {
+		return Account{}, err
+	}
+	prices, err := db.ProjectPrices(ctx, h.ProjectID)
+	return Account{h.ProjectID, h.Epoch, budgets, prices}, err
 }
 
 // Slice is a part of a budget leased to a worker.
