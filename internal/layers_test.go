@@ -29,12 +29,13 @@ var allowed = map[string][]string{
 	"internal/store/storetest":     {"internal/store", "migrations"},
 	"internal/jobs":                {"internal/fault", "internal/gateway", "internal/prompt", "internal/document", "internal/pricing", "internal/store"},
 	"internal/webhook":             {"internal/store"},
-	"internal/api":                 {"internal/jobs", "internal/prompt", "internal/document", "internal/pricing", "internal/store", "internal/webhook"},
+	"internal/report":              {}, // questions in, statements and files out: whoever has a database runs them
+	"internal/api":                 {"internal/jobs", "internal/prompt", "internal/document", "internal/pricing", "internal/report", "internal/store", "internal/webhook"},
 	"internal/process": {"internal/api", "internal/embedded", "internal/fault", "internal/gateway", "internal/gateway/redis", "internal/gateway/server", "internal/jobs",
 		"internal/pricing", "internal/queue", "internal/store", "internal/webhook"},
 	"internal/client":  {}, // a client of the REST API, as a stranger would write it
 	"internal/command": {"internal/client", "internal/process"},
-	"internal/bench": {"internal/client", "internal/embedded", "internal/gateway", "internal/gateway/server", "internal/gateway/redis", "internal/process", "internal/store", "internal/prompt",
+	"internal/bench": {"internal/client", "internal/embedded", "internal/report", "internal/gateway", "internal/gateway/server", "internal/gateway/redis", "internal/process", "internal/store", "internal/prompt",
 		"internal/pricing"},
 	// It starts real processes; the fault points are theirs, and empty outside it.
 	"internal/chaos": {"internal/client", "internal/embedded", "internal/process"},
@@ -66,6 +67,7 @@ var owners = map[string][]string{
 	"github.com/gowebpki/jcs":                 {"internal/prompt"},
 	"golang.org/x/net/html":                   {"internal/document"},
 	"github.com/klauspost/compress":           {"internal/api"},
+	"github.com/parquet-go/parquet-go":        {"internal/report"},
 	"github.com/JohannesKaufmann/html-to-mar": {"internal/document"},
 }
 

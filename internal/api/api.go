@@ -66,6 +66,7 @@ type Reader interface {
 	catalogReader
 	webhookReader
 	budgetReader
+	reportReader
 }
 
 type batchReader interface {
@@ -150,7 +151,7 @@ func decodedPath(next echo.HandlerFunc) echo.HandlerFunc {
 
 // isStream tells answers that must reach the client as they are made: compression would hold them back.
 func isStream(c echo.Context) bool {
-	return strings.HasSuffix(c.Path(), "/results") || strings.HasSuffix(c.Path(), "/events")
+	return strings.HasSuffix(c.Path(), "/results") || strings.HasSuffix(c.Path(), "/export") || strings.HasSuffix(c.Path(), "/reports/:name") || strings.HasSuffix(c.Path(), "/events")
 }
 
 // requestID keeps a caller's X-Request-Id if it is short and plain, and makes one otherwise.

@@ -3,6 +3,7 @@ package store
 import (
 	"context"
 	"errors"
+	"iter"
 
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
@@ -52,4 +53,40 @@ func (db *DB) sumUsage(ctx context.Context, batch uuid.UUID) error {
 		}
 		return nil
 	}))
+}
+
+const exportResults = `-- name: ExportResults
+select i.seq, i.custom_id, b.id::text || '-' || i.seq, coalesce(j.state, 'cancelled'), j.cache_status, j.provider, j.model, coalesce(j.attempts, 0),
+    coalesce(j.calls, 0), coalesce(j.input_tokens, 0), coalesce(j.cached_input_tokens, 0), coalesce(j.output_tokens, 0),
+    case when j.seq is null then 0 else j.cost_microusd end, j.error_class, j.error_message,
+    to_char(j.finished_at at time zone 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"'), c.format, c.output` + jobFrom + `
+left join completions c on c.project_id = b.project_id and c.key = j.result_key and c.generation = j.result_generation
+where b.id = $1 and i.seq between $2 and $3
+    and (j.finished_at is not null or j.seq is null and b.state in ('cancelling', 'cancelled', 'expired'))
+    and ($4 = '' or coalesce(j.state, 'cancelled') = $4)
+order by i.seq`
+
+// ExportResults streams the results of a batch that are final, in input order, as text: the columns of report.ResultColumns. An empty state
+// matches all. A row is valid until the next one.
+func (r Reader) ExportResults(ctx context.Context, batch uuid.UUID, state string, from, to int32) iter.Seq2[[][]byte, error] {
+	return r.Raw(ctx, exportResults, batch, from, to, state)
+}
+
+// Raw streams what a statement of package report answers, as text, nil for null. A row is valid until the next one.
+func (r Reader) Raw(ctx context.Context, sql string, args ...any) iter.Seq2[[][]byte, error] {
+	return func(yield func([][]byte, error) bool) {
+		rows, err := r.q.Query(ctx, sql, append([]any{pgx.QueryResultFormats{pgx.TextFormatCode}}, args...)...)
+		if err == nil {
+			defer rows.Close()
+			for rows.Next() {
+				if !yield(rows.RawValues(), nil) {
+					return
+				}
+			}
+			err = rows.Err()
+		}
+		if err != nil {
+			yield(nil, translate(err))
+		}
+	}
 }
