@@ -240,7 +240,9 @@ func (b *builder) order(asked []string, shown []Column) ([]string, error) {
 		}
 		out = append(out, name)
 	}
-	if asked == nil {
+	// A page of all rows that there are is not sorted unless that is asked for: it would wait for all of them.
+	whole := !b.Grouped && b.Time != "" && !slices.ContainsFunc(b.where, func(w string) bool { return strings.HasPrefix(w, "batch_id = ") })
+	if asked == nil && !whole {
 		for _, name := range b.ordered {
 			if has(name) {
 				out = append(out, name)
