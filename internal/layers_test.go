@@ -36,7 +36,7 @@ var allowed = map[string][]string{
 		"internal/pricing", "internal/queue", "internal/store", "internal/webhook"},
 	"internal/client":  {}, // a client of the REST API, as a stranger would write it
 	"internal/command": {"internal/client", "internal/process"},
-	"internal/bench": {"internal/client", "internal/embedded", "internal/gateway", "internal/gateway/server", "internal/gateway/redis", "internal/process", "internal/store", "internal/prompt",
+	"internal/bench": {"internal/client", "internal/embedded", "internal/report", "internal/gateway", "internal/gateway/server", "internal/gateway/redis", "internal/process", "internal/store", "internal/prompt",
 		"internal/pricing"},
 	// It starts real processes; the fault points are theirs, and empty outside it.
 	"internal/chaos": {"internal/client", "internal/embedded", "internal/process"},
@@ -70,6 +70,7 @@ var owners = map[string][]string{
 	"golang.org/x/net/html":                   {"internal/document"},
 	"github.com/klauspost/compress":           {"internal/api"},
 	"github.com/aymanbagabas/go-udiff":        {"internal/report"},
+	"github.com/parquet-go/parquet-go":        {"internal/report"},
 	"github.com/JohannesKaufmann/html-to-mar": {"internal/document"},
 }
 

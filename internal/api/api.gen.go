@@ -1247,6 +1247,42 @@ type Readiness struct {
 	Migration string `json:"migration"`
 }
 
+// Report A report that can be asked for.
+type Report struct {
+	// Columns What it shows, in this order.
+	Columns []ReportColumn `json:"columns"`
+
+	// Description What a row of it is.
+	Description string `json:"description"`
+
+	// Grouped Whether it takes `by`.
+	Grouped bool `json:"grouped"`
+
+	// Name Its name in the path, and that of a view of the schema reports.
+	Name string `json:"name"`
+
+	// TimeColumn The column that `from` and `to` restrict; left out when there is none.
+	TimeColumn *string `json:"time_column,omitempty"`
+}
+
+// ReportColumn A column of a report.
+type ReportColumn struct {
+	// Name Its name, as by, where and sort take it.
+	Name string `json:"name"`
+
+	// Sum A sum or a percentile, which can't be grouped by.
+	Sum bool `json:"sum"`
+
+	// Type text, integer, boolean, timestamp or date. Money is an integer of micro-dollars.
+	Type string `json:"type"`
+}
+
+// ReportList All reports.
+type ReportList struct {
+	// Data The reports, each with its columns.
+	Data []Report `json:"data"`
+}
+
 // Reprice A recomputation of costs.
 type Reprice struct {
 	// APIKeyID The key that asked for it.
@@ -2145,6 +2181,24 @@ type DiffBatchesParams struct {
 // DiffBatchesParamsFormat defines parameters for DiffBatches.
 type DiffBatchesParamsFormat string
 
+// ExportBatchParams defines parameters for ExportBatch.
+type ExportBatchParams struct {
+	// Format csv, ndjson or parquet.
+	Format *string `form:"format,omitempty" json:"format,omitempty"`
+
+	// From First `index`.
+	From *int32 `form:"from,omitempty" json:"from,omitempty"`
+
+	// To Last `index`.
+	To *int32 `form:"to,omitempty" json:"to,omitempty"`
+
+	// Status Only results with this status.
+	Status *ResultStatus `form:"status,omitempty" json:"status,omitempty"`
+
+	// Bom Begin CSV with a byte order mark, for Excel.
+	Bom *bool `form:"bom,omitempty" json:"bom,omitempty"`
+}
+
 // ListJobsParams defines parameters for ListJobs.
 type ListJobsParams struct {
 	// Status Only jobs with this status.
@@ -2257,6 +2311,33 @@ type ListRepricesParams struct {
 
 	// Cursor `next_cursor` of the page before. Opaque.
 	Cursor *Cursor `form:"cursor,omitempty" json:"cursor,omitempty"`
+}
+
+// GetReportParams defines parameters for GetReport.
+type GetReportParams struct {
+	// From First moment, RFC 3339, or a day in UTC.
+	From *string `form:"from,omitempty" json:"from,omitempty"`
+
+	// To First moment behind the range, in the same form.
+	To *string `form:"to,omitempty" json:"to,omitempty"`
+
+	// By Columns to group by.
+	By []string `form:"by,omitempty" json:"by,omitempty"`
+
+	// Where `COLUMN=VALUE`, or with `!=`, `<`, `<=`, `>`, `>=`; all of them hold. Nothing behind `=` means null.
+	Where []string `form:"where,omitempty" json:"where,omitempty"`
+
+	// Sort Columns to sort by; a `-` before one sorts down.
+	Sort []string `form:"sort,omitempty" json:"sort,omitempty"`
+
+	// Limit Most rows; 1,000 for JSON when left out, no limit for the other formats.
+	Limit *int32 `form:"limit,omitempty" json:"limit,omitempty"`
+
+	// Format json (one object with `rows`, and `more` when the limit left some out), csv, ndjson or parquet.
+	Format *string `form:"format,omitempty" json:"format,omitempty"`
+
+	// Bom Begin CSV with a byte order mark, for Excel.
+	Bom *bool `form:"bom,omitempty" json:"bom,omitempty"`
 }
 
 // ListRoutesParams defines parameters for ListRoutes.
@@ -2435,6 +2516,9 @@ type ServerInterface interface {
 	// StreamEvents Follow a batch as server-sent events.
 	// (GET /v1/batches/{id}/events)
 	StreamEvents(ctx echo.Context, id BatchID) error
+	// ExportBatch Download a batch's final results as one file, in the order of submission.
+	// (GET /v1/batches/{id}/export)
+	ExportBatch(ctx echo.Context, id BatchID, params ExportBatchParams) error
 	// ListJobs List a batch's jobs in the order of submission.
 	// (GET /v1/batches/{id}/jobs)
 	ListJobs(ctx echo.Context, id BatchID, params ListJobsParams) error
@@ -2507,6 +2591,12 @@ type ServerInterface interface {
 	// DeletePrice Remove a price of the project. What is below it holds again, from the next call on.
 	// (DELETE /v1/prices/{id})
 	DeletePrice(ctx echo.Context, id PriceID) error
+	// ListReports List the reports and their columns.
+	// (GET /v1/reports)
+	ListReports(ctx echo.Context) error
+	// GetReport Ask a report, about the project of the API key.
+	// (GET /v1/reports/{name})
+	GetReport(ctx echo.Context, name string, params GetReportParams) error
 	// ListRoutes List routes by name, the latest version of each.
 	// (GET /v1/routes)
 	ListRoutes(ctx echo.Context, params ListRoutesParams) error
@@ -2969,6 +3059,59 @@ func (w *ServerInterfaceWrapper) StreamEvents(ctx echo.Context) error {
 
 	// Invoke the callback with all the unmarshaled arguments
 	err = w.Handler.StreamEvents(ctx, id)
+	return err
+}
+
+// ExportBatch converts echo context to params.
+func (w *ServerInterfaceWrapper) ExportBatch(ctx echo.Context) error {
+	var err error
+	// ------------- Path parameter "id" -------------
+	var id BatchID
+
+	err = runtime.BindStyledParameterWithOptions("simple", "id", ctx.Param("id"), &id, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: ctx.Request().URL.RawPath == ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter id: %s", err))
+	}
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params ExportBatchParams
+	// ------------- Optional query parameter "format" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "format", ctx.QueryParams(), &params.Format, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter format: %s", err))
+	}
+
+	// ------------- Optional query parameter "from" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "from", ctx.QueryParams(), &params.From, runtime.BindQueryParameterOptions{Type: "integer", Format: "int32"})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter from: %s", err))
+	}
+
+	// ------------- Optional query parameter "to" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "to", ctx.QueryParams(), &params.To, runtime.BindQueryParameterOptions{Type: "integer", Format: "int32"})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter to: %s", err))
+	}
+
+	// ------------- Optional query parameter "status" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "status", ctx.QueryParams(), &params.Status, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter status: %s", err))
+	}
+
+	// ------------- Optional query parameter "bom" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "bom", ctx.QueryParams(), &params.Bom, runtime.BindQueryParameterOptions{Type: "boolean", Format: ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter bom: %s", err))
+	}
+
+	// Invoke the callback with all the unmarshaled arguments
+	err = w.Handler.ExportBatch(ctx, id, params)
 	return err
 }
 
@@ -3484,6 +3627,89 @@ func (w *ServerInterfaceWrapper) DeletePrice(ctx echo.Context) error {
 
 	// Invoke the callback with all the unmarshaled arguments
 	err = w.Handler.DeletePrice(ctx, id)
+	return err
+}
+
+// ListReports converts echo context to params.
+func (w *ServerInterfaceWrapper) ListReports(ctx echo.Context) error {
+	var err error
+
+	// Invoke the callback with all the unmarshaled arguments
+	err = w.Handler.ListReports(ctx)
+	return err
+}
+
+// GetReport converts echo context to params.
+func (w *ServerInterfaceWrapper) GetReport(ctx echo.Context) error {
+	var err error
+	// ------------- Path parameter "name" -------------
+	var name string
+
+	err = runtime.BindStyledParameterWithOptions("simple", "name", ctx.Param("name"), &name, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: ctx.Request().URL.RawPath == ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter name: %s", err))
+	}
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params GetReportParams
+	// ------------- Optional query parameter "from" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "from", ctx.QueryParams(), &params.From, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter from: %s", err))
+	}
+
+	// ------------- Optional query parameter "to" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "to", ctx.QueryParams(), &params.To, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter to: %s", err))
+	}
+
+	// ------------- Optional query parameter "by" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", false, false, "by", ctx.QueryParams(), &params.By, runtime.BindQueryParameterOptions{Type: "array", Format: ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter by: %s", err))
+	}
+
+	// ------------- Optional query parameter "where" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "where", ctx.QueryParams(), &params.Where, runtime.BindQueryParameterOptions{Type: "array", Format: ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter where: %s", err))
+	}
+
+	// ------------- Optional query parameter "sort" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", false, false, "sort", ctx.QueryParams(), &params.Sort, runtime.BindQueryParameterOptions{Type: "array", Format: ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter sort: %s", err))
+	}
+
+	// ------------- Optional query parameter "limit" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "limit", ctx.QueryParams(), &params.Limit, runtime.BindQueryParameterOptions{Type: "integer", Format: "int32"})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter limit: %s", err))
+	}
+
+	// ------------- Optional query parameter "format" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "format", ctx.QueryParams(), &params.Format, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter format: %s", err))
+	}
+
+	// ------------- Optional query parameter "bom" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "bom", ctx.QueryParams(), &params.Bom, runtime.BindQueryParameterOptions{Type: "boolean", Format: ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter bom: %s", err))
+	}
+
+	// Invoke the callback with all the unmarshaled arguments
+	err = w.Handler.GetReport(ctx, name, params)
 	return err
 }
 
@@ -4044,6 +4270,7 @@ func RegisterHandlersWithOptions(router EchoRouter, si ServerInterface, options 
 	router.GET(options.BaseURL+"/v1/batches/:id/diff/:other", wrapper.DiffBatches, options.OperationMiddlewares["DiffBatches"]...)
 	router.GET(options.BaseURL+"/v1/batches/:id/diff/:other/summary", wrapper.SummarizeDiff, options.OperationMiddlewares["SummarizeDiff"]...)
 	router.GET(options.BaseURL+"/v1/batches/:id/events", wrapper.StreamEvents, options.OperationMiddlewares["StreamEvents"]...)
+	router.GET(options.BaseURL+"/v1/batches/:id/export", wrapper.ExportBatch, options.OperationMiddlewares["ExportBatch"]...)
 	router.GET(options.BaseURL+"/v1/batches/:id/jobs", wrapper.ListJobs, options.OperationMiddlewares["ListJobs"]...)
 	router.POST(options.BaseURL+"/v1/batches/:id/jobs", wrapper.AppendJobs, options.OperationMiddlewares["AppendJobs"]...)
 	router.POST(options.BaseURL+"/v1/batches/:id/pause", wrapper.PauseBatch, options.OperationMiddlewares["PauseBatch"]...)
@@ -4068,6 +4295,8 @@ func RegisterHandlersWithOptions(router EchoRouter, si ServerInterface, options 
 	router.GET(options.BaseURL+"/v1/prices/reprices", wrapper.ListReprices, options.OperationMiddlewares["ListReprices"]...)
 	router.GET(options.BaseURL+"/v1/prices/reprices/:id", wrapper.GetReprice, options.OperationMiddlewares["GetReprice"]...)
 	router.POST(options.BaseURL+"/v1/prices/reprices/:id", wrapper.ContinueReprice, options.OperationMiddlewares["ContinueReprice"]...)
+	router.GET(options.BaseURL+"/v1/reports", wrapper.ListReports, options.OperationMiddlewares["ListReports"]...)
+	router.GET(options.BaseURL+"/v1/reports/:name", wrapper.GetReport, options.OperationMiddlewares["GetReport"]...)
 	router.GET(options.BaseURL+"/v1/routes", wrapper.ListRoutes, options.OperationMiddlewares["ListRoutes"]...)
 	router.POST(options.BaseURL+"/v1/routes", wrapper.SaveRoute, options.OperationMiddlewares["SaveRoute"]...)
 	router.GET(options.BaseURL+"/v1/routes/:name", wrapper.GetRoute, options.OperationMiddlewares["GetRoute"]...)
@@ -4454,6 +4683,98 @@ func (response StreamEvents200TextEventStreamResponse) VisitStreamEventsResponse
 			return err
 		}
 	}
+}
+
+type ExportBatchRequestObject struct {
+	ID     BatchID `json:"id"`
+	Params ExportBatchParams
+}
+
+type ExportBatchResponseObject interface {
+	VisitExportBatchResponse(w http.ResponseWriter) error
+}
+
+type ExportBatch200ApplicationVndApacheParquetResponse struct {
+	Body          io.Reader
+	ContentLength int64
+}
+
+func (response ExportBatch200ApplicationVndApacheParquetResponse) VisitExportBatchResponse(w http.ResponseWriter) error {
+
+	w.Header().Set("Content-Type", "application/vnd.apache.parquet")
+	if response.ContentLength != 0 {
+		w.Header().Set("Content-Length", fmt.Sprint(response.ContentLength))
+	}
+	w.WriteHeader(200)
+
+	if closer, ok := response.Body.(io.ReadCloser); ok {
+		defer closer.Close()
+	}
+	_, err := io.Copy(w, response.Body)
+	return err
+}
+
+type ExportBatch200ApplicationXNdjsonResponse struct {
+	Body          io.Reader
+	ContentLength int64
+}
+
+func (response ExportBatch200ApplicationXNdjsonResponse) VisitExportBatchResponse(w http.ResponseWriter) error {
+
+	w.Header().Set("Content-Type", "application/x-ndjson")
+	if response.ContentLength != 0 {
+		w.Header().Set("Content-Length", fmt.Sprint(response.ContentLength))
+	}
+	w.WriteHeader(200)
+
+	if closer, ok := response.Body.(io.ReadCloser); ok {
+		defer closer.Close()
+	}
+	flusher, ok := w.(http.Flusher)
+	if !ok {
+		// If w doesn't support flushing, fall back to io.Copy.
+		_, err := io.Copy(w, response.Body)
+		return err
+	}
+	// text/event-stream messages are typically small; use a
+	// modest buffer and flush after each chunk so clients see
+	// events immediately instead of waiting on OS buffering.
+	buf := make([]byte, 4096)
+	for {
+		n, err := response.Body.Read(buf)
+		if n > 0 {
+			if _, writeErr := w.Write(buf[:n]); writeErr != nil {
+				return writeErr
+			}
+			flusher.Flush()
+		}
+		if err != nil {
+			if err == io.EOF {
+				return nil
+			}
+			return err
+		}
+	}
+}
+
+type ExportBatch200TextCsvResponse struct {
+	Body          io.Reader
+	ContentLength int64
+}
+
+func (response ExportBatch200TextCsvResponse) VisitExportBatchResponse(w http.ResponseWriter) error {
+
+	w.Header().Set("Content-Type", "text/csv")
+	if response.ContentLength != 0 {
+		w.Header().Set("Content-Length", fmt.Sprint(response.ContentLength))
+	}
+	w.WriteHeader(200)
+
+	if closer, ok := response.Body.(io.ReadCloser); ok {
+		defer closer.Close()
+	}
+	_, err := io.Copy(w, response.Body)
+	return err
 }
 
 type ListJobsRequestObject struct {
@@ -5029,6 +5350,133 @@ type DeletePrice204Response struct {
 func (response DeletePrice204Response) VisitDeletePriceResponse(w http.ResponseWriter) error {
 	w.WriteHeader(204)
 	return nil
+}
+
+type ListReportsRequestObject struct {
+}
+
+type ListReportsResponseObject interface {
+	VisitListReportsResponse(w http.ResponseWriter) error
+}
+
+type ListReports200JSONResponse ReportList
+
+func (response ListReports200JSONResponse) VisitListReportsResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type GetReportRequestObject struct {
+	Name   string `json:"name"`
+	Params GetReportParams
+}
+
+type GetReportResponseObject interface {
+	VisitGetReportResponse(w http.ResponseWriter) error
+}
+
+type GetReport200JSONResponse map[string]interface{}
+
+func (response GetReport200JSONResponse) VisitGetReportResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type GetReport200ApplicationVndApacheParquetResponse struct {
+	Body          io.Reader
+	ContentLength int64
+}
+
+func (response GetReport200ApplicationVndApacheParquetResponse) VisitGetReportResponse(w http.ResponseWriter) error {
+
+	w.Header().Set("Content-Type", "application/vnd.apache.parquet")
+	if response.ContentLength != 0 {
+		w.Header().Set("Content-Length", fmt.Sprint(response.ContentLength))
+	}
+	w.WriteHeader(200)
+
+	if closer, ok := response.Body.(io.ReadCloser); ok {
+		defer closer.Close()
+	}
+	_, err := io.Copy(w, response.Body)
+	return err
+}
+
+type GetReport200ApplicationXNdjsonResponse struct {
+	Body          io.Reader
+	ContentLength int64
+}
+
+func (response GetReport200ApplicationXNdjsonResponse) VisitGetReportResponse(w http.ResponseWriter) error {
+
+	w.Header().Set("Content-Type", "application/x-ndjson")
+	if response.ContentLength != 0 {
+		w.Header().Set("Content-Length", fmt.Sprint(response.ContentLength))
+	}
+	w.WriteHeader(200)
+
+	if closer, ok := response.Body.(io.ReadCloser); ok {
+		defer closer.Close()
+	}
+	flusher, ok := w.(http.Flusher)
+	if !ok {
+		// If w doesn't support flushing, fall back to io.Copy.
+		_, err := io.Copy(w, response.Body)
+		return err
+	}
+	// text/event-stream messages are typically small; use a
+	// modest buffer and flush after each chunk so clients see
+	// events immediately instead of waiting on OS buffering.
+	buf := make([]byte, 4096)
+	for {
+		n, err := response.Body.Read(buf)
+		if n > 0 {
+			if _, writeErr := w.Write(buf[:n]); writeErr != nil {
+				return writeErr
+			}
+			flusher.Flush()
+		}
+		if err != nil {
+			if err == io.EOF {
+				return nil
+			}
+			return err
+		}
+	}
+}
+
+type GetReport200TextCsvResponse struct {
+	Body          io.Reader
+	ContentLength int64
+}
+
+func (response GetReport200TextCsvResponse) VisitGetReportResponse(w http.ResponseWriter) error {
+
+	w.Header().Set("Content-Type", "text/csv")
+	if response.ContentLength != 0 {
+		w.Header().Set("Content-Length", fmt.Sprint(response.ContentLength))
+	}
+	w.WriteHeader(200)
+
+	if closer, ok := response.Body.(io.ReadCloser); ok {
+		defer closer.Close()
+	}
+	_, err := io.Copy(w, response.Body)
+	return err
 }
 
 type ListRoutesRequestObject struct {
@@ -5697,6 +6145,9 @@ type StrictServerInterface interface {
 	// StreamEvents Follow a batch as server-sent events.
 	// (GET /v1/batches/{id}/events)
 	StreamEvents(ctx context.Context, request StreamEventsRequestObject) (StreamEventsResponseObject, error)
+	// ExportBatch Download a batch's final results as one file, in the order of submission.
+	// (GET /v1/batches/{id}/export)
+	ExportBatch(ctx context.Context, request ExportBatchRequestObject) (ExportBatchResponseObject, error)
 	// ListJobs List a batch's jobs in the order of submission.
 	// (GET /v1/batches/{id}/jobs)
 	ListJobs(ctx context.Context, request ListJobsRequestObject) (ListJobsResponseObject, error)
@@ -5769,6 +6220,12 @@ type StrictServerInterface interface {
 	// DeletePrice Remove a price of the project. What is below it holds again, from the next call on.
 	// (DELETE /v1/prices/{id})
 	DeletePrice(ctx context.Context, request DeletePriceRequestObject) (DeletePriceResponseObject, error)
+	// ListReports List the reports and their columns.
+	// (GET /v1/reports)
+	ListReports(ctx context.Context, request ListReportsRequestObject) (ListReportsResponseObject, error)
+	// GetReport Ask a report, about the project of the API key.
+	// (GET /v1/reports/{name})
+	GetReport(ctx context.Context, request GetReportRequestObject) (GetReportResponseObject, error)
 	// ListRoutes List routes by name, the latest version of each.
 	// (GET /v1/routes)
 	ListRoutes(ctx context.Context, request ListRoutesRequestObject) (ListRoutesResponseObject, error)
@@ -6211,6 +6668,32 @@ func (sh *strictHandler) StreamEvents(ctx echo.Context, id BatchID) error {
 		return err
 	} else if validResponse, ok := response.(StreamEventsResponseObject); ok {
 		return validResponse.VisitStreamEventsResponse(ctx.Response())
+	} else if response != nil {
+		return fmt.Errorf("unexpected response type: %T", response)
+	}
+	return nil
+}
+
+// ExportBatch operation middleware
+func (sh *strictHandler) ExportBatch(ctx echo.Context, id BatchID, params ExportBatchParams) error {
+	var request ExportBatchRequestObject
+
+	request.ID = id
+	request.Params = params
+
+	handler := func(ctx echo.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.ExportBatch(ctx.Request().Context(), request.(ExportBatchRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "ExportBatch")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		return err
+	} else if validResponse, ok := response.(ExportBatchResponseObject); ok {
+		return validResponse.VisitExportBatchResponse(ctx.Response())
 	} else if response != nil {
 		return fmt.Errorf("unexpected response type: %T", response)
 	}
@@ -7015,6 +7498,55 @@ func (sh *strictHandler) DeletePrice(ctx echo.Context, id PriceID) error {
 		return err
 	} else if validResponse, ok := response.(DeletePriceResponseObject); ok {
 		return validResponse.VisitDeletePriceResponse(ctx.Response())
+	} else if response != nil {
+		return fmt.Errorf("unexpected response type: %T", response)
+	}
+	return nil
+}
+
+// ListReports operation middleware
+func (sh *strictHandler) ListReports(ctx echo.Context) error {
+	var request ListReportsRequestObject
+
+	handler := func(ctx echo.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.ListReports(ctx.Request().Context(), request.(ListReportsRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "ListReports")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		return err
+	} else if validResponse, ok := response.(ListReportsResponseObject); ok {
+		return validResponse.VisitListReportsResponse(ctx.Response())
+	} else if response != nil {
+		return fmt.Errorf("unexpected response type: %T", response)
+	}
+	return nil
+}
+
+// GetReport operation middleware
+func (sh *strictHandler) GetReport(ctx echo.Context, name string, params GetReportParams) error {
+	var request GetReportRequestObject
+
+	request.Name = name
+	request.Params = params
+
+	handler := func(ctx echo.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.GetReport(ctx.Request().Context(), request.(GetReportRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "GetReport")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		return err
+	} else if validResponse, ok := response.(GetReportResponseObject); ok {
+		return validResponse.VisitGetReportResponse(ctx.Response())
 	} else if response != nil {
 		return fmt.Errorf("unexpected response type: %T", response)
 	}

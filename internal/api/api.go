@@ -73,6 +73,7 @@ type Reader interface {
 	report.Reader
 	scheduleReader
 	priceReader
+	reportReader
 }
 
 type batchReader interface {
@@ -157,7 +158,7 @@ func decodedPath(next echo.HandlerFunc) echo.HandlerFunc {
 
 // isStream tells answers that must reach the client as they are made: compression would hold them back.
 func isStream(c echo.Context) bool {
-	return strings.HasSuffix(c.Path(), "/results") || strings.HasSuffix(c.Path(), "/events") || strings.HasSuffix(c.Path(), "/diff/:other")
+	return strings.HasSuffix(c.Path(), "/results") || strings.HasSuffix(c.Path(), "/export") || strings.HasSuffix(c.Path(), "/reports/:name") || strings.HasSuffix(c.Path(), "/events") || strings.HasSuffix(c.Path(), "/diff/:other")
 }
 
 // requestID keeps a caller's X-Request-Id if it is short and plain, and makes one otherwise.

@@ -143,10 +143,11 @@ func checkParameters(ctx context.Context, r *http.Request, route *routers.Route,
 	}
 	var faults []Fault
 	for name, values := range query {
+		p := route.Operation.Parameters.GetByInAndName(openapi3.ParameterInQuery, name)
 		switch {
-		case route.Operation.Parameters.GetByInAndName(openapi3.ParameterInQuery, name) == nil:
+		case p == nil:
 			faults = append(faults, Fault{Field: clip(name), Code: "unknown_parameter", Message: "this operation has no such query parameter"})
-		case len(values) > 1:
+		case len(values) > 1 && (!p.Schema.Value.Type.Is("array") || p.Explode != nil && !*p.Explode):
 			faults = append(faults, Fault{Field: name, Code: "repeated", Message: "may be given once"})
 		}
 	}

@@ -12,6 +12,7 @@ import (
 	"strings"
 
 	"batchwright/internal/jobs"
+	"batchwright/internal/report"
 	"batchwright/internal/store"
 	"batchwright/internal/webhook"
 )
@@ -88,6 +89,9 @@ func problemOf(err error) *problem {
 	}
 	if e, ok := errors.AsType[*jobs.Error](err); ok && statuses[e.Code] != 0 {
 		return jobsProblem(e)
+	}
+	if e, ok := errors.AsType[*report.Error](err); ok {
+		return &problem{status: http.StatusBadRequest, detail: e.Field + ": " + e.Message, faults: []Fault{{Field: e.Field, Code: "invalid", Message: e.Message}}, err: e}
 	}
 	if e, ok := errors.AsType[*webhook.Error](err); ok {
 		return webhookProblem(e)

@@ -10,7 +10,7 @@
 // process, the same for a line and its ceiling. Each line gets a database of its own, and runs once, small, before it
 // is measured. VACUUM ANALYZE between the rounds stands in for autovacuum, which the private Postgres leaves out.
 //
-// There are two suites: one of batches, and one of the gateway, whose server is measured beside a bare reverse proxy.
+// There are three suites: one of batches, one of the gateway, whose server is measured beside a bare reverse proxy, and one of reports and exports.
 package bench
 
 import (
@@ -76,8 +76,8 @@ func parse(args []string, stderr io.Writer) (*settings, error) {
 	f.SetOutput(stderr)
 	f.BoolVar(&s.quick, "quick", false, "small sizes, for a look")
 	f.BoolVar(&s.write, "write", true, "write the suite's document below docs; with -quick or -only just when it is given")
-	name := f.String("suite", batches.name, "what to measure: "+batches.name+" or "+gateways.name)
-	only := f.String("only", "", "lines to measure, such as P1,P4 (known: "+strings.Join(slices.Concat(batches.ids(), gateways.ids()), ",")+")")
+	name := f.String("suite", batches.name, "what to measure: "+batches.name+", "+gateways.name+" or "+archives.name)
+	only := f.String("only", "", "lines to measure, such as P1,P4 (known: "+strings.Join(slices.Concat(batches.ids(), gateways.ids(), archives.ids()), ",")+")")
 	f.IntVar(&s.rounds, "rounds", 3, "rounds; the figures are their medians")
 	f.StringVar(&s.workerProfile, "cpuprofile-worker", "", "write a CPU profile of the worker to this file, from one more run of the first line that has one")
 	f.StringVar(&s.apiProfile, "cpuprofile-api", "", "the same of the API")
@@ -93,8 +93,10 @@ func parse(args []string, stderr io.Writer) (*settings, error) {
 		s.suite = &batches
 	case gateways.name:
 		s.suite = &gateways
+	case archives.name:
+		s.suite = &archives
 	default:
-		return nil, fmt.Errorf("-suite: want %s or %s", batches.name, gateways.name)
+		return nil, fmt.Errorf("-suite: want %s, %s or %s", batches.name, gateways.name, archives.name)
 	}
 	for id := range strings.SplitSeq(*only, ",") {
 		if id = strings.ToUpper(strings.TrimSpace(id)); id == "" {
@@ -131,6 +133,10 @@ var (
 		name: "gateway", document: "benchmarks-gateway.md", preface: gatewayPreface, programs: []string{"gateway"}, start: (*lab).startStandIns,
 		plans: []plan{{"P11", throughServer}, {"P12", throughEngine}, {"P13", fromCache}, {"P14", streamed}},
 		per:   "a request", parties: []string{"gateway", "proxy", "postgres", "redis", "provider", "bench"},
+	}
+	archives = suite{
+		name: "reports", document: "benchmarks-reports.md", preface: reportsPreface, start: func(*lab) error { return nil },
+		plans: []plan{{"R1", overReports}},
 	}
 )
 

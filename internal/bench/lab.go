@@ -109,7 +109,9 @@ func (l *lab) build(ctx context.Context) (err error) {
 	if err := os.WriteFile(filepath.Join(l.dir, pricesFile), []byte(prices), 0o600); err != nil {
 		return err
 	}
-	_, err = toolOutput(ctx, "go", args...)
+	if len(l.suite.programs) > 0 {
+		_, err = toolOutput(ctx, "go", args...)
+	}
 	return err
 }
 

@@ -18,21 +18,8 @@ returning state = 'failed' and started_at is null as unborn`
 	// The subqueries read a range of the primary key in order, and the rows go by their place: no statistics can mislead Postgres here.
 	removeCalls = `-- name: RemoveCalls
 with gone as (delete from calls where ctid = any(array(
-        select ctid from calls where batch_id = $1 order by batch_id, seq, ticket_id, number limit $2)) returning *),
-notes as (delete from call_notes n using gone g where n.batch_id = $1 and n.seq = g.seq and n.ticket_id = g.ticket_id and n.number = g.number),
-kept as (insert into kept_costs as k (project_id, day, kind, provider, model, calls, failed_calls, uncertain_calls, unpriced_calls, gateway_hits,
-        input_tokens, cached_input_tokens, output_tokens, cost_microusd, reserved_microusd)
-    select b.project_id, (g.started_at at time zone 'UTC')::date, b.kind, g.provider, g.model, count(*), count(*) filter (where g.error_class is not null),
-        count(*) filter (where g.state = 'uncertain'), count(*) filter (where g.state = 'settled' and g.cost_microusd is null),
-        count(*) filter (where g.gateway_cache_status = 'HIT'), coalesce(sum(g.input_tokens), 0), coalesce(sum(g.cached_input_tokens), 0),
-        coalesce(sum(g.output_tokens), 0), coalesce(sum(g.cost_microusd), 0), coalesce(sum(g.reserved_microusd) filter (where g.state <> 'settled'), 0)
-    from gone g join batches b on b.id = $1 group by 1, 2, 3, 4, 5 order by 1, 2, 3, 4, 5 -- in one order: other purges add to the same sums
-    on conflict (project_id, day, kind, provider, model) do update set calls = k.calls + excluded.calls,
-        failed_calls = k.failed_calls + excluded.failed_calls, uncertain_calls = k.uncertain_calls + excluded.uncertain_calls,
-        unpriced_calls = k.unpriced_calls + excluded.unpriced_calls, gateway_hits = k.gateway_hits + excluded.gateway_hits,
-        input_tokens = k.input_tokens + excluded.input_tokens, cached_input_tokens = k.cached_input_tokens + excluded.cached_input_tokens,
-        output_tokens = k.output_tokens + excluded.output_tokens, cost_microusd = k.cost_microusd + excluded.cost_microusd,
-        reserved_microusd = k.reserved_microusd + excluded.reserved_microusd)
+    select ctid from calls where batch_id = $1 order by batch_id, seq, ticket_id, number limit $2)) returning seq, ticket_id, number),
+notes as (delete from call_notes n using gone g where n.batch_id = $1 and n.seq = g.seq and n.ticket_id = g.ticket_id and n.number = g.number)
 select count(*)::int from gone`
 	removeJobs = `-- name: RemoveJobs
 with gone as (delete from jobs where ctid = any(array(
@@ -74,6 +61,9 @@ func (db *DB) PurgeBatch(ctx context.Context, project, id uuid.UUID, statements 
 		}
 	}
 	if err != nil {
+		return false, err
+	}
+	if err := db.sumUsage(ctx, id); err != nil { // behind the mark, from which on nothing throws the sums away
 		return false, err
 	}
 	for _, remove := range []func(context.Context, pgx.Tx) (int32, error){
