@@ -130,9 +130,14 @@ left join jobs j on j.batch_id = b.id and j.seq = i.seq
 left join completions c on c.project_id = b.project_id and c.key = j.result_key and c.generation = j.result_generation;
 
 -- +goose StatementBegin
-do $$ begin
-    execute 'create or replace view reports.batches with (security_barrier) as '
-        || replace(pg_get_viewdef('reports.batches'::regclass), 'JOIN projects p', 'JOIN report_projects p');
+do $$
+declare
+    view text;
+begin
+    foreach view in array array['batches', 'savings', 'cost_drift'] loop
+        execute format('create or replace view reports.%I with (security_barrier) as %s', view,
+            replace(pg_get_viewdef(('reports.' || view)::regclass), 'JOIN projects p', 'JOIN report_projects p'));
+    end loop;
 end $$;
 -- +goose StatementEnd
 
@@ -449,11 +454,11 @@ do $$
 declare
     view text;
 begin
-    foreach view in array array['jobs', 'batches'] loop
+    foreach view in array array['jobs', 'batches', 'savings', 'cost_drift'] loop
         execute format('create or replace view reports.%I as %s', view,
             replace(pg_get_viewdef(('reports.' || view)::regclass), 'JOIN report_projects p', 'JOIN projects p'));
     end loop;
-    foreach view in array array['jobs', 'batches', 'daily_costs'] loop
+    foreach view in array array['jobs', 'batches', 'daily_costs', 'savings', 'cost_drift'] loop
         execute format('alter view reports.%I reset (security_barrier)', view);
     end loop;
 end $$;
