@@ -373,6 +373,9 @@ comment on column reports.failures.model is 'Model asked for; null as above.';
 comment on column reports.failures.failures is 'How many.';
 
 -- Roles belong to the cluster: another database may have made this one, or be making it right now.
+-- reports.savings calls it, and whoever reads a view runs its functions with rights of their own.
+alter function price_at(uuid, text, text, date) security definer set search_path = public, pg_temp;
+
 -- +goose StatementBegin
 do $$ begin
     if not exists (select 1 from pg_roles where rolname = 'batchwright_reports') then
@@ -393,6 +396,7 @@ end $$;
 -- +goose StatementEnd
 
 -- +goose Down
+alter function price_at(uuid, text, text, date) security invoker reset search_path;
 -- The role stays: other databases may use it.
 -- +goose StatementBegin
 do $$ begin
