@@ -57,7 +57,7 @@ func (c *csvWriter) Row(values [][]byte) error {
 
 func (c *csvWriter) text(v []byte) {
 	formula := isFormula(v)
-	if len(v) > 0 && !formula && bytes.IndexAny(v, "\",\r\n") < 0 && v[0] != ' ' && v[len(v)-1] != ' ' {
+	if len(v) > 0 && !formula && !bytes.ContainsAny(v, "\",\r\n") && v[0] != ' ' && v[len(v)-1] != ' ' {
 		c.buf = append(c.buf, v...)
 		return
 	}

@@ -16,7 +16,7 @@ func init() {
 
 // parquetWriter writes row groups of some megabytes: what it holds does not grow with the file, but for a few hundred bytes a group.
 type parquetWriter struct {
-	w       *parquet.Writer
+	w       *parquet.GenericWriter[any] // which is given rows, by the schema
 	columns []Column
 	rows    []parquet.Row
 	values  []parquet.Value // of rows
@@ -49,7 +49,7 @@ func openParquet(w io.Writer, columns []Column, _ Options) (Writer, error) {
 		fields[i] = reflect.StructField{Name: "C" + strconv.Itoa(i), Type: t.of, Tag: reflect.StructTag(`parquet:"` + c.Name + ",optional,snappy" + t.tag + `"`)}
 	}
 	schema := parquet.SchemaOf(reflect.New(reflect.StructOf(fields)).Interface())
-	return &parquetWriter{w: parquet.NewWriter(w, schema, parquet.CreatedBy("batchwright", "", "")), columns: columns}, nil
+	return &parquetWriter{w: parquet.NewGenericWriter[any](w, schema, parquet.CreatedBy("batchwright", "", "")), columns: columns}, nil
 }
 
 func (p *parquetWriter) Row(values [][]byte) error {
