@@ -307,7 +307,7 @@ func TestKilledSchedulersDoubleAndLoseNoTick(t *testing.T) {
 	}
 	d.worker(t, binary)
 	d.worker(t, binary)
-	ends := time.Now().Add(2 * time.Second).UTC().Format(time.RFC3339)
+	ends := time.Now().Add(10 * time.Second).UTC().Format(time.RFC3339)
 	if r := s.reschedule(t, made.ID, `{"ends_at":"`+ends+`"}`); r.status != http.StatusOK {
 		t.Fatalf("end: status %d: %s", r.status, r.body)
 	}
