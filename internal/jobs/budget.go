@@ -28,6 +28,7 @@ type purses struct {
 	accounts map[uuid.UUID]*account // by batch
 	budgets  map[uuid.UUID]*purse
 	version  int64 // of the draw that was made last
+	leases   int64 // that were granted
 }
 
 // ledgerStore is what purses ask of the database.
@@ -62,6 +63,7 @@ type purse struct {
 	leasing chan struct{} // closed when the lease that is under way is over
 	step    int64         // to ask for in advance
 	leased  time.Time
+	lease   int64          // number of the last one
 	used    time.Time      // for a reservation, last
 	refusal *store.Refusal // the last one
 	until   time.Time      // for how long it is taken to hold
@@ -195,12 +197,14 @@ func (p *purses) lease(ctx context.Context, b *purse, missing, need int64) (*sto
 	case err != nil:
 	case refusal != nil:
 		b.refusal, b.until = refusal, now.Add(refusalHolds)
-	case b.slice != nil && b.slice.id == s.ID:
+	default:
+		if b.slice == nil || b.slice.id != s.ID {
+			b.slice = &slice{id: s.ID}
+		}
 		b.slice.granted += s.Granted
 		b.leased, b.used = now, now
-	default:
-		b.slice = &slice{id: s.ID, granted: s.Granted}
-		b.leased, b.used = now, now
+		p.leases++
+		b.lease = p.leases
 	}
 	return refusal, err
 }
@@ -243,6 +247,9 @@ func (p *purses) account(ctx context.Context, batch uuid.UUID) (*account, error)
 func (p *purses) load(ctx context.Context, batch uuid.UUID, a *account) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 10*time.Second)
 	defer cancel()
+	p.mu.Lock()
+	before := p.leases
+	p.mu.Unlock()
 	row, err := p.db.Account(ctx, batch, p.worker)
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -268,8 +275,9 @@ func (p *purses) load(ctx context.Context, batch uuid.UUID, a *account) {
 			held = &purse{id: b.ID}
 			p.budgets[b.ID] = held
 		}
-		if s := held.slice; s != nil && (b.Slice == nil || *b.Slice != s.id) {
-			held.slice = nil // it is gone, or its period is over
+		// Gone, or its period is over, unless what was read is older than the slice: then it may be there, and an intent will tell.
+		if s := held.slice; s != nil && (b.Slice == nil || *b.Slice != s.id) && held.lease <= before {
+			held.slice = nil
 		}
 		a.purses = append(a.purses, held)
 	}
@@ -290,22 +298,19 @@ func (p *purses) forget(batch uuid.UUID, a *account) {
 	}
 }
 
-// tidy gives back what is idle here or wanted elsewhere.
+// tidy gives back what is idle here or wanted elsewhere, and what the database has leased to this worker and it doesn't know of, because the
+// answer was lost.
 func (p *purses) tidy(ctx context.Context) error {
 	p.mu.Lock()
 	var idle []int64
-	now, held := fault.Now(), 0
+	now, known := fault.Now(), len(p.budgets) > 0
 	for _, b := range p.budgets {
-		if b.slice == nil {
-			continue
-		}
-		held++
-		if b.leasing == nil && now.Sub(b.used) > idleSlice {
+		if b.slice != nil && b.leasing == nil && now.Sub(b.used) > idleSlice {
 			idle = append(idle, b.slice.id)
 		}
 	}
 	p.mu.Unlock()
-	if held == 0 {
+	if !known {
 		return nil
 	}
 	gone, err := p.db.ReturnSlices(ctx, p.worker, idle)

@@ -503,3 +503,64 @@ func TestAJobIsHandedBackWhenItsAnswersCantBeWritten(t *testing.T) {
 		t.Errorf("an error of our own makes the class %s", class)
 	}
 }
+
+// forgetful is a ledger in which a slice is leased while an account is read.
+type forgetful struct {
+	ledgerStore
+	budget   uuid.UUID
+	during   func()
+	returned int
+}
+
+func (f *forgetful) Account(context.Context, uuid.UUID, uuid.UUID) (store.Account, error) {
+	if f.during != nil {
+		f.during()
+	}
+	return store.Account{Budgets: []store.AccountBudget{{ID: f.budget}}}, nil // as it was before
+}
+
+func (f *forgetful) LeaseSlice(_ context.Context, _, _ uuid.UUID, missing, _, _ int64) (store.Slice, *store.Refusal, error) {
+	return store.Slice{ID: 7, Granted: missing}, nil, nil
+}
+
+func (f *forgetful) ReturnSlices(context.Context, uuid.UUID, []int64) ([]int64, error) {
+	f.returned++
+	return nil, nil
+}
+
+// TestASliceIsNotForgottenWhileItIsLeased: an account that was read before a slice was leased made its worker forget the slice. Nobody could use
+// it, nor give it back, and with a budget that had room for one call at a time its batches waited for ever (seed 48 of make chaos).
+func TestASliceIsNotForgottenWhileItIsLeased(t *testing.T) {
+	t.Parallel()
+	db := &forgetful{budget: uuid.New()}
+	p := newPurses(db, uuid.New(), pricing.Default())
+	batch := uuid.New()
+	if _, err := p.reserve(t.Context(), batch, 10); err != nil {
+		t.Fatal(err)
+	}
+	b := p.budgets[db.budget]
+	p.forget(batch, p.accounts[batch])
+	db.during = func() {
+		b.leasing = make(chan struct{})
+		if _, err := p.lease(t.Context(), b, 10, 10); err != nil {
+			t.Error(err)
+		}
+	}
+	if _, err := p.account(t.Context(), batch); err != nil {
+		t.Fatal(err)
+	}
+	if b.slice == nil || b.slice.granted != 20 || b.slice.used != 10 {
+		t.Errorf("the slice that was leased meanwhile is %+v", b.slice)
+	}
+	db.during = nil
+	p.forget(batch, p.accounts[batch])
+	if _, err := p.account(t.Context(), batch); err != nil {
+		t.Fatal(err)
+	}
+	if b.slice != nil {
+		t.Error("a slice that was gone before the account was read is still used")
+	}
+	if err := p.tidy(t.Context()); err != nil || db.returned != 1 { // the database may have one that this worker doesn't know of
+		t.Errorf("nothing is given back: %d, %v", db.returned, err)
+	}
+}
