@@ -506,7 +506,6 @@ func TestAJobIsHandedBackWhenItsAnswersCantBeWritten(t *testing.T) {
 
 // forgetful is a ledger in which a slice is leased while an account is read.
 type forgetful struct {
-	ledgerStore
 	budget   uuid.UUID
 	during   func()
 	returned int
