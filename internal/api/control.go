@@ -58,7 +58,7 @@ func (h *handlers) UpdateBatch(ctx context.Context, req UpdateBatchRequestObject
 	return UpdateBatch200JSONResponse(out), err
 }
 
-// changeOf reads a body that the contract has checked, but for the form of a time.
+// changeOf reads what a body changes of a batch. The contract has checked it, but for the form of a time.
 func changeOf(body json.RawMessage) (store.BatchChange, error) {
 	var in struct {
 		Name              *string                 `json:"name"`
@@ -74,7 +74,7 @@ func changeOf(body json.RawMessage) (store.BatchChange, error) {
 		if _, ok := errors.AsType[*time.ParseError](err); ok {
 			return store.BatchChange{}, invalidField("/expires_at", "wrong_type", "must be a time such as 2026-11-21T18:00:00Z")
 		}
-		return store.BatchChange{}, invalidField("", "wrong_type", "is not of the form that the contract wants")
+		return store.BatchChange{}, badOptions()
 	}
 	return store.BatchChange(in), nil
 }

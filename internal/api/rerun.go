@@ -3,10 +3,8 @@ package api
 import (
 	"context"
 	"encoding/json"
-	"errors"
 	"iter"
 	"net/http"
-	"time"
 
 	"github.com/google/uuid"
 
@@ -93,32 +91,19 @@ func (h *handlers) rerunSpec(opts options) (jobs.RerunSpec, error) {
 		return jobs.RerunSpec{}, invalid(faults)
 	}
 	var in struct {
-		Template          string                  `json:"template"`
-		Route             json.RawMessage         `json:"route"`
-		Params            json.RawMessage         `json:"params"`
-		OnInvalid         string                  `json:"on_invalid"`
-		Cache             string                  `json:"cache"`
-		MaxAgeSeconds     *int32                  `json:"max_age_seconds"`
-		Name              *string                 `json:"name"`
-		Metadata          json.RawMessage         `json:"metadata"`
-		Priority          *int16                  `json:"priority"`
-		Concurrency       store.Change[int32]     `json:"concurrency"`
-		MaxAttempts       store.Change[int32]     `json:"max_attempts"`
-		JobTimeoutSeconds store.Change[int32]     `json:"job_timeout_seconds"`
-		ExpiresAt         store.Change[time.Time] `json:"expires_at"`
-		MaxCostMicrousd   store.Change[int64]     `json:"max_cost_microusd"`
+		Template      string          `json:"template"`
+		Route         json.RawMessage `json:"route"`
+		Params        json.RawMessage `json:"params"`
+		OnInvalid     string          `json:"on_invalid"`
+		Cache         string          `json:"cache"`
+		MaxAgeSeconds *int32          `json:"max_age_seconds"`
 	}
 	if err := json.Unmarshal(raw, &in); err != nil {
-		if _, ok := errors.AsType[*time.ParseError](err); ok {
-			return jobs.RerunSpec{}, invalidField("/expires_at", "wrong_type", "must be a time such as 2026-11-21T18:00:00Z")
-		}
 		return jobs.RerunSpec{}, badOptions()
 	}
-	return jobs.RerunSpec{
-		Template: in.Template, Route: in.Route, Params: in.Params, OnInvalid: in.OnInvalid, Cache: in.Cache, MaxAgeSeconds: in.MaxAgeSeconds,
-		Change: store.BatchChange{Name: in.Name, Metadata: in.Metadata, Priority: in.Priority, Concurrency: in.Concurrency, MaxAttempts: in.MaxAttempts,
-			JobTimeoutSeconds: in.JobTimeoutSeconds, ExpiresAt: in.ExpiresAt, MaxCostMicrousd: in.MaxCostMicrousd},
-	}, nil
+	change, err := changeOf(raw)
+	return jobs.RerunSpec{Template: in.Template, Route: in.Route, Params: in.Params, OnInvalid: in.OnInvalid, Cache: in.Cache,
+		MaxAgeSeconds: in.MaxAgeSeconds, Change: change}, err
 }
 
 func badOptions() error {

@@ -2,7 +2,6 @@ package client
 
 import (
 	"context"
-	"fmt"
 	"net/http"
 	"net/url"
 	"time"
@@ -66,15 +65,5 @@ func (c *Client) SetBudget(ctx context.Context, id string, limitMicrousd int64) 
 
 // DeleteBudget removes a budget.
 func (c *Client) DeleteBudget(ctx context.Context, id string) error {
-	ctx, cancel := context.WithTimeoutCause(ctx, answerLimit, fmt.Errorf("no answer after %s", answerLimit))
-	defer cancel()
-	req, err := c.request(ctx, http.MethodDelete, "/v1/budgets/"+url.PathEscape(id), nil)
-	if err != nil {
-		return err
-	}
-	res, err := c.send(req)
-	if err != nil {
-		return err
-	}
-	return res.Body.Close() // it has none
+	return c.remove(ctx, "/v1/budgets/"+url.PathEscape(id))
 }

@@ -116,6 +116,21 @@ func callWithin[T any](ctx context.Context, c *Client, limit time.Duration, meth
 	return out, decode(ctx, res.Body, &out)
 }
 
+// remove deletes what is at path; the answer has no body.
+func (c *Client) remove(ctx context.Context, path string) error {
+	ctx, cancel := context.WithTimeoutCause(ctx, answerLimit, errNoAnswer)
+	defer cancel()
+	req, err := c.request(ctx, http.MethodDelete, path, nil)
+	if err != nil {
+		return err
+	}
+	res, err := c.send(req)
+	if err != nil {
+		return err
+	}
+	return res.Body.Close()
+}
+
 // decode reads one JSON value and the rest of the body, so that the connection can serve again.
 func decode(ctx context.Context, body io.Reader, into any) error {
 	data, err := io.ReadAll(io.LimitReader(body, maxAnswer+1))

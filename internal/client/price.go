@@ -119,17 +119,7 @@ func (c *Client) SetPrice(ctx context.Context, p NewPrice) (Price, error) {
 
 // DeletePrice removes a price of the project.
 func (c *Client) DeletePrice(ctx context.Context, id string) error {
-	ctx, cancel := context.WithTimeoutCause(ctx, answerLimit, errNoAnswer)
-	defer cancel()
-	req, err := c.request(ctx, http.MethodDelete, "/v1/prices/"+url.PathEscape(id), nil)
-	if err != nil {
-		return err
-	}
-	res, err := c.send(req)
-	if err != nil {
-		return err
-	}
-	return res.Body.Close() // it has none
+	return c.remove(ctx, "/v1/prices/"+url.PathEscape(id))
 }
 
 // Reprice recomputes costs to the end, or says what that would do. When it breaks off, the error says how to go on.

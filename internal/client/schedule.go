@@ -74,17 +74,7 @@ func (c *Client) Schedules(ctx context.Context) iter.Seq2[Schedule, error] {
 
 // DeleteSchedule removes a schedule and its ticks; its batches stay.
 func (c *Client) DeleteSchedule(ctx context.Context, id string) error {
-	ctx, cancel := context.WithTimeoutCause(ctx, answerLimit, errNoAnswer)
-	defer cancel()
-	req, err := c.request(ctx, http.MethodDelete, schedulePath(id), nil)
-	if err != nil {
-		return err
-	}
-	res, err := c.send(req)
-	if err != nil {
-		return err
-	}
-	return res.Body.Close()
+	return c.remove(ctx, schedulePath(id))
 }
 
 // RunSchedule makes a schedule due now.

@@ -64,17 +64,7 @@ func (c *Client) RotateWebhook(ctx context.Context, id string) (Webhook, error) 
 
 // DeleteWebhook removes a webhook and its deliveries.
 func (c *Client) DeleteWebhook(ctx context.Context, id string) error {
-	ctx, cancel := context.WithTimeoutCause(ctx, answerLimit, errNoAnswer)
-	defer cancel()
-	req, err := c.request(ctx, http.MethodDelete, webhookPath(id), nil)
-	if err != nil {
-		return err
-	}
-	res, err := c.send(req)
-	if err != nil {
-		return err
-	}
-	return res.Body.Close()
+	return c.remove(ctx, webhookPath(id))
 }
 
 // TestWebhook sends a webhook a message of type webhook.test.

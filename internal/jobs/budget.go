@@ -364,8 +364,9 @@ var (
 	errUnsure = errors.New("jobs: the intent may have been written") // so what it holds isn't free
 )
 
-// reserveIntent reserves the worst case of a call and writes its intent, both again when the budgets or prices turn out to have changed. The error is a *failure when a budget
-// forbids the call, and [errHandedBack] when the job is no longer this worker's, or the database can't be reached.
+// reserveIntent reserves the worst case of a call and writes its intent, both again when the budgets or prices turn out to have changed. The
+// error is a *failure when a budget forbids the call, and [errHandedBack] when the job is no longer this worker's, or the database can't be
+// reached.
 func (t *task) reserveIntent(ctx context.Context, in store.Intent, worst func(prices *pricing.Table, governed bool) (int64, error)) (*reservation, error) {
 	p := t.w.purses
 	for range maxTries {

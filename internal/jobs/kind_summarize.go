@@ -258,20 +258,14 @@ func (s *summary) tree(ctx context.Context, doc document.Document) (result, erro
 // each summarises texts side by side. What was answered before isn't asked again, nor in a batch that keeps out of the cache what an earlier
 // attempt at the job was answered: it is paid for, and else a budget with room for one call at a time would be spent on the first of them.
 func (s *summary) each(ctx context.Context, what, title string, texts []string) ([]string, error) {
-	names := s.t.route.answerers("")
-	out := make([]string, len(texts))
-	requests, keys := make([]*prompt.Request, len(texts)), make([][]prompt.Key, len(texts))
+	out, requests := make([]string, len(texts)), make([]*prompt.Request, len(texts))
 	for i, text := range texts {
 		requests[i] = s.request(what, title, text)
-		keys[i] = requests[i].Keys(names)
-		if !s.t.batch.Reads() {
-			for j, k := range keys[i] {
-				keys[i][j] = s.t.partKey(k)
-			}
-		}
 	}
-	if err := s.lookUp(ctx, keys, out); err != nil {
-		return nil, err
+	if s.t.batch.Reads() || s.t.lease.ticket.Purpose == store.PurposeRetry {
+		if err := s.lookUp(ctx, requests, out); err != nil {
+			return nil, err
+		}
 	}
 	g, gctx := errgroup.WithContext(ctx)
 	if s.t.batch.standing().Concurrency != nil {
@@ -299,10 +293,17 @@ func (s *summary) each(ctx context.Context, what, title string, texts []string) 
 	return out, g.Wait()
 }
 
-func (s *summary) lookUp(ctx context.Context, keys [][]prompt.Key, out []string) error {
+// lookUp puts the answers that there are into out.
+func (s *summary) lookUp(ctx context.Context, requests []*prompt.Request, out []string) error {
+	names := s.t.route.answerers("")
+	keys := make([][]prompt.Key, len(requests))
 	var flat [][]byte
-	for i := range keys {
+	for i, r := range requests {
+		keys[i] = r.Keys(names)
 		for j := range keys[i] {
+			if !s.t.batch.Reads() {
+				keys[i][j] = s.t.partKey(keys[i][j])
+			}
 			flat = append(flat, keys[i][j][:])
 		}
 	}

@@ -12,7 +12,6 @@ import (
 
 	"github.com/google/uuid"
 
-	"batchwright/internal/fault"
 	"batchwright/internal/store"
 )
 
@@ -61,17 +60,7 @@ func (s *Service) Rerun(ctx context.Context, project store.Project, id uuid.UUID
 		return store.Batch{}, false, err
 	}
 	in.row.RerunOf = &source.ID
-	lines = atMost(lines, MaxChanges)
-	b, tickets, first, err := in.create(ctx, lines)
-	switch {
-	case err != nil:
-		return store.Batch{}, false, err
-	case first != nil:
-		return in.replay(*first, lines)
-	}
-	fault.Point("ingest-sealed")
-	s.announce(ctx, b, tickets)
-	return b, false, nil
+	return in.submit(ctx, atMost(lines, MaxChanges))
 }
 
 // of is the whole submission that a rerun of b comes to.

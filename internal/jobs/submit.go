@@ -81,6 +81,11 @@ func (s *Service) Submit(ctx context.Context, project store.Project, spec Spec, 
 	if err := in.open(ctx, project); err != nil {
 		return store.Batch{}, false, err
 	}
+	return in.submit(ctx, lines)
+}
+
+// submit stores a submission and announces it, unless its idempotency key made a batch before.
+func (in *intake) submit(ctx context.Context, lines iter.Seq2[Line, error]) (_ store.Batch, replayed bool, err error) {
 	b, tickets, first, err := in.create(ctx, lines)
 	switch {
 	case err != nil:
@@ -90,7 +95,7 @@ func (s *Service) Submit(ctx context.Context, project store.Project, spec Spec, 
 	}
 	fault.Point("ingest-sealed")
 	if !b.OpenUpload {
-		s.announce(ctx, b, tickets)
+		in.service.announce(ctx, b, tickets)
 	}
 	return b, false, nil
 }

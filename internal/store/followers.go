@@ -100,8 +100,9 @@ l as materialized (
 select id from batches where finished_at is null and follows and state in ('running', 'paused')`
 )
 
-// ReleaseFollowers lets go of the jobs of other batches that wait for leaders which ended, or whose batch doesn't run any more: those that the answer is good for take it, and of
-// the others the first is due at once and leads the rest. It reports how many waited. Leaders are those that Settle says are followed.
+// ReleaseFollowers lets go of the jobs of other batches that wait for leaders which ended, or whose batch doesn't run any more: those that
+// the answer is good for take it, and of the others the first is due at once and leads the rest. It reports how many waited. Leaders are
+// those that Settle says are followed.
 func (db *DB) ReleaseFollowers(ctx context.Context, leaders []Settled) (released int, err error) {
 	batch, seq := make([]pgtype.UUID, len(leaders)), make([]int32, len(leaders))
 	for i, l := range leaders {
