@@ -114,6 +114,7 @@ const (
 const (
 	KindChat      Kind = "chat"
 	KindGenerate  Kind = "generate"
+	KindPipeline  Kind = "pipeline"
 	KindSummarize Kind = "summarize"
 )
 
@@ -263,7 +264,7 @@ type Batch struct {
 	// RouteSpec A fallback chain, tried in order.
 	RouteSpec RouteSpec `json:"route_spec"`
 
-	// Params Options of the kind. summarize: `length` (short, medium or long; default medium), `language` (of the summary; default the document's), `focus` (what the reader wants to know), `max_tokens` (tokens generated a call at most; default by length), `chunk_tokens` (tokens of a document in one call at most; default what the route's models can read). generate and chat have none.
+	// Params Options of the kind. summarize: `length` (short, medium or long; default medium), `language` (of the summary; default the document's), `focus` (what the reader wants to know), `max_tokens` (tokens generated a call at most; default by length), `chunk_tokens` (tokens of a document in one call at most; default what the route's models can read). generate and chat have none. pipeline: `stages`, a list of 1 to 8 objects with `name`, `kind` (summarize or generate; later ones generate), `params`, `template`, `route` (default that of the batch), and in later stages `variables`: an object of the template's variables, each `{"stage": NAME}`, `{"stage": NAME, "pointer": JSON-POINTER}`, `{"input": NAME}` or `{"value": ANYTHING}`.
 	Params Params `json:"params"`
 
 	// Metadata The labels given at submission.
@@ -365,7 +366,7 @@ type BatchOptions struct {
 	// Open Take more jobs in later requests, until the batch is sealed. Then it may be submitted without any.
 	Open *Open `json:"open,omitempty"`
 
-	// Params Options of the kind. summarize: `length` (short, medium or long; default medium), `language` (of the summary; default the document's), `focus` (what the reader wants to know), `max_tokens` (tokens generated a call at most; default by length), `chunk_tokens` (tokens of a document in one call at most; default what the route's models can read). generate and chat have none.
+	// Params Options of the kind. summarize: `length` (short, medium or long; default medium), `language` (of the summary; default the document's), `focus` (what the reader wants to know), `max_tokens` (tokens generated a call at most; default by length), `chunk_tokens` (tokens of a document in one call at most; default what the route's models can read). generate and chat have none. pipeline: `stages`, a list of 1 to 8 objects with `name`, `kind` (summarize or generate; later ones generate), `params`, `template`, `route` (default that of the batch), and in later stages `variables`: an object of the template's variables, each `{"stage": NAME}`, `{"stage": NAME, "pointer": JSON-POINTER}`, `{"input": NAME}` or `{"value": ANYTHING}`.
 	Params *Params `json:"params,omitempty"`
 
 	// Priority Within the project, batches of a higher priority are given more of the workers: each step up doubles the share.
@@ -1100,7 +1101,7 @@ type Open = bool
 // Overlap What becomes of a tick while the batch of an earlier one runs.
 type Overlap string
 
-// Params Options of the kind. summarize: `length` (short, medium or long; default medium), `language` (of the summary; default the document's), `focus` (what the reader wants to know), `max_tokens` (tokens generated a call at most; default by length), `chunk_tokens` (tokens of a document in one call at most; default what the route's models can read). generate and chat have none.
+// Params Options of the kind. summarize: `length` (short, medium or long; default medium), `language` (of the summary; default the document's), `focus` (what the reader wants to know), `max_tokens` (tokens generated a call at most; default by length), `chunk_tokens` (tokens of a document in one call at most; default what the route's models can read). generate and chat have none. pipeline: `stages`, a list of 1 to 8 objects with `name`, `kind` (summarize or generate; later ones generate), `params`, `template`, `route` (default that of the batch), and in later stages `variables`: an object of the template's variables, each `{"stage": NAME}`, `{"stage": NAME, "pointer": JSON-POINTER}`, `{"input": NAME}` or `{"value": ANYTHING}`.
 type Params = json.RawMessage
 
 // Pause Why the batch is paused, or will be once it is planned; left out while it isn't.
@@ -1435,7 +1436,7 @@ type RerunOptions struct {
 	// OnInvalid What a line that can't be run does.
 	OnInvalid *OnInvalid `json:"on_invalid,omitempty"`
 
-	// Params Options of the kind. summarize: `length` (short, medium or long; default medium), `language` (of the summary; default the document's), `focus` (what the reader wants to know), `max_tokens` (tokens generated a call at most; default by length), `chunk_tokens` (tokens of a document in one call at most; default what the route's models can read). generate and chat have none.
+	// Params Options of the kind. summarize: `length` (short, medium or long; default medium), `language` (of the summary; default the document's), `focus` (what the reader wants to know), `max_tokens` (tokens generated a call at most; default by length), `chunk_tokens` (tokens of a document in one call at most; default what the route's models can read). generate and chat have none. pipeline: `stages`, a list of 1 to 8 objects with `name`, `kind` (summarize or generate; later ones generate), `params`, `template`, `route` (default that of the batch), and in later stages `variables`: an object of the template's variables, each `{"stage": NAME}`, `{"stage": NAME, "pointer": JSON-POINTER}`, `{"input": NAME}` or `{"value": ANYTHING}`.
 	Params *Params `json:"params,omitempty"`
 
 	// Priority Within the project, batches of a higher priority are given more of the workers: each step up doubles the share.
@@ -1814,7 +1815,7 @@ type ScheduledBatch struct {
 	// OnInvalid What a line that can't be run does.
 	OnInvalid *OnInvalid `json:"on_invalid,omitempty"`
 
-	// Params Options of the kind. summarize: `length` (short, medium or long; default medium), `language` (of the summary; default the document's), `focus` (what the reader wants to know), `max_tokens` (tokens generated a call at most; default by length), `chunk_tokens` (tokens of a document in one call at most; default what the route's models can read). generate and chat have none.
+	// Params Options of the kind. summarize: `length` (short, medium or long; default medium), `language` (of the summary; default the document's), `focus` (what the reader wants to know), `max_tokens` (tokens generated a call at most; default by length), `chunk_tokens` (tokens of a document in one call at most; default what the route's models can read). generate and chat have none. pipeline: `stages`, a list of 1 to 8 objects with `name`, `kind` (summarize or generate; later ones generate), `params`, `template`, `route` (default that of the batch), and in later stages `variables`: an object of the template's variables, each `{"stage": NAME}`, `{"stage": NAME, "pointer": JSON-POINTER}`, `{"input": NAME}` or `{"value": ANYTHING}`.
 	Params *Params `json:"params,omitempty"`
 
 	// Priority Within the project, batches of a higher priority are given more of the workers: each step up doubles the share.

@@ -8,7 +8,7 @@ import (
 
 // BatchOptions are said once for all jobs of a submission. Kind and Route are required.
 type BatchOptions struct {
-	Kind     string // summarize, generate or chat
+	Kind     string // summarize, generate, chat or pipeline
 	Name     string // for people
 	Template string // NAME or NAME@VERSION; for generate
 

@@ -3,7 +3,6 @@ package command
 import (
 	"cmp"
 	"context"
-	"encoding/json"
 	"fmt"
 	"io"
 	"maps"
@@ -41,7 +40,7 @@ new.`,
 	f := c.Flags()
 	f.StringVar(&o.Template, "template", "", "another template version: NAME, NAME@VERSION, or latest")
 	f.StringVar(&route, "route", "", "another route: a stored one, latest, a chain, or JSON")
-	f.StringVar(&params, "params", "", "other options of the kind, a JSON object")
+	f.StringVar(&params, "params", "", "other options of the kind, a JSON object, or @FILE with one")
 	f.StringVar(&o.Name, "name", "", "another name, for people")
 	f.StringVar(&o.OnInvalid, "on-invalid", "", "refuse or skip jobs that can't be run")
 	f.StringVar(&o.Cache, "cache", "", "use (default), refresh, only (no call is made) or off")
@@ -53,10 +52,9 @@ new.`,
 	f.StringVar(&o.IdempotencyKey, "idempotency-key", "", "makes a repeat safe: the same key and rerun is the same batch")
 	f.BoolVar(&wait, "wait", false, "wait for the end, showing progress on standard error")
 	c.RunE = a.talk(func(ctx context.Context, api *client.Client, args []string) error {
-		if params != "" {
-			if o.Params = json.RawMessage(params); !json.Valid(o.Params) {
-				return usagef("--params is not JSON")
-			}
+		var err error
+		if o.Params, err = readParams(params); err != nil {
+			return err
 		}
 		if f.Changed("max-age") {
 			if maxAge < time.Second || maxAge > math.MaxInt32*time.Second {

@@ -46,10 +46,10 @@ func (s *scheduleFlags) define(c *cobra.Command) {
 	f.StringVar(&s.overlap, "overlap", "", "while an earlier batch runs: skip (default), queue or cancel_older")
 	f.StringVar(&s.catchUp, "catch-up", "", "ticks that were missed and run late: none, last (default) or all")
 	f.Int32Var(&s.catchUpLimit, "catch-up-limit", 0, "how many all runs at most; default 10")
-	f.StringVar(&s.o.Kind, "kind", "", "summarize, generate or chat")
+	f.StringVar(&s.o.Kind, "kind", "", "summarize, generate, chat or pipeline")
 	f.StringVar(&s.o.Route, "route", "", "stored route, chain such as openai:gpt-4.1-mini,local/extractive, or JSON")
 	f.StringVar(&s.o.Template, "template", "", "template, as NAME (the latest version at each run) or NAME@VERSION")
-	f.StringVar(&s.params, "params", "", "options of the kind, a JSON object")
+	f.StringVar(&s.params, "params", "", "options of the kind, a JSON object, or @FILE with one")
 	f.StringVar(&s.o.OnInvalid, "on-invalid", "", "refuse (default) or skip")
 	f.StringVar(&s.o.Cache, "cache", "", "use (default), refresh or off")
 	f.StringToStringVar(&s.o.Metadata, "metadata", nil, "labels, as KEY=VALUE,...")
@@ -86,20 +86,21 @@ func (s *scheduleFlags) fields(jobs json.RawMessage) (map[string]any, error) {
 		}
 		out[flag+"_at"] = at
 	}
+	params, err := readParams(s.params)
+	if err != nil {
+		return nil, err
+	}
 	batch := map[string]any{}
 	for flag, v := range map[string]struct {
 		field string
 		value any
 	}{
-		"kind": {"kind", s.o.Kind}, "template": {"template", s.o.Template}, "params": {"params", json.RawMessage(s.params)}, "metadata": {"metadata", s.o.Metadata},
+		"kind": {"kind", s.o.Kind}, "template": {"template", s.o.Template}, "params": {"params", params}, "metadata": {"metadata", s.o.Metadata},
 		"on-invalid": {"on_invalid", s.o.OnInvalid}, "cache": {"cache", s.o.Cache}, "inputs-of": {"inputs_of", s.inputsOf}, "route": {"route", routeField(s.o.Route)},
 	} {
 		if s.changed(flag) {
 			batch[v.field] = v.value
 		}
-	}
-	if s.params != "" && !json.Valid([]byte(s.params)) {
-		return nil, usagef("--params is not JSON")
 	}
 	if jobs != nil {
 		batch["jobs"] = jobs

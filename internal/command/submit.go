@@ -33,10 +33,10 @@ that is sent as it is.`,
 		Args: cobra.MinimumNArgs(1),
 	}
 	f := c.Flags()
-	f.StringVar(&o.Kind, "kind", "", "summarize, generate or chat (required for NDJSON; documents are summarized)")
+	f.StringVar(&o.Kind, "kind", "", "summarize, generate, chat or pipeline (required for NDJSON; documents are summarized unless it is pipeline)")
 	f.StringVar(&o.Route, "route", "", "stored route, chain such as openai:gpt-4.1-mini,local/extractive, or JSON (required)")
 	f.StringVar(&o.Template, "template", "", "template, as NAME or NAME@VERSION")
-	f.StringVar(&params, "params", "", "options of the kind, a JSON object")
+	f.StringVar(&params, "params", "", "options of the kind, a JSON object, or @FILE with one")
 	f.StringVar(&o.Name, "name", "", "name of the batch, for people")
 	f.StringVar(&o.OnInvalid, "on-invalid", "", "refuse (default): a wrong line refuses the batch; skip: it becomes a failed job")
 	f.StringVar(&o.Cache, "cache", "", "use (default), refresh (ask again, keep the new answers), only (make no calls) or off")
@@ -47,10 +47,9 @@ that is sent as it is.`,
 		panic(err) // the flag is a few lines above
 	}
 	c.RunE = a.talk(func(ctx context.Context, api *client.Client, args []string) error {
-		if params != "" {
-			if o.Params = json.RawMessage(params); !json.Valid(o.Params) {
-				return usagef("--params is not JSON")
-			}
+		var err error
+		if o.Params, err = readParams(params); err != nil {
+			return err
 		}
 		b, err := a.send(ctx, api, args, o)
 		if err != nil {
@@ -68,11 +67,29 @@ that is sent as it is.`,
 	return c
 }
 
+// readParams reads what --params says: JSON, or the name of a file of it behind an @.
+func readParams(text string) (json.RawMessage, error) {
+	if text == "" {
+		return nil, nil
+	}
+	raw := json.RawMessage(text)
+	if path, named := strings.CutPrefix(text, "@"); named {
+		var err error
+		if raw, err = os.ReadFile(path); err != nil {
+			return nil, err
+		}
+	}
+	if !json.Valid(raw) {
+		return nil, usagef("--params is not JSON")
+	}
+	return raw, nil
+}
+
 // send submits what the arguments name.
 func (a *app) send(ctx context.Context, api *client.Client, args []string, o client.BatchOptions) (client.Batch, error) {
 	if !slices.ContainsFunc(args, isNDJSON) {
-		if o.Kind != "" && o.Kind != "summarize" {
-			return client.Batch{}, usagef("documents are summarized; jobs of kind %s come as NDJSON", o.Kind)
+		if o.Kind != "" && o.Kind != "summarize" && o.Kind != "pipeline" {
+			return client.Batch{}, usagef("documents are for the kinds summarize and pipeline; jobs of kind %s come as NDJSON", o.Kind)
 		}
 		paths, err := documents(args)
 		if err != nil {
@@ -84,7 +101,7 @@ func (a *app) send(ctx context.Context, api *client.Client, args []string, o cli
 	case len(args) > 1:
 		return client.Batch{}, usagef("one NDJSON file makes one batch: it can't come with other files")
 	case o.Kind == "":
-		return client.Batch{}, usagef("--kind is required for NDJSON: summarize, generate or chat")
+		return client.Batch{}, usagef("--kind is required for NDJSON: summarize, generate, chat or pipeline")
 	case args[0] == "-":
 		return api.SubmitNDJSON(ctx, a.stdin, o)
 	}

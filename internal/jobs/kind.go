@@ -59,6 +59,7 @@ type batch struct {
 	spec     prompt.Spec                    // of the template
 	options  any                            // the kind's decoded params
 	current  atomic.Pointer[store.Standing] // see standing
+	whole    *batch                         // what this is a stage of; else nil
 
 	check func(s RouteStep, model string, at time.Time) string // while lines are accepted: why a step can't ask for a model
 
@@ -82,6 +83,7 @@ type result struct {
 	by        string // model as the provider reported it
 	hit       bool   // the gateway's cache answered every call
 	resultKey prompt.Key
+	reused    bool // no call was made for it
 }
 
 // compile makes a stored batch ready for use.
@@ -114,6 +116,11 @@ func compile(ctx context.Context, db store.Reader, b store.Batch) (*batch, error
 			return nil, fmt.Errorf("jobs: batch %s: stored params: %w", b.ID, err)
 		}
 		out.options = o
+	}
+	if _, staged := k.(pipeline); staged {
+		if err := out.openStages(ctx, db); err != nil {
+			return nil, fmt.Errorf("jobs: batch %s: stored stages: %w", b.ID, err)
+		}
 	}
 	return out, nil
 }

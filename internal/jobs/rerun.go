@@ -59,6 +59,9 @@ func (s *Service) Rerun(ctx context.Context, project store.Project, id uuid.UUID
 	if err := in.open(ctx, project); err != nil {
 		return store.Batch{}, false, err
 	}
+	if in.staged() && in.takesVariables() == takesDocuments(source.Params) {
+		return store.Batch{}, false, invalidf("params", "the first stage must take what the batch's jobs bring: documents go to summarize, variables to generate")
+	}
 	in.row.RerunOf = &source.ID
 	return in.submit(ctx, atMost(lines, MaxChanges))
 }
@@ -212,16 +215,34 @@ func (in *intake) runAgain(ctx context.Context, lines iter.Seq2[Line, error]) (s
 // that name a model which another route doesn't have.
 func (in *intake) mustCheck() bool {
 	src := in.rerun.source
+	if in.staged() {
+		return in.takesVariables() && !bytes.Equal(in.row.Params, src.Params)
+	}
 	if in.kind.needsTemplate() {
 		return src.TemplateID == nil || *src.TemplateID != *in.row.TemplateID
 	}
 	return !in.kind.needsModel() && !bytes.Equal(in.row.Route, src.Route)
 }
 
+// takesDocuments reports whether a pipeline with these stored params begins with a document.
+func takesDocuments(params json.RawMessage) bool {
+	var p pipelineParams
+	return json.Unmarshal(params, &p) == nil && len(p.Stages) > 0 && p.Stages[0].Kind != generate{}.name()
+}
+
+func (in *intake) staged() bool { _, ok := in.kind.(pipeline); return ok }
+
+func (in *intake) takesVariables() bool {
+	if in.staged() {
+		return !takesDocuments(in.batch.Params)
+	}
+	return in.kind.needsTemplate()
+}
+
 // check looks at an input of the source as at a line of a submission. Lines are numbered as the source's jobs.
 func (in *intake) check(c store.CheckedInput) []byte {
 	l := &line{CustomID: c.CustomID, number: int(c.Seq)}
-	if in.kind.needsTemplate() {
+	if in.takesVariables() {
 		l.Variables = bytes.Clone(c.Input)
 	} else {
 		l.Body = bytes.Clone(c.Input)

@@ -258,6 +258,8 @@ func (t *task) succeed(s *settlement, out result, total totals) {
 	switch {
 	case t.batch.Cache != "use":
 		job.CacheStatus = "bypass"
+	case out.reused:
+		job.CacheStatus = "result_hit"
 	case out.hit:
 		job.CacheStatus = "gateway_hit"
 	default:

@@ -13,6 +13,9 @@ import (
 
 // standing is what may have changed about a batch since it was loaded: at most a heartbeat old, so nothing that must be exact rests on it.
 func (b *batch) standing() store.Standing {
+	if b.whole != nil {
+		return b.whole.standing()
+	}
 	if s := b.current.Load(); s != nil {
 		return *s
 	}

@@ -220,6 +220,13 @@ func (in *intake) open(ctx context.Context, project store.Project) error {
 	if err := in.batch.checkForms(); err != nil {
 		return err
 	}
+	if _, staged := k.(pipeline); staged {
+		in.batch.ProjectID, in.batch.Params = project.ID, params
+		if err := s.openStages(ctx, in.batch); err != nil {
+			return err
+		}
+		in.row.Params = in.batch.Params
+	}
 	about := []any{spec.Kind, spec.Name, spec.Template, spec.Route, spec.Params, spec.OnInvalid, spec.Cache, spec.Metadata, spec.Limits}
 	if spec.Open {
 		about = append(about, "open")
@@ -260,19 +267,26 @@ func (in *intake) openTemplate(ctx context.Context, project uuid.UUID) error {
 	if name == "" {
 		return invalidf("template", "is missing: the kind %s renders one", in.spec.Kind)
 	}
-	base, version, err := splitVersion(name)
+	t, err := in.service.template(ctx, project, name)
 	if err != nil {
-		return invalidf("template", "%s", err.Error())
-	}
-	t, err := in.service.DB.TemplateByName(ctx, project, base, version)
-	if errors.Is(err, store.ErrNotFound) {
-		return invalidf("template", "unknown template %.80q: save it first with POST /v1/templates", name)
-	} else if err != nil {
 		return err
 	}
 	in.row.TemplateID = &t.ID
 	in.batch.spec, in.batch.template, err = compileTemplate(t.Spec)
 	return err
+}
+
+// template finds a template by "name" or "name@version".
+func (s *Service) template(ctx context.Context, project uuid.UUID, ref string) (store.Template, error) {
+	name, version, err := splitVersion(ref)
+	if err != nil {
+		return store.Template{}, invalidf("template", "%s", err.Error())
+	}
+	t, err := s.DB.TemplateByName(ctx, project, name, version)
+	if errors.Is(err, store.ErrNotFound) {
+		err = invalidf("template", "unknown template %.80q: save it first with POST /v1/templates", ref)
+	}
+	return t, err
 }
 
 // absorb adds a part to the submission's hash, with its length, so that parts can't run into one another.
