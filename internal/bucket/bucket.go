@@ -72,6 +72,7 @@ type place struct {
 	scheme, host string
 	prefix       string // of paths: begins and ends with /
 	query        string
+	own          bool // of one project: its folder is made when it is missing
 }
 
 func (p place) String() string { return p.scheme + "://" + p.host + p.prefix }
@@ -96,7 +97,7 @@ func ParsePlaces(list string) (Places, error) {
 		case u.Scheme == "file" && u.RawQuery != "":
 			return Places{}, refuse("has a file with a query, which means nothing")
 		}
-		at := place{u.Scheme, u.Host, path.Clean("/" + strings.TrimSuffix(u.Path, "*")), u.RawQuery}
+		at := place{scheme: u.Scheme, host: u.Host, prefix: path.Clean("/" + strings.TrimSuffix(u.Path, "*")), query: u.RawQuery}
 		if at.prefix != "/" {
 			at.prefix += "/"
 		}
@@ -121,7 +122,9 @@ func (p Places) String() string {
 func (p Places) Of(project string) Places {
 	out := Places{slices.Clone(p.all)}
 	for i := range out.all {
-		out.all[i].prefix = strings.ReplaceAll(out.all[i].prefix, "{project}", Segment(project))
+		at := &out.all[i]
+		at.own = strings.Contains(at.prefix, "{project}")
+		at.prefix = strings.ReplaceAll(at.prefix, "{project}", Segment(project))
 	}
 	return out
 }
@@ -202,7 +205,7 @@ func (p Places) Open(ctx context.Context, raw string) (b *Bucket, key string, er
 		return nil, "", err
 	}
 	if at.scheme == "file" {
-		d, err := openDir(filepath.FromSlash(at.prefix))
+		d, err := openDir(filepath.FromSlash(at.prefix), at.own)
 		if err != nil {
 			return nil, "", err
 		}
@@ -353,14 +356,14 @@ func (w *Writer) Commit() error {
 // Abort drops the object. After Commit it does nothing.
 func (w *Writer) Abort() { w.sink.abort() }
 
-// Probe writes an object beside the one that key means and removes it, so it fails where that one could not be written. Of a key with {
-// placeholders }, the folders before the first one count, and must be there.
-func (b *Bucket) Probe(ctx context.Context, key string) error {
+// Probe writes an object beside the one that key means and removes it, so it fails where that one could not be written. It does so above the
+// last folders, as many as unmade says: those that needn't be there, because Create will make them.
+func (b *Bucket) Probe(ctx context.Context, key string, unmade int) error {
 	if key == "" || strings.HasSuffix(key, "/") {
 		return refuse("names a folder: name a file in it")
 	}
-	fixed, _, _ := strings.Cut(key, "{")
-	return b.fail(ctx, b.d.probe(ctx, fixed[:strings.LastIndexByte(fixed, '/')+1]), "can't be written")
+	folders := strings.SplitAfter(key, "/")
+	return b.fail(ctx, b.d.probe(ctx, strings.Join(folders[:max(len(folders)-1-unmade, 0)], "")), "can't be written")
 }
 
 // fail says what a driver's error means.
