@@ -59,6 +59,8 @@ func (s *Service) Check(ctx context.Context, project store.Project, e jobs.Expor
 		rest = strings.ReplaceAll(rest, p, "")
 	}
 	switch {
+	case s.Places.Empty():
+		return invalid("target", "is not allowed: no place for exports is, until the operator sets EXPORT_TARGETS")
 	case strings.ContainsAny(rest, "{}"):
 		return invalid("target", "has a { or } that belongs to none of the placeholders %s", strings.Join(placeholders, ", "))
 	case origin != store.ExportSchedule && strings.Contains(e.Target, "{schedule}"):

@@ -2,6 +2,7 @@ package export
 
 import (
 	"bytes"
+	"context"
 	"crypto/sha256"
 	"encoding/csv"
 	"encoding/json"
@@ -13,6 +14,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -97,14 +99,25 @@ func (w *world) request(t *testing.T, batch uuid.UUID, format, target string) st
 // drain works off what is due, and returns how an export stands.
 func (w *world) drain(t *testing.T, id uuid.UUID) store.Export {
 	t.Helper()
-	if err := w.x.drain(t.Context()); err != nil {
-		t.Fatal(err)
-	}
+	w.work(t)
 	e, err := w.DB.Export(t.Context(), w.project.ID, id)
 	if err != nil {
 		t.Fatal(err)
 	}
 	return e
+}
+
+func (w *world) work(t *testing.T) {
+	t.Helper()
+	for {
+		e, err := w.DB.ClaimExport(t.Context(), time.Minute)
+		if errors.Is(err, store.ErrNotFound) {
+			return
+		} else if err != nil {
+			t.Fatal(err)
+		}
+		w.x.attempt(t.Context(), e)
+	}
 }
 
 func (w *world) files(t *testing.T) (names []string) {
@@ -418,9 +431,7 @@ func TestABatchIsPurgedOnlyWhenItWasExported(t *testing.T) {
 		return n
 	}
 	export := func() store.Export {
-		if err := w.x.drain(t.Context()); err != nil {
-			t.Fatal(err)
-		}
+		w.work(t)
 		all, err := w.DB.Exports(t.Context(), w.project.ID, &old, "", nil, 10)
 		if err != nil || len(all) != 1 || all[0].Origin != store.ExportPurge {
 			t.Fatalf("%+v %v", all, err)
@@ -496,5 +507,44 @@ func TestABatchIsPurgedOnlyWhenItWasExported(t *testing.T) {
 	storetest.Exec(t, w.url, `update batches set finished_at = now() - interval '8 days' where id = $1`, young)
 	if got := purges(); got != young {
 		t.Errorf("without the setting: purged %s, want %s", got, young)
+	}
+}
+
+func TestExportersShareTheWorkAndStopAtOnce(t *testing.T) {
+	t.Parallel()
+	w := setUp(t)
+	const n = 20
+	for range n {
+		w.request(t, w.ended(t, 50), "parquet", w.target("{batch}.parquet"))
+	}
+	ctx, stop := context.WithCancel(t.Context())
+	defer stop()
+	var all sync.WaitGroup
+	for range 3 {
+		all.Go(func() {
+			NewExporter(w.Service, slog.New(slog.DiscardHandler), Options{Poll: 10 * time.Millisecond}).Run(ctx)
+		})
+	}
+	for done := 0; done < n; {
+		select {
+		case <-time.After(10 * time.Millisecond):
+		case <-t.Context().Done():
+			t.Fatal("not done")
+		}
+		done = storetest.Scalar[int](t, w.url, `select count(*)::int from exports where state = 'succeeded'`)
+	}
+	stop()
+	all.Wait()
+	if most := storetest.Scalar[int](t, w.url, `select max(attempts) from exports`); most != 1 || len(w.files(t)) != n {
+		t.Errorf("%d attempts, files %q", most, w.files(t))
+	}
+	e := w.request(t, w.ended(t, 50), "csv", w.target("late.csv"))
+	held, err := w.DB.ClaimExport(t.Context(), time.Hour)
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.x.attempt(ctx, held) // of a worker that is told to stop
+	if e, err = w.DB.Export(t.Context(), w.project.ID, e.ID); err != nil || e.State != store.ExportPending || e.DueAt.After(time.Now()) || e.Error != nil {
+		t.Errorf("%+v, %v", e, err)
 	}
 }

@@ -64,28 +64,19 @@ func (x *Exporter) Run(ctx context.Context) {
 	}
 	var all sync.WaitGroup
 	defer all.Wait()
-	for range slots {
-		all.Go(func() { x.every(ctx, x.o.Poll, x.drain) })
-	}
-	var trimmed time.Time
-	x.every(ctx, planRest, func(ctx context.Context) error {
-		if time.Since(trimmed) > planTrim {
-			if _, err := x.db.TrimExports(ctx); err != nil {
-				return err
-			}
-			trimmed = time.Now()
-		}
-		_, err := x.db.PlanPurgeExports(ctx, planMost)
-		return err
-	})
-}
-
-func (x *Exporter) every(ctx context.Context, rest time.Duration, do func(context.Context) error) {
-	tick := time.NewTicker(rest)
+	all.Go(func() { x.claim(ctx, all.Go) })
+	tick := time.NewTicker(planRest)
 	defer tick.Stop()
+	var trimmed time.Time
 	for {
-		if err := do(ctx); err != nil && ctx.Err() == nil {
-			x.log.WarnContext(ctx, "exports not looked after, will be tried again", "err", err)
+		_, err := x.db.PlanPurgeExports(ctx, planMost)
+		if err == nil && time.Since(trimmed) > planTrim {
+			if _, err = x.db.TrimExports(ctx); err == nil {
+				trimmed = time.Now()
+			}
+		}
+		if err != nil && ctx.Err() == nil {
+			x.log.WarnContext(ctx, "exports before purges not planned, will be tried again", "err", err)
 		}
 		select {
 		case <-ctx.Done():
@@ -95,19 +86,35 @@ func (x *Exporter) every(ctx context.Context, rest time.Duration, do func(contex
 	}
 }
 
-// drain works until nothing is due.
-func (x *Exporter) drain(ctx context.Context) error {
-	for ctx.Err() == nil {
+// claim takes what is due, one after the other, and starts it as long as there is a slot for it, until ctx ends.
+func (x *Exporter) claim(ctx context.Context, start func(func())) {
+	busy := make(chan struct{}, slots)
+	poll := time.NewTicker(x.o.Poll)
+	defer poll.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case busy <- struct{}{}:
+		}
 		e, err := x.db.ClaimExport(ctx, x.o.Lease)
-		if errors.Is(err, store.ErrNotFound) {
-			return nil
+		if err == nil {
+			start(func() {
+				defer func() { <-busy }()
+				x.attempt(ctx, e)
+			})
+			continue
 		}
-		if err != nil {
-			return err
+		<-busy
+		if !errors.Is(err, store.ErrNotFound) && ctx.Err() == nil {
+			x.log.WarnContext(ctx, "exports not looked for, will be tried again", "err", err)
 		}
-		x.attempt(ctx, e)
+		select {
+		case <-ctx.Done():
+			return
+		case <-poll.C:
+		}
 	}
-	return nil
 }
 
 var errReopened = errors.New("export: the batch was reopened or purged meanwhile")
