@@ -99,6 +99,22 @@ const (
 	DiffStatusSame    DiffStatus = "same"
 )
 
+// Defines values for ExportFormat.
+const (
+	ExportFormatCsv     ExportFormat = "csv"
+	ExportFormatNdjson  ExportFormat = "ndjson"
+	ExportFormatParquet ExportFormat = "parquet"
+)
+
+// Defines values for ExportState.
+const (
+	ExportStateCancelled ExportState = "cancelled"
+	ExportStateFailed    ExportState = "failed"
+	ExportStatePending   ExportState = "pending"
+	ExportStateRunning   ExportState = "running"
+	ExportStateSucceeded ExportState = "succeeded"
+)
+
 // Defines values for JobStatus.
 const (
 	JobStatusCancelled JobStatus = "cancelled"
@@ -915,6 +931,134 @@ type ErrorClass = string
 // ExpiresAt When what is not finished is given up; finished work is kept. Never when left out.
 type ExpiresAt = time.Time
 
+// Export A file of a batch's results, in the order of submission.
+type Export struct {
+	// ID Id of the export.
+	ID openapi_types.UUID `json:"id"`
+
+	// BatchID Its batch.
+	BatchID openapi_types.UUID `json:"batch_id"`
+
+	// Origin Who asked for it: a `request`, the `schedule` that made the batch, or the project's setting before a `purge`.
+	Origin string `json:"origin"`
+
+	// State `pending` (until the batch is final, or to be tried again), `running`, and then `succeeded`, `failed` or `cancelled`. One before a purge that `failed` is tried again each hour.
+	State ExportState `json:"state"`
+
+	// Format CSV (RFC 4180), NDJSON, or Parquet, as of GET /v1/batches/{id}/export.
+	Format ExportFormat `json:"format"`
+
+	// Target URL of the file, below a prefix that the server allows: file:///folder/name, s3://, gs:// or azblob://bucket/name, without user, password or query. `{batch}` stands for the batch's id, `{name}` for its name, `{date}` for the UTC day on which it was made, `{schedule}` for the name of its schedule, `{project}` and `{format}`. Folders from the first placeholder on are made; those before must be there.
+	//
+	// Example: s3://reports/{date}/{batch}.parquet
+	Target ExportTarget `json:"target"`
+
+	// URL Where the file is, or is to be; null before the first attempt.
+	URL *string `json:"url"`
+
+	// Status Only results with this status; null for all.
+	Status *string `json:"status"`
+
+	// From First `index`.
+	From int32 `json:"from"`
+
+	// To Last `index`; null for the batch's last one.
+	To *int32 `json:"to"`
+
+	// Bom CSV: begin with a byte order mark, for Excel.
+	Bom ExportBOM `json:"bom"`
+
+	// Rows Rows written, of the last attempt.
+	Rows int64 `json:"rows"`
+
+	// Bytes Bytes written, of the last attempt.
+	Bytes int64 `json:"bytes"`
+
+	// Sha256 Of the file, in hex; null before it is complete.
+	Sha256 *string `json:"sha256"`
+
+	// Error Why the last attempt failed.
+	Error *string `json:"error"`
+
+	// Attempts How often a worker took it.
+	Attempts int32 `json:"attempts"`
+
+	// DueAt When it may be taken; null when nothing is to be done any more.
+	DueAt *time.Time `json:"due_at"`
+
+	// CreatedAt When it was asked for.
+	CreatedAt time.Time `json:"created_at"`
+
+	// StartedAt When a worker last took it.
+	StartedAt *time.Time `json:"started_at"`
+
+	// EndedAt When it became final.
+	EndedAt *time.Time `json:"ended_at"`
+}
+
+// ExportBOM CSV: begin with a byte order mark, for Excel.
+type ExportBOM = bool
+
+// ExportFormat CSV (RFC 4180), NDJSON, or Parquet, as of GET /v1/batches/{id}/export.
+type ExportFormat string
+
+// ExportInput A new export.
+type ExportInput struct {
+	// Bom CSV: begin with a byte order mark, for Excel.
+	Bom *ExportBOM `json:"bom,omitempty"`
+
+	// Format CSV (RFC 4180), NDJSON, or Parquet, as of GET /v1/batches/{id}/export.
+	Format ExportFormat `json:"format"`
+
+	// From First `index`.
+	From *int32 `json:"from,omitempty"`
+
+	// Status How a job ended.
+	Status *ResultStatus `json:"status,omitempty"`
+
+	// Target URL of the file, below a prefix that the server allows: file:///folder/name, s3://, gs:// or azblob://bucket/name, without user, password or query. `{batch}` stands for the batch's id, `{name}` for its name, `{date}` for the UTC day on which it was made, `{schedule}` for the name of its schedule, `{project}` and `{format}`. Folders from the first placeholder on are made; those before must be there.
+	//
+	// Example: s3://reports/{date}/{batch}.parquet
+	Target ExportTarget `json:"target"`
+
+	// To Last `index`.
+	To *int32 `json:"to,omitempty"`
+}
+
+// ExportPage A page of exports.
+type ExportPage struct {
+	// Data The exports, newest first.
+	Data []Export `json:"data"`
+
+	// NextCursor Pass as `cursor` for the next page; null on the last one.
+	NextCursor *NextCursor `json:"next_cursor"`
+}
+
+// ExportSettings Where results go, and how.
+type ExportSettings struct {
+	// Bom CSV: begin with a byte order mark, for Excel.
+	Bom *ExportBOM `json:"bom,omitempty"`
+
+	// Format CSV (RFC 4180), NDJSON, or Parquet, as of GET /v1/batches/{id}/export.
+	Format ExportFormat `json:"format"`
+
+	// Status How a job ended.
+	Status *ResultStatus `json:"status,omitempty"`
+
+	// Target URL of the file, below a prefix that the server allows: file:///folder/name, s3://, gs:// or azblob://bucket/name, without user, password or query. `{batch}` stands for the batch's id, `{name}` for its name, `{date}` for the UTC day on which it was made, `{schedule}` for the name of its schedule, `{project}` and `{format}`. Folders from the first placeholder on are made; those before must be there.
+	//
+	// Example: s3://reports/{date}/{batch}.parquet
+	Target ExportTarget `json:"target"`
+}
+
+// ExportState `pending` (until the batch is final, or to be tried again), `running`, and then `succeeded`, `failed` or `cancelled`. One before a purge that `failed` is tried again each hour.
+type ExportState string
+
+// ExportTarget URL of the file, below a prefix that the server allows: file:///folder/name, s3://, gs:// or azblob://bucket/name, without user, password or query. `{batch}` stands for the batch's id, `{name}` for its name, `{date}` for the UTC day on which it was made, `{schedule}` for the name of its schedule, `{project}` and `{format}`. Folders from the first placeholder on are made; those before must be there.
+//
+// Example: s3://reports/{date}/{batch}.parquet
+type ExportTarget = string
+
 // Fault One thing that is wrong.
 type Fault struct {
 	// Line Line or position of the job, from 1.
@@ -1724,6 +1868,9 @@ type Schedule struct {
 
 	// UpdatedAt When a caller last changed it.
 	UpdatedAt time.Time `json:"updated_at"`
+
+	// Export Where the results of each run go once it has ended; null for nowhere. Whether it can be written is tried when it is saved.
+	Export json.RawMessage `json:"export"`
 }
 
 // ScheduleChange What to change about a schedule.
@@ -1734,6 +1881,9 @@ type ScheduleEnabled = bool
 
 // ScheduleEnd Nothing is due at it or after it; null for no end.
 type ScheduleEnd = time.Time
+
+// ScheduleExport Where the results of each run go once it has ended; null for nowhere. Whether it can be written is tried when it is saved.
+type ScheduleExport = ExportSettings
 
 // ScheduleInput A new schedule.
 type ScheduleInput = json.RawMessage
@@ -1922,6 +2072,21 @@ type Tick struct {
 
 	// EndedAt When it became final.
 	EndedAt *time.Time `json:"ended_at"`
+
+	// Export The export of its results; null without one.
+	Export *TickExport `json:"export"`
+}
+
+// TickExport The export of a run.
+type TickExport struct {
+	// ID Id of the export.
+	ID openapi_types.UUID `json:"id"`
+
+	// State `pending` (until the batch is final, or to be tried again), `running`, and then `succeeded`, `failed` or `cancelled`. One before a purge that `failed` is tried again each hour.
+	State ExportState `json:"state"`
+
+	// Error Why the last attempt failed.
+	Error *string `json:"error"`
 }
 
 // TickPage A page of ticks.
@@ -2049,6 +2214,9 @@ type BudgetID = string
 
 // Cursor defines model for Cursor.
 type Cursor = string
+
+// ExportID defines model for ExportID.
+type ExportID = string
 
 // Limit defines model for Limit.
 type Limit = int
@@ -2200,6 +2368,15 @@ type ExportBatchParams struct {
 	Bom *bool `form:"bom,omitempty" json:"bom,omitempty"`
 }
 
+// ListBatchExportsParams defines parameters for ListBatchExports.
+type ListBatchExportsParams struct {
+	// Limit Entries a page.
+	Limit *Limit `form:"limit,omitempty" json:"limit,omitempty"`
+
+	// Cursor `next_cursor` of the page before. Opaque.
+	Cursor *Cursor `form:"cursor,omitempty" json:"cursor,omitempty"`
+}
+
 // ListJobsParams defines parameters for ListJobs.
 type ListJobsParams struct {
 	// Status Only jobs with this status.
@@ -2282,6 +2459,18 @@ type ListDeadLettersParams struct {
 
 	// Limit Jobs a page.
 	Limit *int `form:"limit,omitempty" json:"limit,omitempty"`
+
+	// Cursor `next_cursor` of the page before. Opaque.
+	Cursor *Cursor `form:"cursor,omitempty" json:"cursor,omitempty"`
+}
+
+// ListExportsParams defines parameters for ListExports.
+type ListExportsParams struct {
+	// State Only exports in this state.
+	State *ExportState `form:"state,omitempty" json:"state,omitempty"`
+
+	// Limit Entries a page.
+	Limit *Limit `form:"limit,omitempty" json:"limit,omitempty"`
 
 	// Cursor `next_cursor` of the page before. Opaque.
 	Cursor *Cursor `form:"cursor,omitempty" json:"cursor,omitempty"`
@@ -2428,6 +2617,9 @@ type CreateBatchMultipartRequestBody CreateBatchMultipartBody
 // UpdateBatchJSONRequestBody defines body for UpdateBatch for application/json ContentType.
 type UpdateBatchJSONRequestBody = BatchUpdate
 
+// CreateExportJSONRequestBody defines body for CreateExport for application/json ContentType.
+type CreateExportJSONRequestBody = ExportInput
+
 // AppendJobsJSONRequestBody defines body for AppendJobs for application/json ContentType.
 type AppendJobsJSONRequestBody = JobList
 
@@ -2520,6 +2712,12 @@ type ServerInterface interface {
 	// ExportBatch Download a batch's final results as one file, in the order of submission.
 	// (GET /v1/batches/{id}/export)
 	ExportBatch(ctx echo.Context, id BatchID, params ExportBatchParams) error
+	// ListBatchExports List a batch's exports, newest first.
+	// (GET /v1/batches/{id}/exports)
+	ListBatchExports(ctx echo.Context, id BatchID, params ListBatchExportsParams) error
+	// CreateExport Have a batch's results written to a file in a folder or bucket of the server, once the batch is final.
+	// (POST /v1/batches/{id}/exports)
+	CreateExport(ctx echo.Context, id BatchID) error
 	// ListJobs List a batch's jobs in the order of submission.
 	// (GET /v1/batches/{id}/jobs)
 	ListJobs(ctx echo.Context, id BatchID, params ListJobsParams) error
@@ -2568,6 +2766,15 @@ type ServerInterface interface {
 	// RequeueDeadLetters Try the project's failed jobs again, each within its batch.
 	// (POST /v1/dead-letters/requeue)
 	RequeueDeadLetters(ctx echo.Context) error
+	// ListExports List the project's exports, newest first. They are kept for 400 days.
+	// (GET /v1/exports)
+	ListExports(ctx echo.Context, params ListExportsParams) error
+	// GetExport An export.
+	// (GET /v1/exports/{id})
+	GetExport(ctx echo.Context, id ExportID) error
+	// CancelExport End an export that isn't final. Nothing appears of its file.
+	// (POST /v1/exports/{id}/cancel)
+	CancelExport(ctx echo.Context, id ExportID) error
 	// GetJob A job with every call it made.
 	// (GET /v1/jobs/{id})
 	GetJob(ctx echo.Context, id string) error
@@ -3116,6 +3323,54 @@ func (w *ServerInterfaceWrapper) ExportBatch(ctx echo.Context) error {
 	return err
 }
 
+// ListBatchExports converts echo context to params.
+func (w *ServerInterfaceWrapper) ListBatchExports(ctx echo.Context) error {
+	var err error
+	// ------------- Path parameter "id" -------------
+	var id BatchID
+
+	err = runtime.BindStyledParameterWithOptions("simple", "id", ctx.Param("id"), &id, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: ctx.Request().URL.RawPath == ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter id: %s", err))
+	}
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params ListBatchExportsParams
+	// ------------- Optional query parameter "limit" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "limit", ctx.QueryParams(), &params.Limit, runtime.BindQueryParameterOptions{Type: "integer", Format: ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter limit: %s", err))
+	}
+
+	// ------------- Optional query parameter "cursor" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "cursor", ctx.QueryParams(), &params.Cursor, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter cursor: %s", err))
+	}
+
+	// Invoke the callback with all the unmarshaled arguments
+	err = w.Handler.ListBatchExports(ctx, id, params)
+	return err
+}
+
+// CreateExport converts echo context to params.
+func (w *ServerInterfaceWrapper) CreateExport(ctx echo.Context) error {
+	var err error
+	// ------------- Path parameter "id" -------------
+	var id BatchID
+
+	err = runtime.BindStyledParameterWithOptions("simple", "id", ctx.Param("id"), &id, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: ctx.Request().URL.RawPath == ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter id: %s", err))
+	}
+
+	// Invoke the callback with all the unmarshaled arguments
+	err = w.Handler.CreateExport(ctx, id)
+	return err
+}
+
 // ListJobs converts echo context to params.
 func (w *ServerInterfaceWrapper) ListJobs(ctx echo.Context) error {
 	var err error
@@ -3475,6 +3730,70 @@ func (w *ServerInterfaceWrapper) RequeueDeadLetters(ctx echo.Context) error {
 
 	// Invoke the callback with all the unmarshaled arguments
 	err = w.Handler.RequeueDeadLetters(ctx)
+	return err
+}
+
+// ListExports converts echo context to params.
+func (w *ServerInterfaceWrapper) ListExports(ctx echo.Context) error {
+	var err error
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params ListExportsParams
+	// ------------- Optional query parameter "state" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "state", ctx.QueryParams(), &params.State, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter state: %s", err))
+	}
+
+	// ------------- Optional query parameter "limit" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "limit", ctx.QueryParams(), &params.Limit, runtime.BindQueryParameterOptions{Type: "integer", Format: ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter limit: %s", err))
+	}
+
+	// ------------- Optional query parameter "cursor" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "cursor", ctx.QueryParams(), &params.Cursor, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter cursor: %s", err))
+	}
+
+	// Invoke the callback with all the unmarshaled arguments
+	err = w.Handler.ListExports(ctx, params)
+	return err
+}
+
+// GetExport converts echo context to params.
+func (w *ServerInterfaceWrapper) GetExport(ctx echo.Context) error {
+	var err error
+	// ------------- Path parameter "id" -------------
+	var id ExportID
+
+	err = runtime.BindStyledParameterWithOptions("simple", "id", ctx.Param("id"), &id, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: ctx.Request().URL.RawPath == ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter id: %s", err))
+	}
+
+	// Invoke the callback with all the unmarshaled arguments
+	err = w.Handler.GetExport(ctx, id)
+	return err
+}
+
+// CancelExport converts echo context to params.
+func (w *ServerInterfaceWrapper) CancelExport(ctx echo.Context) error {
+	var err error
+	// ------------- Path parameter "id" -------------
+	var id ExportID
+
+	err = runtime.BindStyledParameterWithOptions("simple", "id", ctx.Param("id"), &id, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: ctx.Request().URL.RawPath == ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter id: %s", err))
+	}
+
+	// Invoke the callback with all the unmarshaled arguments
+	err = w.Handler.CancelExport(ctx, id)
 	return err
 }
 
@@ -4272,6 +4591,8 @@ func RegisterHandlersWithOptions(router EchoRouter, si ServerInterface, options 
 	router.GET(options.BaseURL+"/v1/batches/:id/diff/:other/summary", wrapper.SummarizeDiff, options.OperationMiddlewares["SummarizeDiff"]...)
 	router.GET(options.BaseURL+"/v1/batches/:id/events", wrapper.StreamEvents, options.OperationMiddlewares["StreamEvents"]...)
 	router.GET(options.BaseURL+"/v1/batches/:id/export", wrapper.ExportBatch, options.OperationMiddlewares["ExportBatch"]...)
+	router.GET(options.BaseURL+"/v1/batches/:id/exports", wrapper.ListBatchExports, options.OperationMiddlewares["ListBatchExports"]...)
+	router.POST(options.BaseURL+"/v1/batches/:id/exports", wrapper.CreateExport, options.OperationMiddlewares["CreateExport"]...)
 	router.GET(options.BaseURL+"/v1/batches/:id/jobs", wrapper.ListJobs, options.OperationMiddlewares["ListJobs"]...)
 	router.POST(options.BaseURL+"/v1/batches/:id/jobs", wrapper.AppendJobs, options.OperationMiddlewares["AppendJobs"]...)
 	router.POST(options.BaseURL+"/v1/batches/:id/pause", wrapper.PauseBatch, options.OperationMiddlewares["PauseBatch"]...)
@@ -4288,6 +4609,9 @@ func RegisterHandlersWithOptions(router EchoRouter, si ServerInterface, options 
 	router.PATCH(options.BaseURL+"/v1/budgets/:id", wrapper.UpdateBudget, options.OperationMiddlewares["UpdateBudget"]...)
 	router.GET(options.BaseURL+"/v1/dead-letters", wrapper.ListDeadLetters, options.OperationMiddlewares["ListDeadLetters"]...)
 	router.POST(options.BaseURL+"/v1/dead-letters/requeue", wrapper.RequeueDeadLetters, options.OperationMiddlewares["RequeueDeadLetters"]...)
+	router.GET(options.BaseURL+"/v1/exports", wrapper.ListExports, options.OperationMiddlewares["ListExports"]...)
+	router.GET(options.BaseURL+"/v1/exports/:id", wrapper.GetExport, options.OperationMiddlewares["GetExport"]...)
+	router.POST(options.BaseURL+"/v1/exports/:id/cancel", wrapper.CancelExport, options.OperationMiddlewares["CancelExport"]...)
 	router.GET(options.BaseURL+"/v1/jobs/:id", wrapper.GetJob, options.OperationMiddlewares["GetJob"]...)
 	router.GET(options.BaseURL+"/v1/prices", wrapper.ListPrices, options.OperationMiddlewares["ListPrices"]...)
 	router.PUT(options.BaseURL+"/v1/prices", wrapper.SetPrice, options.OperationMiddlewares["SetPrice"]...)
@@ -4778,6 +5102,60 @@ func (response ExportBatch200TextCsvResponse) VisitExportBatchResponse(w http.Re
 	return err
 }
 
+type ListBatchExportsRequestObject struct {
+	ID     BatchID `json:"id"`
+	Params ListBatchExportsParams
+}
+
+type ListBatchExportsResponseObject interface {
+	VisitListBatchExportsResponse(w http.ResponseWriter) error
+}
+
+type ListBatchExports200JSONResponse ExportPage
+
+func (response ListBatchExports200JSONResponse) VisitListBatchExportsResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type CreateExportRequestObject struct {
+	ID   BatchID `json:"id"`
+	Body *CreateExportJSONRequestBody
+}
+
+type CreateExportResponseObject interface {
+	VisitCreateExportResponse(w http.ResponseWriter) error
+}
+
+type CreateExport202ResponseHeaders struct {
+	Location string
+}
+
+type CreateExport202JSONResponse struct {
+	Body    Export
+	Headers CreateExport202ResponseHeaders
+}
+
+func (response CreateExport202JSONResponse) VisitCreateExportResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.Header().Set("Location", fmt.Sprint(response.Headers.Location))
+	w.WriteHeader(202)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
 type ListJobsRequestObject struct {
 	ID     BatchID `json:"id"`
 	Params ListJobsParams
@@ -5172,6 +5550,72 @@ type RequeueDeadLettersResponseObject interface {
 type RequeueDeadLetters200JSONResponse Requeued
 
 func (response RequeueDeadLetters200JSONResponse) VisitRequeueDeadLettersResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type ListExportsRequestObject struct {
+	Params ListExportsParams
+}
+
+type ListExportsResponseObject interface {
+	VisitListExportsResponse(w http.ResponseWriter) error
+}
+
+type ListExports200JSONResponse ExportPage
+
+func (response ListExports200JSONResponse) VisitListExportsResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type GetExportRequestObject struct {
+	ID ExportID `json:"id"`
+}
+
+type GetExportResponseObject interface {
+	VisitGetExportResponse(w http.ResponseWriter) error
+}
+
+type GetExport200JSONResponse Export
+
+func (response GetExport200JSONResponse) VisitGetExportResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type CancelExportRequestObject struct {
+	ID ExportID `json:"id"`
+}
+
+type CancelExportResponseObject interface {
+	VisitCancelExportResponse(w http.ResponseWriter) error
+}
+
+type CancelExport200JSONResponse Export
+
+func (response CancelExport200JSONResponse) VisitCancelExportResponse(w http.ResponseWriter) error {
 
 	var buf bytes.Buffer
 	if err := json.NewEncoder(&buf).Encode(response); err != nil {
@@ -6149,6 +6593,12 @@ type StrictServerInterface interface {
 	// ExportBatch Download a batch's final results as one file, in the order of submission.
 	// (GET /v1/batches/{id}/export)
 	ExportBatch(ctx context.Context, request ExportBatchRequestObject) (ExportBatchResponseObject, error)
+	// ListBatchExports List a batch's exports, newest first.
+	// (GET /v1/batches/{id}/exports)
+	ListBatchExports(ctx context.Context, request ListBatchExportsRequestObject) (ListBatchExportsResponseObject, error)
+	// CreateExport Have a batch's results written to a file in a folder or bucket of the server, once the batch is final.
+	// (POST /v1/batches/{id}/exports)
+	CreateExport(ctx context.Context, request CreateExportRequestObject) (CreateExportResponseObject, error)
 	// ListJobs List a batch's jobs in the order of submission.
 	// (GET /v1/batches/{id}/jobs)
 	ListJobs(ctx context.Context, request ListJobsRequestObject) (ListJobsResponseObject, error)
@@ -6197,6 +6647,15 @@ type StrictServerInterface interface {
 	// RequeueDeadLetters Try the project's failed jobs again, each within its batch.
 	// (POST /v1/dead-letters/requeue)
 	RequeueDeadLetters(ctx context.Context, request RequeueDeadLettersRequestObject) (RequeueDeadLettersResponseObject, error)
+	// ListExports List the project's exports, newest first. They are kept for 400 days.
+	// (GET /v1/exports)
+	ListExports(ctx context.Context, request ListExportsRequestObject) (ListExportsResponseObject, error)
+	// GetExport An export.
+	// (GET /v1/exports/{id})
+	GetExport(ctx context.Context, request GetExportRequestObject) (GetExportResponseObject, error)
+	// CancelExport End an export that isn't final. Nothing appears of its file.
+	// (POST /v1/exports/{id}/cancel)
+	CancelExport(ctx context.Context, request CancelExportRequestObject) (CancelExportResponseObject, error)
 	// GetJob A job with every call it made.
 	// (GET /v1/jobs/{id})
 	GetJob(ctx context.Context, request GetJobRequestObject) (GetJobResponseObject, error)
@@ -6695,6 +7154,80 @@ func (sh *strictHandler) ExportBatch(ctx echo.Context, id BatchID, params Export
 		return err
 	} else if validResponse, ok := response.(ExportBatchResponseObject); ok {
 		return validResponse.VisitExportBatchResponse(ctx.Response())
+	} else if response != nil {
+		return fmt.Errorf("unexpected response type: %T", response)
+	}
+	return nil
+}
+
+// ListBatchExports operation middleware
+func (sh *strictHandler) ListBatchExports(ctx echo.Context, id BatchID, params ListBatchExportsParams) error {
+	var request ListBatchExportsRequestObject
+
+	request.ID = id
+	request.Params = params
+
+	handler := func(ctx echo.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.ListBatchExports(ctx.Request().Context(), request.(ListBatchExportsRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "ListBatchExports")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		return err
+	} else if validResponse, ok := response.(ListBatchExportsResponseObject); ok {
+		return validResponse.VisitListBatchExportsResponse(ctx.Response())
+	} else if response != nil {
+		return fmt.Errorf("unexpected response type: %T", response)
+	}
+	return nil
+}
+
+// CreateExport operation middleware
+func (sh *strictHandler) CreateExport(ctx echo.Context, id BatchID) error {
+	var request CreateExportRequestObject
+
+	request.ID = id
+
+	var body CreateExportJSONRequestBody
+	var err error
+	if binder, ok := ctx.Echo().Binder.(*echo.DefaultBinder); ok {
+		// A request validator built on kin-openapi's openapi3filter with
+		// KeepValidatedValue leaves the value it validated on the body. Bind
+		// that value, matching member names exactly, so the handler receives
+		// what was validated instead of a second, case-insensitive decode.
+		// Otherwise bind only the request body, so that path and query
+		// parameters are not also bound into the body struct.
+		if vb, ok := ctx.Request().Body.(interface{ ValidatedValue() any }); !ok || runtime.BindJSONValue(vb.ValidatedValue(), &body) != nil {
+			err = binder.BindBody(ctx, &body)
+		}
+	} else {
+		// A custom binder is installed on the Echo instance; defer to it
+		// entirely, since echo.Binder does not expose body-only binding and
+		// the binder may do more than decode (for example call ctx.Validate).
+		err = ctx.Bind(&body)
+	}
+	if err != nil {
+		return err
+	}
+	request.Body = &body
+
+	handler := func(ctx echo.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.CreateExport(ctx.Request().Context(), request.(CreateExportRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "CreateExport")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		return err
+	} else if validResponse, ok := response.(CreateExportResponseObject); ok {
+		return validResponse.VisitCreateExportResponse(ctx.Response())
 	} else if response != nil {
 		return fmt.Errorf("unexpected response type: %T", response)
 	}
@@ -7257,6 +7790,81 @@ func (sh *strictHandler) RequeueDeadLetters(ctx echo.Context) error {
 		return err
 	} else if validResponse, ok := response.(RequeueDeadLettersResponseObject); ok {
 		return validResponse.VisitRequeueDeadLettersResponse(ctx.Response())
+	} else if response != nil {
+		return fmt.Errorf("unexpected response type: %T", response)
+	}
+	return nil
+}
+
+// ListExports operation middleware
+func (sh *strictHandler) ListExports(ctx echo.Context, params ListExportsParams) error {
+	var request ListExportsRequestObject
+
+	request.Params = params
+
+	handler := func(ctx echo.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.ListExports(ctx.Request().Context(), request.(ListExportsRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "ListExports")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		return err
+	} else if validResponse, ok := response.(ListExportsResponseObject); ok {
+		return validResponse.VisitListExportsResponse(ctx.Response())
+	} else if response != nil {
+		return fmt.Errorf("unexpected response type: %T", response)
+	}
+	return nil
+}
+
+// GetExport operation middleware
+func (sh *strictHandler) GetExport(ctx echo.Context, id ExportID) error {
+	var request GetExportRequestObject
+
+	request.ID = id
+
+	handler := func(ctx echo.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.GetExport(ctx.Request().Context(), request.(GetExportRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "GetExport")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		return err
+	} else if validResponse, ok := response.(GetExportResponseObject); ok {
+		return validResponse.VisitGetExportResponse(ctx.Response())
+	} else if response != nil {
+		return fmt.Errorf("unexpected response type: %T", response)
+	}
+	return nil
+}
+
+// CancelExport operation middleware
+func (sh *strictHandler) CancelExport(ctx echo.Context, id ExportID) error {
+	var request CancelExportRequestObject
+
+	request.ID = id
+
+	handler := func(ctx echo.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.CancelExport(ctx.Request().Context(), request.(CancelExportRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "CancelExport")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		return err
+	} else if validResponse, ok := response.(CancelExportResponseObject); ok {
+		return validResponse.VisitCancelExportResponse(ctx.Response())
 	} else if response != nil {
 		return fmt.Errorf("unexpected response type: %T", response)
 	}

@@ -39,6 +39,7 @@ type Server struct {
 	Jobs          Writer
 	Read          Reader
 	Webhooks      WebhookWriter
+	Exports       ExportWriter
 	RedisPing     func(ctx context.Context) error
 	Log           *slog.Logger // default: discard
 	MaxBody       int64        // bytes of a streamed body, before and after decompression; default 512 MiB
@@ -74,6 +75,7 @@ type Reader interface {
 	scheduleReader
 	priceReader
 	reportReader
+	exportReader
 }
 
 type batchReader interface {

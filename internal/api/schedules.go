@@ -37,6 +37,9 @@ func (h *handlers) scheduleSettings(body json.RawMessage, into *jobs.ScheduleSet
 	if err != nil {
 		return err
 	}
+	if _, ok := fields["export"]; ok {
+		into.Export = nil // it is given as a whole
+	}
 	if err := json.Unmarshal(body, into); err != nil {
 		return invalidField("", "wrong_type", "is not of the form that the contract wants")
 	}
@@ -201,6 +204,7 @@ func toSchedule(s store.Schedule) Schedule {
 		ID: s.ID, Name: s.Name, Cron: s.Cron, TimeZone: s.TimeZone, StartsAt: utc(s.StartsAt), EndsAt: utc(s.EndsAt), JitterSeconds: s.JitterSeconds,
 		Enabled: s.Enabled, Overlap: Overlap(s.Overlap), CatchUp: CatchUp(s.CatchUp), CatchUpLimit: s.CatchUpLimit, Batch: scheduledBatch(s),
 		JobCount: s.JobCount, NextDueAt: utc(s.NextDueAt), NextStartAt: utc(s.NextStartAt), CreatedAt: s.CreatedAt.UTC(), UpdatedAt: s.UpdatedAt.UTC(),
+		Export: s.Export,
 	}
 }
 
@@ -222,8 +226,13 @@ func toDueTime(d jobs.DueTime) DueTime {
 }
 
 func toTick(t store.Tick) Tick {
+	var export *TickExport
+	if t.ExportID != nil {
+		export = &TickExport{ID: *t.ExportID, State: ExportState(deref(t.ExportState, "")), Error: t.ExportError}
+	}
 	return Tick{
 		ScheduleID: t.ScheduleID, DueAt: t.DueAt.UTC(), Manual: t.Manual, StartAt: t.StartAt.UTC(), State: TickState(t.State), Reason: t.Reason,
 		BatchID: t.BatchID, BatchState: t.BatchState, Attempts: t.Attempts, CreatedAt: t.CreatedAt.UTC(), StartedAt: utc(t.StartedAt), EndedAt: utc(t.EndedAt),
+		Export: export,
 	}
 }

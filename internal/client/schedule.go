@@ -29,6 +29,7 @@ type Schedule struct {
 	NextStartAt   *time.Time      `json:"next_start_at"`
 	CreatedAt     time.Time       `json:"created_at"`
 	UpdatedAt     time.Time       `json:"updated_at"`
+	Export        *ExportOptions  `json:"export"` // nil for none
 }
 
 // Tick is a time that a schedule was due, and what came of it.
@@ -43,6 +44,11 @@ type Tick struct {
 	Attempts   int32      `json:"attempts"`
 	StartedAt  *time.Time `json:"started_at"`
 	EndedAt    *time.Time `json:"ended_at"`
+	Export     *struct {
+		ID    string  `json:"id"`
+		State string  `json:"state"` // as of Export
+		Error *string `json:"error"`
+	} `json:"export"` // nil for none
 }
 
 // DueTime is a time at which a schedule will be due.

@@ -85,15 +85,21 @@ printed this once: the database holds only its hash.`,
 
 func (a *app) project() *cobra.Command {
 	var days, weight int32
+	var purge process.PurgeExport
 	set := &cobra.Command{
 		Use: "set NAME", Short: "Change how long a project keeps its batches, and its share of the workers", Args: cobra.ExactArgs(1),
 		Long: `Change a project of the database at DATABASE_URL. A batch that ended longer ago than its project
-keeps it is purged: its counts and what it cost stay, its jobs, inputs and results go.`,
-		Example: "  batchwright project set nightly --retention-days 90 --weight 3",
+keeps it is purged: its counts and what it cost stay, its jobs, inputs and results go. With
+--export-before-purge its results are written to a file first, and it is kept until they are.
+The URL must be below one that EXPORT_TARGETS allows, and has {batch} in it; it is tried from here.`,
+		Example: `  batchwright project set nightly --retention-days 90 --weight 3
+  batchwright project set nightly --export-before-purge "file:///srv/exports/{project}/{date}/{batch}.parquet"`,
 	}
 	f := set.Flags()
 	f.Int32Var(&days, "retention-days", 0, "days after its end when a batch is purged; 0 for never")
 	f.Int32Var(&weight, "weight", 1, "share of the workers when several projects have work, from 1 to 1000")
+	f.StringVar(&purge.Target, "export-before-purge", "", "URL to export a batch's results to before it is purged; empty for nowhere")
+	f.StringVar(&purge.Format, "export-format", "parquet", "csv, ndjson or parquet")
 	set.RunE = a.run(func(ctx context.Context, args []string) error {
 		given := func(name string, value *int32) *int32 {
 			if f.Changed(name) {
@@ -101,7 +107,13 @@ keeps it is purged: its counts and what it cost stay, its jobs, inputs and resul
 			}
 			return nil
 		}
-		return process.SetProject(ctx, a.getenv, args[0], given("retention-days", &days), given("weight", &weight))
+		var before *process.PurgeExport
+		if f.Changed("export-before-purge") {
+			before = &purge
+		} else if f.Changed("export-format") {
+			return usagef("--export-format goes with --export-before-purge")
+		}
+		return process.SetProject(ctx, a.getenv, args[0], given("retention-days", &days), given("weight", &weight), before)
 	})
 	return a.group("project", "Change projects", set)
 }

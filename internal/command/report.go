@@ -118,11 +118,26 @@ func align(w io.Writer, text io.Reader) error {
 func (a *app) export() *cobra.Command {
 	var format, path, status string
 	var from, to int32
-	var bom bool
+	var bom, wait bool
+	var target string
 	c := &cobra.Command{
 		Use: "export BATCH", Short: "Write a batch's final results as CSV, NDJSON or Parquet", Args: cobra.ExactArgs(1),
-		Example: "  batchwright export 01a2... --format parquet --out results.parquet",
+		Long: `Write a batch's final results to a file here, or with --target have the server write them to a
+folder or bucket of its own once the batch is final. In a target {batch}, {name}, {date}, {project}
+and {format} are filled in.`,
+		Example: `  batchwright export 01a2... --format parquet --out results.parquet
+  batchwright export 01a2... --format parquet --target "s3://reports/{date}/{batch}.parquet" --wait`,
 		RunE: a.talk(func(ctx context.Context, api *client.Client, args []string) error {
+			if target != "" {
+				if path != "" {
+					return usagef("--out is a file here and --target one of the server's: give one of them")
+				}
+				e, err := api.CreateExport(ctx, args[0], client.ExportOptions{Format: format, Target: target, Status: status, BOM: bom, From: from, To: to})
+				if err == nil && wait {
+					return a.waitExport(ctx, api, e.ID)
+				}
+				return a.printExport(e, err)
+			}
 			q := url.Values{"format": {format}}
 			if from > 0 {
 				q.Set("from", strconv.Itoa(int(from)))
@@ -141,6 +156,8 @@ func (a *app) export() *cobra.Command {
 	}
 	f := c.Flags()
 	f.StringVar(&format, "format", "ndjson", "csv, ndjson or parquet")
+	f.StringVar(&target, "target", "", "URL of a file that the server writes, below one that its EXPORT_TARGETS allows")
+	f.BoolVar(&wait, "wait", false, "with --target: wait for the end of the export")
 	f.StringVarP(&path, "out", "o", "", "file to write to; it appears when it is complete")
 	f.Int32Var(&from, "from", 0, "first index")
 	f.Int32Var(&to, "to", 0, "last index")

@@ -30,6 +30,7 @@ type scheduleFlags struct {
 	cron, overlap, catchUp   string
 	jitter                   time.Duration
 	catchUpLimit             int32
+	target, format           string // of the export
 	enabled                  bool
 	changed                  func(string) bool
 }
@@ -54,6 +55,8 @@ func (s *scheduleFlags) define(c *cobra.Command) {
 	f.StringVar(&s.o.Cache, "cache", "", "use (default), refresh or off")
 	f.StringToStringVar(&s.o.Metadata, "metadata", nil, "labels, as KEY=VALUE,...")
 	f.StringVar(&s.inputsOf, "inputs-of", "", "batch whose inputs are run, instead of JOBS.ndjson")
+	f.StringVar(&s.target, "export-target", "", "URL of a file for the results of each run, below one that the server's EXPORT_TARGETS allows; none for none")
+	f.StringVar(&s.format, "export-format", "parquet", "its format: csv, ndjson or parquet")
 	s.changed = f.Changed
 }
 
@@ -85,6 +88,16 @@ func (s *scheduleFlags) fields(jobs json.RawMessage) (map[string]any, error) {
 			return nil, usagef("--%s: want a time such as 2026-12-24T18:00:00Z, or none", flag)
 		}
 		out[flag+"_at"] = at
+	}
+	switch {
+	case !s.changed("export-target"):
+		if s.changed("export-format") {
+			return nil, usagef("--export-format goes with --export-target")
+		}
+	case s.target == "none":
+		out["export"] = nil
+	default:
+		out["export"] = client.ExportOptions{Format: s.format, Target: s.target}
 	}
 	params, err := readParams(s.params)
 	if err != nil {
@@ -343,6 +356,12 @@ func (a *app) printTick(t client.Tick, err error) error {
 	}
 	if t.Reason != nil {
 		why += "  " + clean(*t.Reason)
+	}
+	if t.Export != nil {
+		why += "  export " + clean(t.Export.State)
+		if t.Export.Error != nil {
+			why += ": " + clean(*t.Export.Error)
+		}
 	}
 	_, err = fmt.Fprintf(a.stdout, "%s  %s  %s%s\n", t.DueAt.UTC().Format(time.RFC3339), t.State, batch, why)
 	return err

@@ -28,6 +28,7 @@ type ScheduleSettings struct {
 	Overlap       string          `json:"overlap"`        // skip, queue or cancel_older
 	CatchUp       string          `json:"catch_up"`       // none, last or all
 	CatchUpLimit  int32           `json:"catch_up_limit"` // of all
+	Export        *ExportSpec     `json:"export"`         // nil for none
 	Batch         *ScheduledBatch `json:"-"`              // nil leaves it as it is
 }
 
@@ -170,15 +171,15 @@ func (s *Service) settle(ctx context.Context, project store.Project, row *store.
 	row.APIKeyID, row.Name, row.Cron, row.TimeZone = project.KeyID, clean(in.Name), in.Cron, in.TimeZone
 	row.StartsAt, row.EndsAt, row.JitterSeconds, row.Enabled = in.StartsAt, in.EndsAt, in.JitterSeconds, in.Enabled
 	row.Overlap, row.CatchUp, row.CatchUpLimit = in.Overlap, in.CatchUp, max(in.CatchUpLimit, 1)
+	if err := s.settleExport(ctx, project, row, in.Export); err != nil {
+		return err
+	}
 	if in.Batch == nil {
 		return nil
 	}
 	n, err := s.checkScheduled(ctx, project, *in.Batch)
-	if e, ok := errors.AsType[*Error](err); ok && e.Field != "" {
-		e.Field = "batch." + e.Field
-	}
 	if err != nil {
-		return err
+		return within("batch", err)
 	}
 	row.Jobs, row.JobCount, row.InputsOf = nil, nil, in.Batch.InputsOf
 	if in.Batch.InputsOf == nil {
@@ -277,8 +278,12 @@ func (s *Service) UpdateSchedule(ctx context.Context, project store.Project, id 
 			}
 			continue
 		}
+		export, err := exportOf(before)
+		if err != nil {
+			return before, err
+		}
 		in := ScheduleSettings{before.Name, before.Cron, before.TimeZone, before.StartsAt, before.EndsAt, before.JitterSeconds, before.Enabled,
-			before.Overlap, before.CatchUp, before.CatchUpLimit, nil}
+			before.Overlap, before.CatchUp, before.CatchUpLimit, export, nil}
 		if err := change(&in); err != nil {
 			return before, err
 		}

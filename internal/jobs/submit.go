@@ -31,6 +31,8 @@ type Service struct {
 	Post          func(ctx context.Context, t []store.Ticket) error // enqueues tickets; may lose or double them
 	Log           *slog.Logger
 	ScheduleFloor time.Duration // the least time between two ticks of a schedule; default a minute
+
+	CheckExport func(ctx context.Context, project store.Project, e ExportSpec) error // refuses what a run of a schedule could not be written to
 }
 
 // Spec is what a submission says about the batch as a whole.

@@ -11,6 +11,7 @@ import (
 	"strings"
 	"time"
 
+	"batchwright/internal/bucket"
 	"batchwright/internal/jobs"
 	"batchwright/internal/store"
 )
@@ -36,6 +37,7 @@ type Config struct {
 	Gateway gatewayConfig
 	Server  serverConfig
 	Webhook webhookConfig
+	Exports bucket.Places // EXPORT_TARGETS: URL prefixes below which results may be written; default none
 }
 
 // reader collects what is wrong, so that all of it is reported together.
@@ -140,6 +142,7 @@ func Configure(getenv func(string) string) (Config, error) {
 	c.Gateway = r.gateway()
 	c.Server = r.server()
 	c.Webhook = r.webhook()
+	c.Exports = r.places("EXPORT_TARGETS")
 	c.Worker.Tag = c.Gateway.remote()
 	return c, errors.Join(r.problems...)
 }
@@ -169,6 +172,14 @@ func (c Config) logger(w io.Writer) *slog.Logger {
 		return slog.New(slog.NewTextHandler(w, o))
 	}
 	return slog.New(slog.NewJSONHandler(w, o))
+}
+
+func (r *reader) places(name string) bucket.Places {
+	p, err := bucket.ParsePlaces(r.getenv(name))
+	if e, ok := errors.AsType[*bucket.Error](err); ok {
+		r.fail(name, "%s", e.Message)
+	}
+	return p
 }
 
 func (r *reader) address(name, value string) {

@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"syscall"
 	"testing"
 	"time"
@@ -68,11 +69,32 @@ func (d *disturbed) worker(t *testing.T, binary string) *exec.Cmd {
 	return cmd
 }
 
-func buildWorker(t *testing.T) string {
+// dies starts a worker that is to be killed where spec says, and waits until it was.
+func (d *disturbed) dies(t *testing.T, binary, spec string) {
+	t.Helper()
+	d.env["BATCHWRIGHT_FAULT"] = spec
+	defer delete(d.env, "BATCHWRIGHT_FAULT")
+	w := d.worker(t, binary)
+	died := make(chan struct{})
+	go func() {
+		defer close(died)
+		_ = w.Wait() // it was killed, which is what is wanted
+	}()
+	select {
+	case <-died:
+	case <-time.After(40 * time.Second):
+		t.Errorf("nothing passed the point %s", spec)
+		_ = w.Process.Kill()
+		<-died
+	}
+}
+
+// buildWorker builds cmd/worker, with the fault points that -tags=chaos has if that is among the flags.
+func buildWorker(t *testing.T, flags ...string) string {
 	t.Helper()
 	binary := filepath.Join(t.TempDir(), "worker")
 	// As make build does, which has then compiled all of it already.
-	cmd := exec.Command("go", "build", "-trimpath", "-buildvcs=false", "-o", binary, "batchwright/cmd/worker")
+	cmd := exec.Command("go", slices.Concat([]string{"build", "-trimpath", "-buildvcs=false", "-o", binary}, flags, []string{"batchwright/cmd/worker"})...)
 	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
 	if out, err := cmd.CombinedOutput(); err != nil {
 		t.Fatalf("build worker: %v\n%s", err, out)

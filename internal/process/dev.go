@@ -97,6 +97,7 @@ func Dev(ctx context.Context, getenv func(string) string, stderr io.Writer, o De
 	g.Go(func() error { return s.serveAPI(gctx, l) })
 	g.Go(func() error { return s.runWorker(gctx) })
 	g.Go(func() error { return s.runWebhooks(gctx) })
+	g.Go(func() error { return s.runExports(gctx) })
 	g.Go(func() error { return s.serveAdmin(gctx) })
 	g.Go(func() error {
 		if err := awaitReady(gctx, run.APIURL); err != nil {

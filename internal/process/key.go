@@ -4,10 +4,13 @@ import (
 	"context"
 	"crypto/rand"
 	"crypto/sha256"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"strings"
 
+	"batchwright/internal/export"
+	"batchwright/internal/jobs"
 	"batchwright/internal/store"
 )
 
@@ -37,11 +40,14 @@ func operate(ctx context.Context, getenv func(string) string) (*store.DB, error)
 	return store.Open(ctx, direct, store.Options{MaxConns: 1})
 }
 
-// SetProject changes a project of the database at DATABASE_URL: for how many days it keeps its batches, 0 for ever, and its share of the
-// workers. Nil leaves a setting as it is.
-func SetProject(ctx context.Context, getenv func(string) string, project string, retentionDays, weight *int32) error {
+// PurgeExport is where a project's batches are exported to before they are purged: format and URL, no URL for nowhere.
+type PurgeExport struct{ Format, Target string }
+
+// SetProject changes a project of the database at DATABASE_URL: for how many days it keeps its batches, 0 for ever, its share of the
+// workers, and where its batches are exported to before they are purged, which EXPORT_TARGETS must allow and is tried. Nil leaves a setting as it is.
+func SetProject(ctx context.Context, getenv func(string) string, project string, retentionDays, weight *int32, purge *PurgeExport) error {
 	switch {
-	case retentionDays == nil && weight == nil:
+	case retentionDays == nil && weight == nil && purge == nil:
 		return errors.New("there is nothing to set")
 	case retentionDays != nil && *retentionDays < 0:
 		return errors.New("retention is a number of days, or 0 for ever")
@@ -53,11 +59,39 @@ func SetProject(ctx context.Context, getenv func(string) string, project string,
 		return err
 	}
 	defer db.Close()
-	err = db.SetProject(ctx, project, store.ProjectSettings{RetentionDays: retentionDays, Weight: weight})
+	set := store.ProjectSettings{RetentionDays: retentionDays, Weight: weight}
+	if purge != nil {
+		text, err := purgeExport(ctx, db, getenv, project, *purge)
+		if err != nil {
+			return err
+		}
+		set.PurgeExport = &text
+	}
+	err = db.SetProject(ctx, project, set)
 	if errors.Is(err, store.ErrNotFound) {
 		return fmt.Errorf("there is no project %.100q", project)
 	}
 	return err
+}
+
+// purgeExport checks a setting, and returns what is stored.
+func purgeExport(ctx context.Context, db *store.DB, getenv func(string) string, project string, p PurgeExport) (json.RawMessage, error) {
+	if p.Target == "" {
+		return nil, nil
+	}
+	r := &reader{getenv: getenv}
+	s := &export.Service{DB: db, Places: r.places("EXPORT_TARGETS")}
+	if len(r.problems) > 0 {
+		return nil, errors.Join(r.problems...)
+	}
+	spec := jobs.ExportSpec{Format: p.Format, Target: p.Target}
+	err := s.Check(ctx, store.Project{Name: project}, spec, store.ExportPurge)
+	if e, ok := errors.AsType[*jobs.Error](err); ok {
+		return nil, fmt.Errorf("%s %s", e.Field, e.Message)
+	} else if err != nil {
+		return nil, err
+	}
+	return json.Marshal(spec)
 }
 
 // newKey makes a key of 130 random bits behind the prefix bw_, by which secret scanners know it.

@@ -17,6 +17,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"batchwright/internal/api"
+	"batchwright/internal/export"
 	"batchwright/internal/fault"
 	"batchwright/internal/gateway"
 	"batchwright/internal/jobs"
@@ -114,7 +115,16 @@ func (s *system) post(ctx context.Context, tickets []store.Ticket) error {
 }
 
 func (s *system) service() *jobs.Service {
-	return &jobs.Service{DB: s.db, Prices: s.prices, CheckProvider: s.check, Post: s.post, Log: s.log, ScheduleFloor: s.c.ScheduleFloor}
+	return &jobs.Service{DB: s.db, Prices: s.prices, CheckProvider: s.check, Post: s.post, Log: s.log, ScheduleFloor: s.c.ScheduleFloor,
+		CheckExport: s.exports().CheckScheduled}
+}
+
+func (s *system) exports() *export.Service { return &export.Service{DB: s.db, Places: s.c.Exports} }
+
+// runExports writes files of results until ctx ends.
+func (s *system) runExports(ctx context.Context) error {
+	export.NewExporter(s.exports(), s.log, export.Options{Lease: s.c.Worker.Lease}).Run(ctx)
+	return nil
 }
 
 // handler answers requests; its event streams end when stopping is closed.
@@ -123,7 +133,7 @@ func (s *system) handler(stopping <-chan struct{}) (http.Handler, error) {
 	if err != nil {
 		return nil, err
 	}
-	srv := &api.Server{Jobs: s.service(), Read: s.db.Reader, Webhooks: s.webhooks(), Stopping: stopping, RedisPing: s.queue.Ping, Log: s.log,
+	srv := &api.Server{Jobs: s.service(), Read: s.db.Reader, Webhooks: s.webhooks(), Exports: s.exports(), Stopping: stopping, RedisPing: s.queue.Ping, Log: s.log,
 		MaxBody: s.c.MaxBody, MaxLine: s.c.MaxLine, WantMigration: want}
 	return srv.Handler(), nil
 }
@@ -207,6 +217,7 @@ func Worker(ctx context.Context, getenv func(string) string, stderr io.Writer) e
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return s.runWorker(ctx) })
 	g.Go(func() error { return s.runWebhooks(ctx) })
+	g.Go(func() error { return s.runExports(ctx) })
 	g.Go(func() error { return s.serveAdmin(ctx) })
 	return g.Wait()
 }

@@ -326,9 +326,9 @@ func TestConfigurationProblemsAreReportedTogether(t *testing.T) {
 	t.Parallel()
 	_, err := process.Configure(func(name string) string {
 		return map[string]string{"WORKER_CONCURRENCY": "many", "LOG_LEVEL": "loud", "CLOUDFLARE_GATEWAY_ID": "a", "OPENAI_BASE_URL": "nope",
-			"PROVIDER_LIMITS": "openai=many", "ANTHROPIC_API_KEYS": "sk-secret*0"}[name]
+			"PROVIDER_LIMITS": "openai=many", "EXPORT_TARGETS": "s3://key:secret@bucket/", "ANTHROPIC_API_KEYS": "sk-secret*0"}[name]
 	})
-	for _, want := range []string{"DATABASE_URL", "REDIS_URL", "WORKER_CONCURRENCY", "LOG_LEVEL", "CLOUDFLARE_GATEWAY_ID", "OPENAI_BASE_URL", "PROVIDER_LIMITS", "ANTHROPIC_API_KEYS"} {
+	for _, want := range []string{"DATABASE_URL", "REDIS_URL", "WORKER_CONCURRENCY", "LOG_LEVEL", "CLOUDFLARE_GATEWAY_ID", "OPENAI_BASE_URL", "PROVIDER_LIMITS", "ANTHROPIC_API_KEYS", "EXPORT_TARGETS"} {
 		if err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%s is missing from: %v", want, err)
 		}

@@ -140,15 +140,15 @@ func TestProjectSettings(t *testing.T) {
 	s := &system{env: map[string]string{"DATABASE_URL": storetest.URL(t)}}
 	s.newKey(t, "nightly")
 	days, weight, wrong := int32(90), int32(3), int32(-1)
-	if err := process.SetProject(t.Context(), s.getenv, "nightly", &days, &weight); err != nil {
+	if err := process.SetProject(t.Context(), s.getenv, "nightly", &days, &weight, nil); err != nil {
 		t.Fatal(err)
 	}
 	if got := storetest.Scalar[string](t, s.env["DATABASE_URL"], `select retention_days || ' ' || weight from projects`); got != "90 3" {
 		t.Error(got)
 	}
 	for _, err := range []error{
-		process.SetProject(t.Context(), s.getenv, "daily", &days, nil), process.SetProject(t.Context(), s.getenv, "nightly", nil, nil),
-		process.SetProject(t.Context(), s.getenv, "nightly", &wrong, nil), process.SetProject(t.Context(), s.getenv, "nightly", nil, &wrong),
+		process.SetProject(t.Context(), s.getenv, "daily", &days, nil, nil), process.SetProject(t.Context(), s.getenv, "nightly", nil, nil, nil),
+		process.SetProject(t.Context(), s.getenv, "nightly", &wrong, nil, nil), process.SetProject(t.Context(), s.getenv, "nightly", nil, &wrong, nil),
 	} {
 		if err == nil {
 			t.Error("no error")

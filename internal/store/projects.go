@@ -2,6 +2,7 @@ package store
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 
 	"github.com/google/uuid"
@@ -55,14 +56,24 @@ func (db *DB) CreateKey(ctx context.Context, project, keyName, prefix string, ke
 type ProjectSettings struct {
 	RetentionDays *int32 // after its end a batch is purged; 0 for never
 	Weight        *int32 // share of the workers, from 1 to 1000
+
+	PurgeExport *json.RawMessage // where batches are exported to before they are purged; an empty one for nowhere
 }
 
+// What was to be exported before a purge, by the setting that there was, is planned anew.
 const setProject = `-- name: SetProject
-update projects set retention_days = case when $2::int is null then retention_days else nullif($2, 0) end, weight = coalesce($3, weight)
-where name = $1 returning id`
+with p as (update projects set retention_days = case when $2::int is null then retention_days else nullif($2, 0) end, weight = coalesce($3, weight),
+    purge_export = case when $4 then $5::json else purge_export end
+    where name = $1 returning id),
+e as (delete from exports where $4 and project_id = (select id from p) and origin = 'purge' and state <> 'succeeded')
+select id from p`
 
 // SetProject changes the settings of the named project, or returns ErrNotFound.
 func (db *DB) SetProject(ctx context.Context, name string, s ProjectSettings) error {
-	_, err := scalar[uuid.UUID](ctx, db.pool, setProject, name, s.RetentionDays, s.Weight)
+	var export json.RawMessage // null for none
+	if s.PurgeExport != nil && len(*s.PurgeExport) > 0 {
+		export = *s.PurgeExport
+	}
+	_, err := scalar[uuid.UUID](ctx, db.pool, setProject, name, s.RetentionDays, s.Weight, s.PurgeExport != nil, export)
 	return err
 }

@@ -42,8 +42,12 @@ select id, project_id from (
     select b.id, b.project_id from batches b where b.purging and b.purged_at < now() - interval '1 minute'
     union all
     select b.id, b.project_id from projects p cross join lateral (
-        select id, project_id from batches where project_id = p.id and purged_at is null and finished_at is not null
-            and finished_at < now() - p.retention_days * interval '1 day' order by finished_at limit 1) b
+        select id, project_id from batches o where project_id = p.id and purged_at is null and finished_at is not null
+            and finished_at < now() - p.retention_days * interval '1 day'
+            and not exists (select 1 from exports e where e.batch_id = o.id and e.due_at is not null)
+            and (p.purge_export is null or o.state = 'failed' and o.started_at is null or exists (select 1 from exports e
+                where e.batch_id = o.id and e.origin = 'purge' and e.state = 'succeeded' and e.batch_finished_at = o.finished_at))
+        order by finished_at limit 1) b
     where p.retention_days is not null) d
 limit 1`
 )
@@ -115,8 +119,8 @@ func removeInputs(ctx context.Context, tx pgx.Tx, project, batch uuid.UUID, afte
 	return gone.N, nil
 }
 
-// PurgeNext does the same, a round at a time, for a batch whose project has kept it for long enough, or whose purge broke off. It returns
-// ErrNotFound when there is none.
+// PurgeNext does the same, a round at a time, for a batch whose project has kept it for long enough, or whose purge broke off. A batch with an
+// export to be made is none, nor is one that its project wants exported before and that isn't. It returns ErrNotFound when there is none.
 func (db *DB) PurgeNext(ctx context.Context, statements int) (batch uuid.UUID, done bool, err error) {
 	next, err := one[struct{ ID, ProjectID uuid.UUID }](ctx, db.pool, nextPurge)
 	if err != nil {

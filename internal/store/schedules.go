@@ -28,6 +28,7 @@ type Schedule struct {
 	Jobs          json.RawMessage // nil in lists
 	JobCount      *int32          // nil with InputsOf
 	InputsOf      *uuid.UUID
+	Export        json.RawMessage // nil for none
 	NextDueAt     *time.Time
 	NextStartAt   *time.Time
 	Revision      int32
@@ -49,6 +50,10 @@ type Tick struct {
 	CreatedAt  time.Time
 	StartedAt  *time.Time
 	EndedAt    *time.Time
+
+	ExportID    *uuid.UUID // the same
+	ExportState *string
+	ExportError *string
 }
 
 // The states of a tick.
@@ -64,10 +69,12 @@ const (
 
 const (
 	scheduleRest = `s.id, s.project_id, s.api_key_id, s.name, s.cron, s.time_zone, s.starts_at, s.ends_at, s.jitter_seconds, s.enabled, s.overlap, s.catch_up,
-    s.catch_up_limit, s.batch, s.job_count, s.inputs_of, s.next_due_at, s.next_start_at, s.revision, s.created_at, s.updated_at`
+    s.catch_up_limit, s.batch, s.job_count, s.inputs_of, s.export, s.next_due_at, s.next_start_at, s.revision, s.created_at, s.updated_at`
 	scheduleCols = scheduleRest + `, s.jobs`
 
 	tickCols = `t.schedule_id, t.due_at, t.manual, t.start_at, t.state, t.reason, t.batch_id, t.attempts, t.created_at, t.started_at, t.ended_at`
+
+	noTickBatch = `, null::text as batch_state, null::uuid as export_id, null::text as export_state, null::text as export_error`
 
 	getSchedule = `-- name: GetSchedule
 select ` + scheduleCols + ` from schedules s where s.project_id = $1 and s.id = $2`
@@ -76,7 +83,8 @@ select ` + scheduleCols + ` from schedules s where s.id = $1`
 	listSchedules = `-- name: ListSchedules
 select ` + scheduleRest + `, null::json as jobs from schedules s where s.project_id = $1 and ($2::uuid is null or s.id < $2) order by s.id desc limit $3`
 	listTicks = `-- name: ListTicks
-select ` + tickCols + `, b.state as batch_state from ticks t left join batches b on b.id = t.batch_id
+select ` + tickCols + `, b.state as batch_state, e.id as export_id, e.state as export_state, e.error as export_error
+from ticks t left join batches b on b.id = t.batch_id left join exports e on e.batch_id = t.batch_id and e.origin = 'schedule'
 where t.schedule_id = (select id from schedules where project_id = $1 and id = $2) and ($3 = '' or t.state = $3) and ($4::timestamptz is null or t.due_at < $4)
 order by t.due_at desc limit $5`
 	readClock = `-- name: ReadClock
@@ -114,13 +122,13 @@ const MaxSchedules = 1000
 const (
 	createSchedule = `-- name: CreateSchedule
 insert into schedules as s (id, project_id, api_key_id, name, cron, time_zone, starts_at, ends_at, jitter_seconds, enabled, overlap, catch_up, catch_up_limit,
-    batch, jobs, job_count, inputs_of, next_due_at, next_start_at, created_at)
-select $1, $2, $3, $4, $5, $6, $7::timestamptz, $8::timestamptz, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18::timestamptz, $19::timestamptz, $20::timestamptz
+    batch, jobs, job_count, inputs_of, next_due_at, next_start_at, created_at, export)
+select $1, $2, $3, $4, $5, $6, $7::timestamptz, $8::timestamptz, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18::timestamptz, $19::timestamptz, $20::timestamptz, $22::json
 where (select count(*) from schedules where project_id = $2) < $21
 returning ` + scheduleCols
 	updateSchedule = `-- name: UpdateSchedule
 update schedules s set api_key_id = $4, name = $5, cron = $6, time_zone = $7, starts_at = $8, ends_at = $9, jitter_seconds = $10, enabled = $11, overlap = $12,
-    catch_up = $13, catch_up_limit = $14, batch = $15, jobs = $16, job_count = $17, inputs_of = $18, next_due_at = $19, next_start_at = $20,
+    catch_up = $13, catch_up_limit = $14, batch = $15, jobs = $16, job_count = $17, inputs_of = $18, next_due_at = $19, next_start_at = $20, export = $22,
     revision = revision + 1, updated_at = now()
 where s.project_id = $1 and s.id = $2 and s.revision = $3 and s.next_due_at is not distinct from $21 and (s.next_start_at is null or s.next_start_at > now())
 returning ` + scheduleCols
@@ -130,13 +138,13 @@ delete from schedules where project_id = $1 and id = $2 returning id`
 	runSchedule = `-- name: RunSchedule
 insert into ticks as t (schedule_id, due_at, start_at, manual, state)
 select id, clock_timestamp(), now(), true, 'pending' from schedules where project_id = $1 and id = $2
-returning ` + tickCols + `, null::text as batch_state`
+returning ` + tickCols + noTickBatch
 )
 
 // CreateSchedule makes one; ErrConflict when the project has MaxSchedules. Two requests at once may go one over.
 func (db *DB) CreateSchedule(ctx context.Context, s Schedule) (Schedule, error) {
 	made, err := one[Schedule](ctx, db.pool, createSchedule, s.ID, s.ProjectID, s.APIKeyID, s.Name, s.Cron, s.TimeZone, s.StartsAt, s.EndsAt, s.JitterSeconds,
-		s.Enabled, s.Overlap, s.CatchUp, s.CatchUpLimit, s.Batch, s.Jobs, s.JobCount, s.InputsOf, s.NextDueAt, s.NextStartAt, s.CreatedAt, MaxSchedules)
+		s.Enabled, s.Overlap, s.CatchUp, s.CatchUpLimit, s.Batch, s.Jobs, s.JobCount, s.InputsOf, s.NextDueAt, s.NextStartAt, s.CreatedAt, MaxSchedules, s.Export)
 	if errors.Is(err, ErrNotFound) {
 		return made, ErrConflict
 	}
@@ -148,7 +156,7 @@ func (db *DB) CreateSchedule(ctx context.Context, s Schedule) (Schedule, error) 
 func (db *DB) UpdateSchedule(ctx context.Context, before, s Schedule) (Schedule, error) {
 	made, err := one[Schedule](ctx, db.pool, updateSchedule, before.ProjectID, before.ID, before.Revision, s.APIKeyID, s.Name, s.Cron, s.TimeZone, s.StartsAt,
 		s.EndsAt, s.JitterSeconds, s.Enabled, s.Overlap, s.CatchUp, s.CatchUpLimit, s.Batch, s.Jobs, s.JobCount, s.InputsOf, s.NextDueAt, s.NextStartAt,
-		before.NextDueAt)
+		before.NextDueAt, s.Export)
 	if errors.Is(err, ErrNotFound) {
 		return made, ErrConflict
 	}

@@ -48,13 +48,18 @@ with c as (select t.schedule_id, t.due_at from ticks t join schedules s on s.id 
     order by t.start_at limit 1 for update of t skip locked)
 update ticks t set state = 'starting', worker_id = $1, attempts = t.attempts + 1, reason = null, started_at = now()
 from c where t.schedule_id = c.schedule_id and t.due_at = c.due_at
-returning ` + tickCols + `, null::text as batch_state`
+returning ` + tickCols + noTickBatch
 	openRuns = `-- name: OpenRuns
 select b.id from ticks t join batches b on b.id = t.batch_id
 where t.schedule_id = $1 and t.due_at <> $2 and t.state = 'running' and b.finished_at is null order by b.id`
 	startTick = `-- name: StartTick
-update ticks set state = 'running', batch_id = $4
-where schedule_id = $1 and due_at = $2 and state = 'starting' and worker_id = $3 returning true`
+with t as (update ticks set state = 'running', batch_id = $4
+    where schedule_id = $1 and due_at = $2 and state = 'starting' and worker_id = $3 returning schedule_id),
+e as (insert into exports (id, project_id, batch_id, origin, format, target, status, bom)
+    select $5, s.project_id, $4, 'schedule', s.export->>'format', s.export->>'target', coalesce(s.export->>'status', ''), coalesce((s.export->>'bom')::boolean, false)
+    from t join schedules s on s.id = t.schedule_id where s.export is not null
+    on conflict (batch_id, origin) where origin <> 'request' do nothing)
+select true from t`
 	endTick = `-- name: EndTick
 update ticks set state = $4, reason = $5, ended_at = now()
 where schedule_id = $1 and due_at = $2 and state = 'starting' and worker_id = $3 returning true`
@@ -122,22 +127,28 @@ func (db *DB) OpenRuns(ctx context.Context, t Tick) ([]uuid.UUID, error) {
 	return column[uuid.UUID](ctx, db.pool, openRuns, t.ScheduleID, t.DueAt)
 }
 
-// StartTick notes the batch of a tick that a worker took, or returns ErrLeaseLost when it isn't that worker's any more.
+// StartTick notes the batch of a tick that a worker took, and asks for the file that the schedule wants of it, or returns ErrLeaseLost when it isn't
+// that worker's any more.
 func (db *DB) StartTick(ctx context.Context, worker uuid.UUID, t Tick, batch uuid.UUID) error {
-	return db.leaveTick(ctx, startTick, t.ScheduleID, t.DueAt, worker, batch)
+	export, err := uuid.NewV7()
+	if err != nil {
+		return err
+	}
+	return db.leave(ctx, startTick, t.ScheduleID, t.DueAt, worker, batch, export)
 }
 
 // EndTick ends a tick that a worker took without a batch, or returns ErrLeaseLost.
 func (db *DB) EndTick(ctx context.Context, worker uuid.UUID, t Tick, state, reason string) error {
-	return db.leaveTick(ctx, endTick, t.ScheduleID, t.DueAt, worker, state, reason)
+	return db.leave(ctx, endTick, t.ScheduleID, t.DueAt, worker, state, reason)
 }
 
 // DelayTick gives back a tick that a worker took, to be tried again, or returns ErrLeaseLost.
 func (db *DB) DelayTick(ctx context.Context, worker uuid.UUID, t Tick, reason string, by time.Duration) error {
-	return db.leaveTick(ctx, delayTick, t.ScheduleID, t.DueAt, worker, reason, interval(by))
+	return db.leave(ctx, delayTick, t.ScheduleID, t.DueAt, worker, reason, interval(by))
 }
 
-func (db *DB) leaveTick(ctx context.Context, sql string, args ...any) error {
+// leave runs a guarded statement on what a worker holds, or returns ErrLeaseLost.
+func (db *DB) leave(ctx context.Context, sql string, args ...any) error {
 	_, err := scalar[bool](ctx, db.pool, sql, args...)
 	if errors.Is(err, ErrNotFound) {
 		return ErrLeaseLost
