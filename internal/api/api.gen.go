@@ -2321,7 +2321,7 @@ type GetReportParams struct {
 	// To First moment behind the range, in the same form.
 	To *string `form:"to,omitempty" json:"to,omitempty"`
 
-	// By Columns to group by.
+	// By Columns to group by. Values that are never to be added up (`saving`, `scope`, `tag`) must be among them, or be restricted to one by `where`.
 	By []string `form:"by,omitempty" json:"by,omitempty"`
 
 	// Where `COLUMN=VALUE`, or with `!=`, `<`, `<=`, `>`, `>=`; all of them hold. Nothing behind `=` means null.
