@@ -128,9 +128,14 @@ returning ` + scheduleCols
 delete from schedules where project_id = $1 and id = $2 returning id`
 	// A caller's clock doesn't count, and two requests of the same microsecond come one after the other.
 	runSchedule = `-- name: RunSchedule
-insert into ticks as t (schedule_id, due_at, start_at, manual, state)
-select id, clock_timestamp(), now(), true, 'pending' from schedules where project_id = $1 and id = $2
+insert into ticks as t (schedule_id, due_at, start_at, manual, state, run_key)
+select id, clock_timestamp(), now(), true, 'pending', nullif($3, '') from schedules
+where project_id = $1 and id = $2 and (select count(*) from ticks where schedule_id = $2 and state = 'pending') < $4
+on conflict (schedule_id, run_key) where run_key is not null do nothing
 returning ` + tickCols + `, null::text as batch_state`
+	tickOfRun = `-- name: TickOfRun
+select ` + tickCols + `, b.state as batch_state from schedules s join ticks t on t.schedule_id = s.id left join batches b on b.id = t.batch_id
+where s.project_id = $1 and s.id = $2 and t.run_key = $3`
 )
 
 // CreateSchedule makes one; ErrConflict when the project has MaxSchedules. Two requests at once may go one over.
@@ -161,10 +166,20 @@ func (db *DB) DeleteSchedule(ctx context.Context, project, id uuid.UUID) error {
 	return err
 }
 
-// RunSchedule makes a schedule due now, whether it is enabled or not, or returns ErrNotFound.
-func (db *DB) RunSchedule(ctx context.Context, project, id uuid.UUID) (Tick, error) {
-	t, err := one[Tick](ctx, db.pool, runSchedule, project, id)
-	return t, errors.Join(err, db.hintIf(ctx, err == nil))
+// RunSchedule makes a schedule due now, whether it is enabled or not. Of requests with the same key, empty for none, the first one makes the
+// tick and the others get it as it is: replayed. Errors: ErrNotFound, and ErrConflict when MaxWaiting ticks wait already.
+func (db *DB) RunSchedule(ctx context.Context, project, id uuid.UUID, key string) (t Tick, replayed bool, err error) {
+	t, err = one[Tick](ctx, db.pool, runSchedule, project, id, key, MaxWaiting)
+	if !errors.Is(err, ErrNotFound) {
+		return t, false, errors.Join(err, db.hintIf(ctx, err == nil))
+	}
+	if t, err = one[Tick](ctx, db.pool, tickOfRun, project, id, key); !errors.Is(err, ErrNotFound) {
+		return t, err == nil, err
+	}
+	if _, err = db.Schedule(ctx, project, id); err == nil {
+		err = ErrConflict
+	}
+	return t, false, err
 }
 
 // hintIf tells workers to look at the schedules.

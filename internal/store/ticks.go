@@ -14,8 +14,8 @@ import (
 // is the tick's own, and writes the batch's id to the tick. When it dies before that, another one takes the tick, and finds the batch by the
 // key if it is there.
 
-// maxWaiting is how many ticks of a schedule may wait for their turn.
-const maxWaiting = 100
+// MaxWaiting is how many ticks of a schedule may wait for their turn.
+const MaxWaiting = 100
 
 const (
 	dueSchedules = `-- name: DueSchedules
@@ -30,8 +30,9 @@ t as (insert into ticks (schedule_id, due_at, start_at, state, reason, ended_at)
     select s.id, u.due_at, u.start_at, case when full_up then 'skipped' else u.state end,
         case when full_up then 'overlap: as many ticks as may wait for the end of earlier ones do' else u.reason end,
         case when full_up or u.state <> 'pending' then now() end
-    from s, w, unnest($6::timestamptz[], $7::timestamptz[], $8::text[], $9::text[]) as u(due_at, start_at, state, reason),
-        lateral (select u.state = 'pending' and s.overlap = 'queue' and w.waiting >= $10 as full_up) f
+    from s, w, (select *, count(*) filter (where state = 'pending') over (order by due_at) as nth
+            from unnest($6::timestamptz[], $7::timestamptz[], $8::text[], $9::text[]) as u(due_at, start_at, state, reason)) u,
+        lateral (select u.state = 'pending' and s.overlap = 'queue' and w.waiting + u.nth > $10 as full_up) f
     on conflict (schedule_id, due_at) do nothing)
 select count(*)::int from s`
 	// Of each schedule only the first tick that waits can be taken: so they start in their order, however many workers there are. One whose worker
@@ -108,7 +109,7 @@ func (db *DB) AdvanceSchedule(ctx context.Context, s Schedule, nextDue, nextStar
 			reason[i] = &t.Reason
 		}
 	}
-	moved, err := scalar[int32](ctx, db.pool, advanceSchedule, s.ID, s.Revision, s.NextDueAt, nextDue, nextStart, due, start, state, reason, maxWaiting)
+	moved, err := scalar[int32](ctx, db.pool, advanceSchedule, s.ID, s.Revision, s.NextDueAt, nextDue, nextStart, due, start, state, reason, MaxWaiting)
 	return moved > 0, err
 }
 
