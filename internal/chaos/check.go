@@ -59,14 +59,8 @@ var laws = []law{
 
 // check holds the finished run to all that was promised.
 func (w *world) check(ctx context.Context) (wrong []string, err error) {
-	for _, l := range laws {
-		rows, err := w.query(ctx, l.sql)
-		if err != nil {
-			return wrong, fmt.Errorf("%s: %w", l.says, err)
-		}
-		if len(rows) > 0 {
-			wrong = append(wrong, fmt.Sprintf("%s: %d rows, such as %s", l.says, len(rows), strings.Join(rows[0], " | ")))
-		}
+	if wrong, err = w.obey(ctx, laws); err != nil {
+		return wrong, err
 	}
 	late, err := w.query(ctx, overtime, w.calm)
 	if err != nil {
@@ -84,6 +78,20 @@ func (w *world) check(ctx context.Context) (wrong []string, err error) {
 		faults, err := w.read(ctx, a)
 		if wrong = append(wrong, faults...); err != nil {
 			return wrong, err
+		}
+	}
+	return wrong, nil
+}
+
+// obey says which laws are broken.
+func (w *world) obey(ctx context.Context, laws []law) (wrong []string, err error) {
+	for _, l := range laws {
+		rows, err := w.query(ctx, l.sql)
+		if err != nil {
+			return wrong, fmt.Errorf("%s: %w", l.says, err)
+		}
+		if len(rows) > 0 {
+			wrong = append(wrong, fmt.Sprintf("%s: %d rows, such as %s", l.says, len(rows), strings.Join(rows[0], " | ")))
 		}
 	}
 	return wrong, nil
@@ -364,13 +372,14 @@ const broke = ` and not (state = 'paused' and pause_reason = 'budget' and not ex
 			and coalesce(p.spent_microusd, 0) + coalesce((select sum(spent_microusd) from budget_slice_totals where budget_id = g.id and starts_at = n.starts_at), 0)
 				+ coalesce(b.pause_need_microusd, 0) > g.limit_microusd))`
 
-// await waits until every batch is final, or passed over.
+// await waits until every batch is final, or passed over, and so is every tick that no batch is in the way of.
 func (w *world) await(ctx context.Context, limit time.Duration, but string) error {
 	for begun := time.Now(); ; {
-		rows, err := w.query(ctx, `select id, name, state, total_jobs, next_seq,
+		// One statement: a tick becomes a batch between two.
+		rows, err := w.query(ctx, `select to_jsonb(o) from (select id, name, state, total_jobs, next_seq,
 			(select count(*) from tickets where batch_id = b.id) as tickets,
 			(select string_agg(state || ' ' || n, ', ') from (select state, count(*) as n from jobs where batch_id = b.id group by 1) j) as jobs
-			from batches b where finished_at is null`+but)
+			from batches b where finished_at is null`+but+`) o union all select to_jsonb(o) from (`+openTicks+`) o`)
 		if err != nil {
 			return err
 		}

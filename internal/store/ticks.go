@@ -20,9 +20,11 @@ const MaxWaiting = 100
 const (
 	dueSchedules = `-- name: DueSchedules
 select ` + scheduleRest + `, null::json as jobs, now() as now from schedules s where s.next_start_at <= now() order by s.next_start_at limit $1`
+	// A tick that waits, or that is at work and may be done soon, is looked at again in a second: nobody tells of the end of a batch.
 	nextStart = `-- name: NextStart
 select coalesce(extract(epoch from least((select min(next_start_at) from schedules where next_start_at is not null),
-    (select min(start_at) from ticks where state = 'pending' and start_at > now())) - now()), 3600)::float8`
+    (select min(start_at) from ticks where state = 'pending' and start_at > now()),
+    (select now() + interval '1 second' from ticks where state in ('starting', 'running') or state = 'pending' and start_at <= now() limit 1)) - now()), 3600)::float8`
 	advanceSchedule = `-- name: AdvanceSchedule
 with s as (update schedules set next_due_at = $4, next_start_at = $5 where id = $1 and revision = $2 and next_due_at = $3 returning id, overlap),
 w as (select count(*) as waiting from ticks where schedule_id = $1 and state = 'pending'),
