@@ -3,6 +3,7 @@ package chaos
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"net/http"
 	"slices"
@@ -114,25 +115,26 @@ func (w *world) plant(ctx context.Context, t timetable) error {
 // runNow asks for a tick twice at once, under one key.
 func (w *world) runNow(ctx context.Context, key int, schedule, run string) error {
 	var ticks [2]client.Tick
-	var errs [2]error
-	var wg sync.WaitGroup
-	for i := range ticks {
-		wg.Go(func() {
-			errs[i] = w.insist(ctx, run, func(ctx context.Context) error {
-				return w.ask(ctx, key, http.MethodPost, "/v1/schedules/"+schedule+"/run", "application/json", http.NoBody, run, &ticks[i])
-			})
+	err := twice(func(i int) error {
+		return w.insist(ctx, run, func(ctx context.Context) error {
+			return w.ask(ctx, key, http.MethodPost, "/v1/schedules/"+schedule+"/run", "application/json", http.NoBody, run, &ticks[i])
 		})
-	}
-	wg.Wait()
-	for _, err := range errs {
-		if err != nil {
-			return err
-		}
-	}
-	if !ticks[0].DueAt.Equal(ticks[1].DueAt) {
+	})
+	if err == nil && !ticks[0].DueAt.Equal(ticks[1].DueAt) {
 		w.accuse("%s: one idempotency key made two ticks, of %s and %s", run, ticks[0].DueAt, ticks[1].DueAt)
 	}
-	return nil
+	return err
+}
+
+// twice is two clients who ask for the same at once.
+func twice(ask func(i int) error) error {
+	var errs [2]error
+	var wg sync.WaitGroup
+	for i := range errs {
+		wg.Go(func() { errs[i] = ask(i) })
+	}
+	wg.Wait()
+	return errors.Join(errs[:]...)
 }
 
 // again has the server run a batch once more, asked twice at once under one key.
@@ -140,20 +142,13 @@ func (w *world) again(ctx context.Context, l load, id, name string) (a accepted,
 	l.name, l.cache, l.moves, l.again = name, "use", nil, 0
 	a = accepted{load: l, sent: len(l.tags)}
 	var made [2]client.Batch
-	var errs [2]error
-	var wg sync.WaitGroup
-	for i := range made {
-		wg.Go(func() {
-			errs[i] = w.insist(ctx, name, func(ctx context.Context) error {
-				return w.ask(ctx, l.key, http.MethodPost, "/v1/batches/"+id+"/rerun", "application/json", strings.NewReader(`{"name":"`+name+`","cache":"use"}`), name, &made[i])
-			})
+	err = twice(func(i int) error {
+		return w.insist(ctx, name, func(ctx context.Context) error {
+			return w.ask(ctx, l.key, http.MethodPost, "/v1/batches/"+id+"/rerun", "application/json", strings.NewReader(`{"name":"`+name+`","cache":"use"}`), name, &made[i])
 		})
-	}
-	wg.Wait()
-	for _, err := range errs {
-		if err != nil {
-			return a, err
-		}
+	})
+	if err != nil {
+		return a, err
 	}
 	if made[0].ID != made[1].ID {
 		return a, fmt.Errorf("%s: one idempotency key made two reruns, %s and %s", name, made[0].ID, made[1].ID)
@@ -213,10 +208,9 @@ func (w *world) gather(ctx context.Context) (wrong []string, err error) {
 func (w *world) repeat(ctx context.Context) (wrong []string, err error) {
 	for _, s := range w.schedules {
 		i := slices.IndexFunc(w.accepted, func(a accepted) bool { return strings.HasPrefix(a.name, s.name+" of ") && a.cache == "use" })
-		if whole, err := w.whole(ctx, i); err != nil || !whole {
-			if err != nil {
-				return wrong, err
-			}
+		if whole, err := w.whole(ctx, i); err != nil {
+			return wrong, err
+		} else if !whole {
 			continue
 		}
 		calls := w.provider.calls.Load()
@@ -240,7 +234,7 @@ func (w *world) repeat(ctx context.Context) (wrong []string, err error) {
 			return wrong, err
 		}
 	}
-	i := slices.IndexFunc(w.accepted, func(a accepted) bool { return a.cache == "use" && len(a.moves) == 0 && a.expires == 0 && a.parts == 0 })
+	i := slices.IndexFunc(w.accepted, accepted.repeatable)
 	if whole, err := w.whole(ctx, i); err != nil || !whole {
 		return wrong, err
 	}
@@ -254,6 +248,11 @@ func (w *world) repeat(ctx context.Context) (wrong []string, err error) {
 	}
 	faults, err := w.costless(ctx, a.key, a.id, a.name, calls)
 	return append(wrong, faults...), err
+}
+
+// repeatable reports whether the batch, once all of it succeeded, is known to the cache and can be asked for again as it was.
+func (a accepted) repeatable() bool {
+	return a.cache == "use" && len(a.moves) == 0 && a.expires == 0 && a.parts == 0
 }
 
 // whole reports whether every job of an accepted batch has its answer.
