@@ -2511,7 +2511,7 @@ type GetReportParams struct {
 	// To First moment behind the range, in the same form.
 	To *string `form:"to,omitempty" json:"to,omitempty"`
 
-	// By Columns to group by.
+	// By Columns to group by. Values that are never to be added up (`saving`, `scope`, `tag`) must be among them, or be restricted to one by `where`.
 	By []string `form:"by,omitempty" json:"by,omitempty"`
 
 	// Where `COLUMN=VALUE`, or with `!=`, `<`, `<=`, `>`, `>=`; all of them hold. Nothing behind `=` means null.
@@ -2558,6 +2558,12 @@ type ListSchedulesParams struct {
 type PreviewScheduleParams struct {
 	// N How many times.
 	N *int `form:"n,omitempty" json:"n,omitempty"`
+}
+
+// RunScheduleParams defines parameters for RunSchedule.
+type RunScheduleParams struct {
+	// IdempotencyKey Makes a repeat safe: the same key for the same schedule answers with the first tick, as it is now, and `Idempotency-Replayed: true`. 1 to 255 visible ASCII characters.
+	IdempotencyKey *string `json:"Idempotency-Key,omitempty"`
 }
 
 // ListTicksParams defines parameters for ListTicks.
@@ -2840,7 +2846,7 @@ type ServerInterface interface {
 	PreviewSchedule(ctx echo.Context, id ScheduleID, params PreviewScheduleParams) error
 	// RunSchedule Run a schedule now, whether it is enabled or not. Its overlap policy holds.
 	// (POST /v1/schedules/{id}/run)
-	RunSchedule(ctx echo.Context, id ScheduleID) error
+	RunSchedule(ctx echo.Context, id ScheduleID, params RunScheduleParams) error
 	// ListTicks List what came of each time that a schedule was due, the latest first. Ticks are kept for 400 days.
 	// (GET /v1/schedules/{id}/ticks)
 	ListTicks(ctx echo.Context, id ScheduleID, params ListTicksParams) error
@@ -4235,8 +4241,28 @@ func (w *ServerInterfaceWrapper) RunSchedule(ctx echo.Context) error {
 		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter id: %s", err))
 	}
 
+	// Parameter object where we will unmarshal all parameters from the context
+	var params RunScheduleParams
+
+	headers := ctx.Request().Header
+	// ------------- Optional header parameter "Idempotency-Key" -------------
+	if valueList, found := headers[http.CanonicalHeaderKey("Idempotency-Key")]; found {
+		var IdempotencyKey string
+		n := len(valueList)
+		if n != 1 {
+			return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Expected one value for Idempotency-Key, got %d", n))
+		}
+
+		err = runtime.BindStyledParameterWithOptions("simple", "Idempotency-Key", valueList[0], &IdempotencyKey, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""})
+		if err != nil {
+			return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter Idempotency-Key: %s", err))
+		}
+
+		params.IdempotencyKey = &IdempotencyKey
+	}
+
 	// Invoke the callback with all the unmarshaled arguments
-	err = w.Handler.RunSchedule(ctx, id)
+	err = w.Handler.RunSchedule(ctx, id, params)
 	return err
 }
 
@@ -6194,22 +6220,31 @@ func (response PreviewSchedule200JSONResponse) VisitPreviewScheduleResponse(w ht
 }
 
 type RunScheduleRequestObject struct {
-	ID ScheduleID `json:"id"`
+	ID     ScheduleID `json:"id"`
+	Params RunScheduleParams
 }
 
 type RunScheduleResponseObject interface {
 	VisitRunScheduleResponse(w http.ResponseWriter) error
 }
 
-type RunSchedule202JSONResponse Tick
+type RunSchedule202ResponseHeaders struct {
+	IdempotencyReplayed bool
+}
+
+type RunSchedule202JSONResponse struct {
+	Body    Tick
+	Headers RunSchedule202ResponseHeaders
+}
 
 func (response RunSchedule202JSONResponse) VisitRunScheduleResponse(w http.ResponseWriter) error {
 
 	var buf bytes.Buffer
-	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
 		return err
 	}
 	w.Header().Set("Content-Type", "application/json")
+	w.Header().Set("Idempotency-Replayed", fmt.Sprint(response.Headers.IdempotencyReplayed))
 	w.WriteHeader(202)
 	_, err := buf.WriteTo(w)
 	return err
@@ -8526,10 +8561,11 @@ func (sh *strictHandler) PreviewSchedule(ctx echo.Context, id ScheduleID, params
 }
 
 // RunSchedule operation middleware
-func (sh *strictHandler) RunSchedule(ctx echo.Context, id ScheduleID) error {
+func (sh *strictHandler) RunSchedule(ctx echo.Context, id ScheduleID, params RunScheduleParams) error {
 	var request RunScheduleRequestObject
 
 	request.ID = id
+	request.Params = params
 
 	handler := func(ctx echo.Context, request interface{}) (interface{}, error) {
 		return sh.ssi.RunSchedule(ctx.Request().Context(), request.(RunScheduleRequestObject))

@@ -61,7 +61,7 @@ func TestReportsAreListedWithTheirColumns(t *testing.T) {
 func TestAReportIsOfTheCallersProjectAndInEachFormat(t *testing.T) {
 	t.Parallel()
 	f, a := newReporting(t, [][]byte{[]byte("m1"), []byte("2")}, [][]byte{[]byte("=m2"), []byte("3")})
-	path := "/v1/reports/failures?by=model&from=2026-12-01&where=provider%3Dopenai&where=failures%3E1&sort=-failures,model"
+	path := "/v1/reports/failures?by=model&from=2026-12-01&where=scope%3Djob&where=failures%3E1&sort=-failures,model"
 	if w := a.do(t, call{path: path}); w.Code != 200 || w.Body.String() != `{"rows":[{"model":"m1","failures":2},{"model":"=m2","failures":3}],"more":false}`+"\n" {
 		t.Errorf("%d %s", w.Code, w.Body)
 	}

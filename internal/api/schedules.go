@@ -18,7 +18,7 @@ type scheduler interface {
 	CreateSchedule(ctx context.Context, project store.Project, in jobs.ScheduleSettings) (store.Schedule, error)
 	UpdateSchedule(ctx context.Context, project store.Project, id uuid.UUID, change func(*jobs.ScheduleSettings) error) (store.Schedule, error)
 	DeleteSchedule(ctx context.Context, project, id uuid.UUID) error
-	RunSchedule(ctx context.Context, project, id uuid.UUID) (store.Tick, error)
+	RunSchedule(ctx context.Context, project, id uuid.UUID, key string) (t store.Tick, replayed bool, err error)
 	PreviewSchedule(ctx context.Context, project, id uuid.UUID, n int) ([]jobs.DueTime, error)
 	PreviewSettings(ctx context.Context, in jobs.ScheduleSettings, n int) ([]jobs.DueTime, error)
 }
@@ -138,11 +138,11 @@ func (h *handlers) RunSchedule(ctx context.Context, req RunScheduleRequestObject
 	if err != nil {
 		return nil, err
 	}
-	t, err := h.Jobs.RunSchedule(ctx, projectOf(ctx).ID, id)
+	t, replayed, err := h.Jobs.RunSchedule(ctx, projectOf(ctx).ID, id, deref(req.Params.IdempotencyKey, ""))
 	if err != nil {
 		return nil, err
 	}
-	return RunSchedule202JSONResponse(toTick(t)), nil
+	return RunSchedule202JSONResponse{Body: toTick(t), Headers: RunSchedule202ResponseHeaders{IdempotencyReplayed: replayed}}, nil
 }
 
 // PreviewSchedule lists when a schedule will be due.

@@ -135,8 +135,8 @@ var (
 		per:   "a request", parties: []string{"gateway", "proxy", "postgres", "redis", "provider", "bench"},
 	}
 	archives = suite{
-		name: "reports", document: "benchmarks-reports.md", preface: reportsPreface, start: func(*lab) error { return nil },
-		plans: []plan{{"R1", overReports}},
+		name: "reports", document: "benchmarks-reports.md", preface: reportsPreface, programs: []string{"api"}, start: (*lab).startProviders,
+		plans: []plan{{"R1", overReports}, {"R2", overDiffs}},
 	}
 )
 

@@ -53,13 +53,14 @@ func TestEveryFaultIsDrawn(t *testing.T) {
 		all.WriteString(strings.Join(draw(seed).lines(), "\n"))
 	}
 	want := append([]string{"vanishes", "twice at once", "cancel after", "pause after", "resume after", "retry after", "=skew:", "=sleep:", "summarize", "open, in ",
-		"never comes back", "expires after", "a budget of", "deleted after", "period day", "period month", "a webhook for", hookLink}, misbehaviour...)
+		"never comes back", "expires after", "a budget of", "deleted after", "period day", "period month", "a webhook for", hookLink, "run again", "run now after", "overlap skip", "overlap queue", "overlap cancel_older"}, misbehaviour...)
 	for act := range acts {
 		want = append(want, act+" ")
 	}
 	for _, names := range points {
 		want = append(want, names...)
 	}
+	want = append(want, tickPoints...)
 	for _, w := range want {
 		if !strings.Contains(all.String(), w) {
 			t.Errorf("no plan has %q", w)

@@ -47,10 +47,13 @@ func (w *world) submit(ctx context.Context) error {
 			return err
 		}
 	}
-	errs := make([]error, len(w.plan.loads)+len(w.plan.budgets))
+	errs := make([]error, len(w.plan.loads)+len(w.plan.budgets)+len(w.plan.timetables))
 	var wg sync.WaitGroup
 	for i, b := range w.plan.budgets {
 		wg.Go(func() { errs[len(w.plan.loads)+i] = w.govern(ctx, i, b) })
+	}
+	for i, t := range w.plan.timetables {
+		wg.Go(func() { errs[len(w.plan.loads)+len(w.plan.budgets)+i] = w.plant(ctx, t) })
 	}
 	for i, l := range w.plan.loads {
 		wg.Go(func() {
@@ -90,8 +93,19 @@ func (w *world) bring(ctx context.Context, l load) error {
 	if l.expires > 0 {
 		a.kept = w.glimpse(ctx, a)
 	}
+	got := []accepted{a}
+	if l.again > 0 {
+		if err := wait(ctx, l.again); err != nil {
+			return err
+		}
+		b, err := w.again(ctx, l, a.id, l.name+"-rerun")
+		if err != nil {
+			return err
+		}
+		got = append(got, b)
+	}
 	w.mu.Lock()
-	w.accepted = append(w.accepted, a)
+	w.accepted = append(w.accepted, got...)
 	w.mu.Unlock()
 	return nil
 }

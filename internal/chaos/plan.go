@@ -18,19 +18,20 @@ const (
 
 // plan is all that is decided of a run before it begins.
 type plan struct {
-	scenario  string // empty for one drawn from the seed alone
-	seed      uint64
-	lease     time.Duration
-	latency   time.Duration // of the provider, on average
-	redisKept bool          // Redis keeps its data over a restart
-	breaker   bool          // the workers' circuit breakers are on
-	day       time.Duration // how long the days of budgets last; 0 is real ones
-	loads     []load
-	budgets   []budget
-	hooks     []hook
-	events    []event
-	weather   []spell
-	arms      map[string]string // fault points by process
+	scenario   string // empty for one drawn from the seed alone
+	seed       uint64
+	lease      time.Duration
+	latency    time.Duration // of the provider, on average
+	redisKept  bool          // Redis keeps its data over a restart
+	breaker    bool          // the workers' circuit breakers are on
+	day        time.Duration // how long the days of budgets last; 0 is real ones
+	loads      []load
+	budgets    []budget
+	hooks      []hook
+	timetables []timetable
+	events     []event
+	weather    []spell
+	arms       map[string]string // fault points by process
 }
 
 func (p *plan) title() string {
@@ -58,6 +59,9 @@ func (p *plan) lines() []string {
 	for _, h := range p.hooks {
 		out = append(out, h.String())
 	}
+	for _, t := range p.timetables {
+		out = append(out, t.String())
+	}
 	for _, s := range p.weather {
 		out = append(out, "weather: "+s.String())
 	}
@@ -83,6 +87,7 @@ type load struct {
 	limit   int64         // most that it may cost, in micro-dollars; 0 is no limit
 	expires time.Duration // after it was first sent; 0 is never
 	doomed  bool          // it can't be done by then
+	again   time.Duration // since it was accepted and moved: the server runs it once more; 0 is never
 	moves   []move
 }
 
@@ -122,6 +127,9 @@ func (l load) String() string {
 	}
 	for _, m := range l.moves {
 		s += fmt.Sprintf(", %s after %s", m.verb, m.after)
+	}
+	if l.again > 0 {
+		s += fmt.Sprintf(", run again %s later", l.again)
 	}
 	return s
 }
@@ -177,6 +185,16 @@ func draw(seed uint64) *plan {
 	if d.IntN(4) == 0 {
 		p.events = append(p.events, event{at: d.between(200*time.Millisecond, span), what: pick(d, "cut", "latency", "reset", "hang"), whom: hookLink,
 			hold: d.between(50*time.Millisecond, 1500*time.Millisecond)})
+	}
+	d = &dice{rand.New(rand.NewPCG(seed, 0xa24baed4963ee407))} // and one more
+	p.timetables = d.timetables()
+	for i := range p.loads {
+		if l := &p.loads[i]; d.IntN(4) == 0 && !l.vanish && l.parts == 0 && l.limit == 0 && l.expires == 0 {
+			l.again = d.between(50*time.Millisecond, 1500*time.Millisecond)
+		}
+	}
+	if len(p.timetables) > 0 && d.IntN(2) == 0 {
+		p.arms[pick(d, worker1, worker2)] = fmt.Sprintf("%s:%d=kill", pick(d, tickPoints...), 1+d.IntN(2))
 	}
 	return p
 }

@@ -88,7 +88,7 @@ func (w *world) live(ctx context.Context) ([]string, error) {
 	}
 	w.say("all batches are final, or wait for money")
 	var wrong []string
-	for _, step := range []func(context.Context) ([]string, error){w.raise, w.check, w.retry, w.rerun, w.edit, w.told} {
+	for _, step := range []func(context.Context) ([]string, error){w.raise, w.gather, w.check, w.retry, w.rerun, w.repeat, w.edit, w.told} {
 		more, err := step(ctx)
 		wrong, w.wrong = slices.Concat(wrong, more, w.wrong), nil
 		if err != nil || len(wrong) > 0 {
@@ -103,7 +103,7 @@ func (w *world) dump(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
 	defer cancel()
 	var b strings.Builder
-	for _, table := range []string{"batches", "tickets", "jobs", "calls", "workers", "budgets", "budget_periods", "budget_slices", "budget_tallies", "webhooks", "outbox"} {
+	for _, table := range []string{"batches", "tickets", "jobs", "calls", "workers", "budgets", "budget_periods", "budget_slices", "budget_tallies", "webhooks", "outbox", "schedules", "ticks"} {
 		rows, err := w.query(ctx, `select to_jsonb(t) from `+table+` t order by 1`)
 		fmt.Fprintf(&b, "-- %s: %d rows, %v\n", table, len(rows), err)
 		for _, row := range rows {

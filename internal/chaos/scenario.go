@@ -248,6 +248,36 @@ var scenarios = map[string]func(*plan){
 		p.after(10, "kill", worker1, 200*time.Millisecond)
 		p.after(40, "kill", worker2, 200*time.Millisecond)
 	},
+	"schedules-while-all-falls": func(p *plan) { // workers die, Redis forgets, Postgres restarts; each due time is a row all the same
+		p.steady(direct)
+		p.nights()
+		p.fall()
+	},
+	"reruns-while-all-falls": func(p *plan) { // of batches that run yet, that are cancelled, and that failed in part
+		p.steady(chain)
+		p.weather = []spell{{from: 0, until: 2 * time.Second, share: 0.3, kind: failed}}
+		for i := range p.loads {
+			p.loads[i].again = time.Duration(100+500*i) * time.Millisecond
+		}
+		p.loads[2].moves = []move{{200 * time.Millisecond, "cancel"}}
+		p.fall()
+	},
+	"schedules-of-what-is-rerun": func(p *plan) { // the same jobs by hand, by rerun and by schedule
+		p.steady(direct)
+		p.nights()
+		for i := range p.loads {
+			p.loads[i].again = 300 * time.Millisecond
+		}
+		p.events = append(p.events, event{at: 900 * time.Millisecond, what: "kill", whom: api, hold: 200 * time.Millisecond},
+			event{at: 1900 * time.Millisecond, what: "kill", whom: api, hold: 200 * time.Millisecond})
+		p.fall()
+	},
+	"schedules-while-both-workers-are-away": func(p *plan) { // what was missed is made up for, once
+		p.steady(direct)
+		p.nights()
+		p.events = append(p.events, event{at: 1200 * time.Millisecond, what: "freeze", whom: worker1, hold: 2500 * time.Millisecond},
+			event{at: 1200 * time.Millisecond, what: "kill", whom: worker2, hold: 2500 * time.Millisecond})
+	},
 	"clock-jumps": func(p *plan) {
 		p.steady(direct)
 		p.arms[worker1], p.arms[worker2] = "settled:5=skew:26h", "settled:5=skew:-26h"
@@ -264,6 +294,13 @@ func init() {
 	for _, points := range points {
 		for _, point := range points {
 			scenarios["killed-at-"+point] = func(p *plan) { p.die(point) }
+		}
+	}
+	for _, point := range tickPoints {
+		scenarios["killed-at-"+point] = func(p *plan) {
+			p.steady(direct)
+			p.nights()
+			p.arms[worker1], p.arms[worker2] = point+":2=kill", point+":3=kill"
 		}
 	}
 }
@@ -307,6 +344,15 @@ func (p *plan) papers() {
 			}
 		}
 		p.loads = append(p.loads, l)
+	}
+}
+
+// fall kills both workers more than once, empties Redis and restarts Postgres.
+func (p *plan) fall() {
+	for i, e := range []event{{what: "kill", whom: worker1}, {what: "flush", whom: "redis"}, {what: "kill", whom: worker2}, {what: "stop-immediate", whom: "postgres"},
+		{what: "kill", whom: worker1}, {what: "kill", whom: worker2}} {
+		e.at, e.hold = time.Duration(600+500*i)*time.Millisecond, 200*time.Millisecond
+		p.events = append(p.events, e)
 	}
 }
 

@@ -52,13 +52,14 @@ type world struct {
 	calm     string    // when all faults were over
 	verbose  io.Writer // nil: quiet
 
-	mu       sync.Mutex
-	story    []string
-	wrong    []string // found on the way
-	accepted []accepted
-	bounds   []*bound
-	ends     []func() error
-	running  sync.WaitGroup
+	mu        sync.Mutex
+	story     []string
+	wrong     []string // found on the way
+	accepted  []accepted
+	bounds    []*bound
+	schedules []ticking
+	ends      []func() error
+	running   sync.WaitGroup
 }
 
 // server is an embedded server, whose faults come one after the other.
@@ -237,7 +238,7 @@ func (w *world) startPrograms(ctx context.Context, l *lab, provider, prices stri
 			return err
 		}
 		env := []string{"DATABASE_URL=" + db, "REDIS_URL=" + redis, "LOG_LEVEL=debug", "HTTP_ADDR=" + apiAddr, "GATEWAY_ADDR=" + gatewayAddr,
-			"PRICES_FILE=" + prices, "WORKER_LEASE=" + w.plan.lease.String(), "WORKER_PATIENCE=1s", "UPLOAD_PATIENCE=3s", "SHUTDOWN_GRACE=1s", "WORKER_CONCURRENCY=8", "WORKER_SLOTS=8",
+			"PRICES_FILE=" + prices, "WORKER_LEASE=" + w.plan.lease.String(), "WORKER_PATIENCE=1s", "UPLOAD_PATIENCE=3s", "SHUTDOWN_GRACE=1s", "SCHEDULE_FLOOR=1s", "WORKER_CONCURRENCY=8", "WORKER_SLOTS=8",
 			"DB_MAX_CONNS=8", "PROVIDER_TIMEOUT=1s", "PROVIDER_IDLE_TIMEOUT=1s", "PROVIDER_CONNECT_TIMEOUT=500ms", "GATEWAY_DEFAULT=direct", "GATEWAY_ADMIN_TOKEN=" + gatewayToken,
 			"WEBHOOK_KEY=" + webhookKey, "WEBHOOK_ALLOW_HTTP=true", "WEBHOOK_ALLOW_PRIVATE=true"}
 		if !w.plan.breaker {

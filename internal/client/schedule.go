@@ -49,6 +49,9 @@ type Tick struct {
 		State string  `json:"state"` // as of Export
 		Error *string `json:"error"`
 	} `json:"export"` // nil for none
+
+	// Replayed says that an earlier request with the same idempotency key made this tick. Only RunSchedule sets it.
+	Replayed bool `json:"-"`
 }
 
 // DueTime is a time at which a schedule will be due.
@@ -83,9 +86,25 @@ func (c *Client) DeleteSchedule(ctx context.Context, id string) error {
 	return c.remove(ctx, schedulePath(id))
 }
 
-// RunSchedule makes a schedule due now.
-func (c *Client) RunSchedule(ctx context.Context, id string) (Tick, error) {
-	return call[Tick](ctx, c, http.MethodPost, schedulePath(id)+"/run", nil)
+// RunSchedule makes a schedule due now. Of requests with the same idempotency key, empty for none, the first one does.
+func (c *Client) RunSchedule(ctx context.Context, id, key string) (t Tick, err error) {
+	ctx, cancel := context.WithTimeoutCause(ctx, answerLimit, errNoAnswer)
+	defer cancel()
+	req, err := c.request(ctx, http.MethodPost, schedulePath(id)+"/run", nil)
+	if err != nil {
+		return t, err
+	}
+	if key != "" {
+		req.Header.Set("Idempotency-Key", key)
+	}
+	res, err := c.send(req)
+	if err != nil {
+		return t, err
+	}
+	defer res.Body.Close()
+	err = decode(ctx, res.Body, &t)
+	t.Replayed = res.Header.Get("Idempotency-Replayed") == "true"
+	return t, err
 }
 
 // PreviewSchedule lists the next n times at which a schedule will be due.

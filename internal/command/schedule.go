@@ -282,13 +282,19 @@ func (a *app) deleteSchedule() *cobra.Command {
 }
 
 func (a *app) runSchedule() *cobra.Command {
-	return &cobra.Command{
+	var key string
+	c := &cobra.Command{
 		Use: "run SCHEDULE", Short: "Run a schedule now", Args: cobra.ExactArgs(1),
 		RunE: a.talk(func(ctx context.Context, api *client.Client, args []string) error {
-			t, err := api.RunSchedule(ctx, args[0])
+			t, err := api.RunSchedule(ctx, args[0], key)
+			if err == nil && t.Replayed {
+				fmt.Fprintln(a.stderr, "This run was asked for before, with the same idempotency key.")
+			}
 			return a.printTick(t, err)
 		}),
 	}
+	c.Flags().StringVar(&key, "idempotency-key", "", "makes a repeat safe: the same key is the same run")
+	return c
 }
 
 func (a *app) previewSchedule() *cobra.Command {

@@ -318,9 +318,14 @@ func (s *Service) DeleteSchedule(ctx context.Context, project, id uuid.UUID) err
 	return s.DB.DeleteSchedule(ctx, project, id)
 }
 
-// RunSchedule makes a schedule due now: any worker makes its batch. ErrNotFound when the project has no such schedule.
-func (s *Service) RunSchedule(ctx context.Context, project, id uuid.UUID) (store.Tick, error) {
-	return s.DB.RunSchedule(ctx, project, id)
+// RunSchedule makes a schedule due now: any worker makes its batch. Of requests with the same idempotency key, empty for none, the first one does,
+// and the others are replayed. Errors: ErrNotFound when the project has no such schedule; *[Error]: conflict when too many ticks wait.
+func (s *Service) RunSchedule(ctx context.Context, project, id uuid.UUID, key string) (t store.Tick, replayed bool, err error) {
+	t, replayed, err = s.DB.RunSchedule(ctx, project, id, key)
+	if errors.Is(err, store.ErrConflict) {
+		err = &Error{Code: Conflict, Message: fmt.Sprintf("%d ticks of the schedule wait already, as many as may: wait for some of them to run", store.MaxWaiting), Err: err}
+	}
+	return t, replayed, err
 }
 
 // PreviewSchedule lists when a schedule will be due next, as if it were enabled.

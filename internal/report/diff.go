@@ -193,12 +193,12 @@ const (
 func (d *Diff) Items(ctx context.Context, o DiffOptions) iter.Seq2[Item, error] {
 	return func(yield func(Item, error) bool) {
 		texts := 0
-		for at := &o.After; at != nil; {
+		for w := walkFrom(o.After); w.at != nil; {
 			size := rangeJobs
 			if o.Text = o.Text && texts < maxTexts; o.Text {
 				size = textJobs
 			}
-			items, next, err := d.step(ctx, *at, size, o.Text, true)
+			items, err := d.step(ctx, w, size, o.Text, true)
 			if err != nil {
 				yield(Item{}, err)
 				return
@@ -211,15 +211,14 @@ func (d *Diff) Items(ctx context.Context, o DiffOptions) iter.Seq2[Item, error] 
 					return
 				}
 			}
-			at = next
 		}
 	}
 }
 
 // Page returns at most limit items and where the next page begins; nil at the end. It may have fewer.
 func (d *Diff) Page(ctx context.Context, o DiffOptions, limit int) (page []Item, next *Place, err error) {
-	at := &o.After
-	for looked := 0; at != nil && len(page) < limit && looked < pageLook; {
+	w := walkFrom(o.After)
+	for looked := 0; w.at != nil && len(page) < limit && looked < pageLook; {
 		size := limit
 		if o.Status != "" {
 			size = rangeJobs
@@ -227,7 +226,7 @@ func (d *Diff) Page(ctx context.Context, o DiffOptions, limit int) (page []Item,
 		if o.Text {
 			size = min(size, textJobs)
 		}
-		items, next, err := d.step(ctx, *at, size, o.Text, true)
+		items, err := d.step(ctx, w, size, o.Text, true)
 		if err != nil {
 			return nil, nil, err
 		}
@@ -241,9 +240,8 @@ func (d *Diff) Page(ctx context.Context, o DiffOptions, limit int) (page []Item,
 			}
 			page = append(page, i)
 		}
-		at = next
 	}
-	return page, at, nil
+	return page, w.at, nil
 }
 
 // Summary counts a diff.
@@ -258,8 +256,8 @@ type Summary struct {
 // Summary counts all items.
 func (d *Diff) Summary(ctx context.Context) (Summary, error) {
 	s := Summary{Statuses: map[string]int64{Same: 0, Changed: 0, New: 0, Gone: 0}, Reasons: map[string]int64{}}
-	for at := (&Place{}); at != nil; {
-		items, next, err := d.step(ctx, *at, rangeJobs, false, false)
+	for w := walkFrom(Place{}); w.at != nil; {
+		items, err := d.step(ctx, w, rangeJobs, false, false)
 		if err != nil {
 			return s, err
 		}
@@ -279,41 +277,61 @@ func (d *Diff) Summary(ctx context.Context) (Summary, error) {
 				}
 			}
 		}
-		at = next
 	}
 	return s, nil
 }
 
-// step compares the next jobs behind a place. Next is nil when there is nothing more.
-func (d *Diff) step(ctx context.Context, at Place, size int, text, detail bool) (items []Item, next *Place, err error) {
-	of, other := d.After, d.Before
-	if at.Gone {
+// walk is a way over both batches.
+type walk struct {
+	at    *Place // nil at the end
+	whole bool   // it came from the beginning
+	last  int32  // the job of the batch before that was found last
+	found int64  // how many were, each behind the one before it
+}
+
+func walkFrom(p Place) *walk { return &walk{at: &p, whole: p == Place{}} }
+
+// pass notes what a range of the batch after was matched with, and goes on to what is gone from the batch before, unless all of it was found.
+func (w *walk) pass(matches []store.Match, size int, before store.Batch) {
+	for _, m := range matches {
+		if m.Other != nil && *m.Other > w.last { // so that a job which two are matched with counts once
+			w.last = *m.Other
+			w.found++
+		}
+	}
+	switch {
+	case len(matches) == size:
+		w.at = &Place{w.at.Gone, matches[size-1].Seq}
+	case w.at.Gone || w.whole && w.found > 0 && w.found == before.TotalJobs:
+		w.at = nil
+	default:
+		w.at = &Place{Gone: true}
+	}
+}
+
+// step compares the next jobs of a walk.
+func (d *Diff) step(ctx context.Context, w *walk, size int, text, detail bool) (items []Item, err error) {
+	of, other, gone := d.After, d.Before, w.at.Gone
+	if gone {
 		of, other = d.Before, d.After
 	}
-	matches, err := d.read.Match(ctx, of.ID, other.ID, at.Seq, size)
+	matches, err := d.read.Match(ctx, of.ID, other.ID, w.at.Seq, size)
 	if err != nil {
-		return nil, nil, err
+		return nil, err
 	}
-	if len(matches) < size {
-		next = &Place{Gone: true}
-		if at.Gone {
-			next = nil
-		}
-	} else {
-		next = &Place{at.Gone, matches[size-1].Seq}
-	}
+	w.pass(matches, size, d.Before)
 	pairs := make([]store.Pair, 0, len(matches))
 	for i := range matches {
 		m := &matches[i]
 		switch {
-		case !at.Gone:
+		case !gone:
 			pairs = append(pairs, store.Pair{Before: m.Other, After: &m.Seq})
 		case m.Other == nil:
 			pairs = append(pairs, store.Pair{Before: &m.Seq})
 		}
 	}
 	if len(pairs) == 0 {
-		return nil, next, nil
+		return nil, nil
 	}
 	o := store.DiffOptions{Detail: detail}
 	if text {
@@ -321,13 +339,13 @@ func (d *Diff) step(ctx context.Context, at Place, size int, text, detail bool) 
 	}
 	rows, err := d.read.DiffJobs(ctx, d.Before, d.After, pairs, o)
 	if err != nil {
-		return nil, nil, err
+		return nil, err
 	}
 	items = make([]Item, len(rows))
 	for i := range rows {
 		items[i] = d.item(&rows[i])
 	}
-	return items, next, nil
+	return items, nil
 }
 
 func (d *Diff) item(r *store.DiffRow) Item {

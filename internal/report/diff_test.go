@@ -1,11 +1,14 @@
 package report
 
 import (
+	"context"
 	"slices"
 	"strings"
 	"testing"
 	"time"
 	"unicode/utf8"
+
+	"github.com/google/uuid"
 
 	"batchwright/internal/store"
 )
@@ -61,6 +64,87 @@ func TestReasons(t *testing.T) {
 	}
 	if i := (&Diff{}).item(row(func(r *store.DiffRow) { r.AfterSeq, r.AfterCost = nil, nil })); i.Status != Gone || *i.Difference != -5 {
 		t.Errorf("gone: %+v", i)
+	}
+}
+
+// nights are two batches whose jobs are matched as after says, by the position in the batch before; 0 is none.
+type nights struct {
+	Reader
+	ids    [2]uuid.UUID
+	jobs   int32 // of the batch before
+	after  []int32
+	passes int // over the batch before
+}
+
+func (n *nights) Match(_ context.Context, batch, _ uuid.UUID, after int32, limit int) (out []store.Match, err error) {
+	last := n.jobs
+	if batch == n.ids[1] {
+		last = int32(len(n.after))
+	} else if after == 0 {
+		n.passes++
+	}
+	for seq := after + 1; seq <= last && len(out) < limit; seq++ {
+		m := store.Match{Seq: seq}
+		if batch == n.ids[1] {
+			if o := n.after[seq-1]; o > 0 {
+				m.Other = &o
+			}
+		} else if i := slices.Index(n.after, seq); i >= 0 {
+			m.Other = of(int32(i + 1))
+		}
+		out = append(out, m)
+	}
+	return out, nil
+}
+
+func (n *nights) DiffJobs(_ context.Context, _, _ store.Batch, pairs []store.Pair, _ store.DiffOptions) (out []store.DiffRow, err error) {
+	for _, p := range pairs {
+		out = append(out, store.DiffRow{BeforeSeq: p.Before, AfterSeq: p.After, SameInput: true, SameRow: true, SameOutput: true, BeforeState: "succeeded", AfterState: "succeeded"})
+	}
+	return out, nil
+}
+
+func TestTheBatchBeforeIsReadForWhatIsGoneOnly(t *testing.T) {
+	t.Parallel()
+	for name, tt := range map[string]struct {
+		jobs         int32
+		after        []int32
+		passes, gone int
+	}{
+		"the same jobs":               {3, []int32{1, 2, 3}, 0, 0},
+		"more of them":                {2, []int32{0, 1, 2, 0}, 0, 0},
+		"one less":                    {3, []int32{1, 3}, 1, 1},
+		"one instead, twice the same": {3, []int32{1, 1, 3}, 1, 1},
+		"in another order":            {3, []int32{2, 1, 3}, 1, 0},
+		"nothing left":                {2, nil, 1, 2},
+	} {
+		n := &nights{ids: [2]uuid.UUID{{1}, {2}}, jobs: tt.jobs, after: tt.after}
+		d := &Diff{Before: store.Batch{ID: n.ids[0], TotalJobs: int64(tt.jobs)}, After: store.Batch{ID: n.ids[1], TotalJobs: int64(len(tt.after))}, read: n}
+		gone := 0
+		for i, err := range d.Items(t.Context(), DiffOptions{}) {
+			if err != nil {
+				t.Fatal(err)
+			}
+			if i.Status == Gone {
+				gone++
+			}
+		}
+		if n.passes != tt.passes || gone != tt.gone {
+			t.Errorf("%s: %d passes over the batch before, want %d; %d jobs gone, want %d", name, n.passes, tt.passes, gone, tt.gone)
+		}
+		// In pages it is the same, and a page doesn't know of those before it.
+		pages := 0
+		for at := (&Place{}); at != nil; {
+			items, next, err := d.Page(t.Context(), DiffOptions{After: *at, Status: Gone}, 1)
+			if err != nil {
+				t.Fatal(err)
+			}
+			pages += len(items)
+			at = next
+		}
+		if pages != tt.gone {
+			t.Errorf("%s: %d jobs gone in pages, want %d", name, pages, tt.gone)
+		}
 	}
 }
 

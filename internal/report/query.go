@@ -46,6 +46,9 @@ func (r Report) Build(project uuid.UUID, q Query) (Statement, error) {
 			return Statement{}, err
 		}
 	}
+	if r.apart != "" && len(q.By) > 0 && !slices.Contains(q.By, r.apart) && !slices.ContainsFunc(q.Where, func(w string) bool { return strings.HasPrefix(w, r.apart+"=") }) {
+		return Statement{}, refuse("by", "values of %s are never to be added up: group by it as well, or restrict it to one with where", r.apart)
+	}
 	order, err := b.order(q.Sort, shown)
 	if err != nil {
 		return Statement{}, err
@@ -259,6 +262,8 @@ func (c Column) selected(grouped bool) string {
 		return c.Name
 	case c.sql != "":
 		return c.sql + " as " + c.Name
+	case c.max:
+		return "max(" + c.Name + ") as " + c.Name
 	}
 	return "sum(" + c.Name + ")::bigint as " + c.Name
 }

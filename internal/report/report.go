@@ -22,6 +22,7 @@ const (
 type Column struct {
 	Name, Type string
 	Sum        bool   // added up when rows are grouped
+	max        bool   // of a Sum: the greatest is taken instead
 	sql        string // what selects it in a grouped report; default the column itself, or its sum
 	cast       bool   // is of a type that reads as text
 }
@@ -36,6 +37,7 @@ type Report struct {
 	view    string
 	by      []string // grouping when none is asked for; nil for the view's rows as they are
 	around  string   // for Grouped: prepares rows from the filtered and grouped ones
+	apart   string   // a column whose values are never added up: a query groups by it or restricts it to one
 	ordered []string // sort when none is asked for
 }
 
@@ -84,7 +86,7 @@ var reports = []Report{
 	},
 	{
 		Name: "tag_costs", Description: "Calls, tokens and money by day and label of the batch. A batch with two labels counts under each.", Time: "day",
-		view: "reports.tag_costs", ordered: []string{"day", "tag", "value"}, Grouped: true,
+		view: "reports.tag_costs", ordered: []string{"day", "tag", "value"}, Grouped: true, apart: "tag",
 		Columns: columns(`day:date tag value kind provider model | calls unpriced_calls input_tokens cached_input_tokens output_tokens cost_microusd`),
 	},
 	{
@@ -102,8 +104,31 @@ var reports = []Report{
 			from (select %[1]s, latency_ms, sum(calls)::bigint as calls from %[2]s group by %[1]s, latency_ms) h`,
 	},
 	{
+		Name: "latency_histogram", Description: "Providers' good answers by latency, in steps of 5 %.", Time: "day", view: "reports.latency_histogram",
+		ordered: []string{"day", "kind", "provider", "model", "latency_ms"}, Grouped: true, Columns: columns("day:date kind provider model latency_ms:integer | calls"),
+	},
+	{
+		Name: "savings", Description: "What batches would have cost more without each cache. One cache hides what another would have saved, so the kinds are never to be added up.",
+		Time: "day", view: "reports.savings", ordered: []string{"day", "batch_id", "saving", "provider", "model"}, Grouped: true, apart: "saving",
+		Columns: columns("batch_id:uuid batch day:date saving provider model | uses unknown input_tokens output_tokens saved_microusd"),
+	},
+	{
+		Name: "cost_drift", Description: "Costs of the call ledger beside those in the log of our own gateway, in billionths of a US dollar.", Time: "day",
+		view: "reports.cost_drift", ordered: []string{"day", "provider", "model"}, Grouped: true,
+		Columns: columns(`day:date provider model
+			| calls unlogged_calls unknown_calls compared_calls cost_nanousd gateway_cost_nanousd drift_nanousd`),
+	},
+	{
+		Name: "schedule_runs", Description: "Each time that a schedule was due: what came of it, how late, and what its batch cost.", Time: "due_at",
+		view: "reports.schedule_runs", ordered: []string{"due_at", "schedule_id"}, Grouped: true,
+		Columns: columns(`schedule_id:uuid schedule due_at:timestamp day:date manual:boolean state reason attempts:integer start_at:timestamp ended_at:timestamp
+			batch_id:uuid batch_state submitted_at:timestamp finished_at:timestamp
+			| ticks batches late_ms:max total_jobs succeeded_jobs failed_jobs result_hits coalesced gateway_hits calls unpriced_calls
+			input_tokens cached_input_tokens output_tokens cost_microusd`),
+	},
+	{
 		Name: "failures", Description: "Failures by class, of calls and of jobs, which are never to be added up.", Time: "day", view: "reports.failures",
-		ordered: []string{"day", "scope", "error_class"}, Grouped: true,
+		ordered: []string{"day", "scope", "error_class"}, Grouped: true, apart: "scope",
 		Columns: columns(`scope day:date kind error_class provider model | failures`),
 	},
 	{
@@ -113,7 +138,7 @@ var reports = []Report{
 	},
 }
 
-// columns reads "name:type ... | sum ...". Text is the default type.
+// columns reads "name:type ... | sum ...". Text is the default type; of a sum, max stands for its greatest value.
 func columns(spec string) (out []Column) {
 	sum := false
 	for f := range strings.FieldsSeq(spec) {
@@ -125,7 +150,7 @@ func columns(spec string) (out []Column) {
 		c := Column{Name: name, Type: kind, Sum: sum}
 		switch {
 		case sum:
-			c.Type = Integer
+			c.Type, c.max = Integer, kind == "max"
 		case kind == "":
 			c.Type = Text
 		case kind == "uuid" || kind == "json":

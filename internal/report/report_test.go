@@ -66,6 +66,13 @@ func setUp(t *testing.T) world {
 			`insert into calls (batch_id, seq, ticket_id, number, started_at, settled_at, reserved_microusd, cost_microusd, input_tokens, output_tokens, latency_ms,
 				step, state, provider, model, error_class) select batch_id, seq, 1, 1, '2026-11-20 12:00:00Z'::timestamptz + seq * interval '4 minutes', now(), 9,
 				cost_microusd, seq, 1, seq, 0, 'settled', 'p', 'm' || seq % 2, error_class from jobs where batch_id = $1`,
+			`update jobs set cache_status = case when seq % 2 = 0 then 'result_hit' else 'coalesced' end where batch_id = $1 and seq % 9 = 1`,
+			`update calls set gateway_log_id = 'of another gateway', cached_input_tokens = seq / 2 where batch_id = $1`,
+			`insert into schedules (id, project_id, api_key_id, name, cron, time_zone, jitter_seconds, enabled, overlap, catch_up, catch_up_limit, batch, inputs_of)
+				select md5(id::text)::uuid, project_id, api_key_id, 'nightly', '@daily', 'UTC', 0, true, 'skip', 'none', 1, '{}', id from batches where id = $1`,
+			`insert into ticks (schedule_id, due_at, start_at, state, reason, batch_id, ended_at)
+				select md5(b.id::text)::uuid, d, d, s, case s when 'missed' then 'no worker' end, case s when 'ran' then b.id end, now()
+				from batches b cross join lateral (values ('missed', '2026-11-19 02:30Z'::timestamptz), ('ran', b.created_at - interval '1500 ms')) v(s, d) where b.id = $1`,
 		} {
 			storetest.Exec(t, w.url, sql, batch)
 		}
@@ -112,6 +119,12 @@ func write(t *testing.T, format string, columns []report.Column, rows iter.Seq2[
 func TestEveryReportAnswers(t *testing.T) {
 	t.Parallel()
 	w := setUp(t)
+	apart := map[string]string{"savings": "saving", "failures": "scope", "tag_costs": "tag"}
+	for _, view := range storetest.Rows[string](t, w.url, `select relname::text from pg_class where relnamespace = 'reports'::regnamespace and relkind = 'v'`) {
+		if _, ok := report.Find(view); !ok {
+			t.Errorf("nobody can ask for reports.%s", view)
+		}
+	}
 	for _, r := range report.All() {
 		t.Run(r.Name, func(t *testing.T) {
 			rows := w.ask(t, r.Name, report.Query{})
@@ -132,7 +145,11 @@ func TestEveryReportAnswers(t *testing.T) {
 					}
 				}
 				if r.Grouped && !c.Sum {
-					w.ask(t, r.Name, report.Query{By: []string{c.Name}, Sort: []string{c.Name}})
+					by := []string{c.Name}
+					if a := apart[r.Name]; a != "" && a != c.Name {
+						by = append(by, a)
+					}
+					w.ask(t, r.Name, report.Query{By: by, Sort: []string{c.Name}})
 				}
 			}
 			if r.Time != "" {
@@ -172,6 +189,30 @@ func TestGroupsAddUpToTheLedger(t *testing.T) {
 	}
 }
 
+func TestSchedulesShowWhatTheirTicksCostAndHowLateTheyWere(t *testing.T) {
+	t.Parallel()
+	w := setUp(t)
+	cost := storetest.Scalar[string](t, w.url, `select cost_microusd::text from batches where id = $1`, w.batch)
+	q := report.Query{By: []string{"schedule"}}
+	rows := w.ask(t, "schedule_runs", q)
+	got := map[string]string{}
+	for i, name := range rows[0] {
+		got[name] = rows[1][i]
+	}
+	if len(rows) != 2 || got["schedule"] != "nightly" || got["ticks"] != "2" || got["batches"] != "1" || got["late_ms"] != "1500" || got["total_jobs"] != strconv.Itoa(worldJobs) ||
+		got["cost_microusd"] != cost {
+		t.Errorf("%v, cost %s", rows, cost)
+	}
+	for where, want := range map[string]int{"state=missed": 1, "batch_id=" + w.batch.String(): 1, "late_ms>1499": 1, "late_ms>1500": 0, "manual=true": 0, "reason!=": 1} {
+		if got := w.ask(t, "schedule_runs", report.Query{Where: []string{where}}); len(got)-1 != want {
+			t.Errorf("%s: %d rows, want %d", where, len(got)-1, want)
+		}
+	}
+	if got := w.ask(t, "schedule_runs", report.Query{From: "2026-11-19T02:30:00Z", To: "2026-11-19T02:30:01Z"}); len(got) != 2 {
+		t.Errorf("at the moment of a tick: %v", got)
+	}
+}
+
 func TestWrongQuestionsAreRefusedByFieldAndWithWhatIsAllowed(t *testing.T) {
 	t.Parallel()
 	for _, c := range []struct {
@@ -181,6 +222,8 @@ func TestWrongQuestionsAreRefusedByFieldAndWithWhatIsAllowed(t *testing.T) {
 		{"daily_costs", "by", "provider", report.Query{By: []string{"day; drop table jobs"}}},
 		{"daily_costs", "by", "provider", report.Query{By: []string{"calls"}}},
 		{"daily_costs", "by", "each once", report.Query{By: []string{"day", "day"}}},
+		{"savings", "by", "saving", report.Query{By: []string{"day"}}},
+		{"failures", "by", "scope", report.Query{By: []string{"error_class"}, Where: []string{"scope!=job"}}},
 		{"jobs", "by", "hourly_costs", report.Query{By: []string{"model"}}},
 		{"daily_costs", "where", "provider", report.Query{Where: []string{"project_id=x"}}},
 		{"daily_costs", "where", "operator", report.Query{Where: []string{"provider"}}},

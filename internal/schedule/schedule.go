@@ -21,6 +21,8 @@ import (
 	"fmt"
 	"hash/fnv"
 	"math/bits"
+	"slices"
+	"strconv"
 	"strings"
 	"time"
 	_ "time/tzdata" // the zones are the same on every machine, the image without a system included
@@ -116,7 +118,7 @@ func (t *Timing) parse(text string) error {
 		t.every = every
 		return nil
 	}
-	s, err := parser.Parse(text)
+	s, err := parser.Parse(sundays(text))
 	spec, ok := s.(*cron.SpecSchedule)
 	if err != nil || !ok {
 		why := "want five fields (minute, hour, day of month, month, day of week), six with seconds first, @daily, or @every 6h"
@@ -136,6 +138,44 @@ func (t *Timing) parse(text string) error {
 		return wrong("cron", "is never due: there is no such day")
 	}
 	return nil
+}
+
+// sundays writes a 7 in the day of week as the parser wants it: Sunday is 0 to it.
+func sundays(text string) string {
+	fields := strings.Fields(text)
+	if len(fields) < 5 || !strings.Contains(fields[len(fields)-1], "7") {
+		return text
+	}
+	days := strings.Split(fields[len(fields)-1], ",")
+	for i, d := range days {
+		span, step, stepped := strings.Cut(d, "/")
+		first, last, _ := strings.Cut(span, "-")
+		if stepped {
+			step = "/" + step
+		}
+		if span == "7" || first == "7" && last == "7" {
+			days[i] = "0-0" + step
+		} else if last == "7" { // up to Saturday, and Sunday if the steps come to it
+			days[i] = first + "-6" + step
+			n, every := weekday(first), 1
+			if stepped {
+				every, _ = strconv.Atoi(step[1:])
+			}
+			if n >= 0 && every > 0 && (7-n)%every == 0 {
+				days[i] += ",0"
+			}
+		}
+	}
+	fields[len(fields)-1] = strings.Join(days, ",")
+	return strings.Join(fields, " ")
+}
+
+// weekday is the number of a day from Sunday on; -1 for none.
+func weekday(text string) int {
+	if n := strings.Index("0123456", text); len(text) == 1 {
+		return n
+	}
+	return slices.Index([]string{"sun", "mon", "tue", "wed", "thu", "fri", "sat"}, strings.ToLower(text))
 }
 
 // Next is the first due time after a time; false when there is none any more.

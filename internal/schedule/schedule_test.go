@@ -15,7 +15,8 @@ import (
 
 // expression is a cron expression that the naive implementation reads without any parser.
 type expression struct {
-	minute, hour, dom, month, dow []int // nil for *
+	minute, hour, dom, month, dow []int  // nil for *; of dow, 7 is Sunday, as 0 is
+	days                          string // how dow is written, when not as a list
 }
 
 func (e expression) String() string {
@@ -29,7 +30,11 @@ func (e expression) String() string {
 		}
 		return strings.Join(s, ",")
 	}
-	return strings.Join([]string{field(e.minute), field(e.hour), field(e.dom), field(e.month), field(e.dow)}, " ")
+	days := e.days
+	if days == "" {
+		days = field(e.dow)
+	}
+	return strings.Join([]string{field(e.minute), field(e.hour), field(e.dom), field(e.month), days}, " ")
 }
 
 func (e expression) names(w time.Time) bool {
@@ -37,10 +42,11 @@ func (e expression) names(w time.Time) bool {
 	if !in(e.minute, w.Minute()) || !in(e.hour, w.Hour()) || !in(e.month, int(w.Month())) {
 		return false
 	}
+	day := in(e.dow, int(w.Weekday())) || w.Weekday() == time.Sunday && slices.Contains(e.dow, 7)
 	if e.dom != nil && e.dow != nil { // as in every cron: one of both is enough
-		return slices.Contains(e.dom, w.Day()) || slices.Contains(e.dow, int(w.Weekday()))
+		return slices.Contains(e.dom, w.Day()) || day
 	}
-	return in(e.dom, w.Day()) && in(e.dow, int(w.Weekday()))
+	return in(e.dom, w.Day()) && day
 }
 
 // naive steps through the minutes of a stretch of time and looks at the clock each time. It knows of no offsets and no transitions.
@@ -119,7 +125,22 @@ func TestDueTimesAreThoseOfAClockThatIsWatched(t *testing.T) {
 			}
 			return v
 		}
-		e := expression{minute: set("minute", 0, 59, 3), hour: set("hour", 0, 23, 4), dom: set("dom", 1, 31, 3), month: set("month", 1, 12, 3), dow: set("dow", 0, 6, 2)}
+		e := expression{minute: set("minute", 0, 59, 3), hour: set("hour", 0, 23, 4), dom: set("dom", 1, 31, 3), month: set("month", 1, 12, 3), dow: set("dow", 0, 7, 2)}
+		if rapid.IntRange(0, 3).Draw(rt, "a range of days") == 0 {
+			low, step := rapid.IntRange(0, 7).Draw(rt, "first"), rapid.IntRange(1, 7).Draw(rt, "step")
+			high := rapid.IntRange(low, 7).Draw(rt, "last")
+			first := strconv.Itoa(low)
+			if low < 7 && rapid.Bool().Draw(rt, "by name") {
+				first = strings.ToUpper(time.Weekday(low).String()[:3])
+			}
+			e.days, e.dow = fmt.Sprintf("%s-%d/%d", first, high, step), nil
+			if step == 1 && rapid.Bool().Draw(rt, "short") {
+				e.days = fmt.Sprintf("%s-%d", first, high)
+			}
+			for d := low; d <= high; d += step {
+				e.dow = append(e.dow, d)
+			}
+		}
 		from := time.Date(year, 1, 1, 0, 0, 0, 0, time.UTC)
 		to := from.AddDate(1, 0, 10)
 		timing, err := Parse(Rule{Cron: e.String(), Zone: name})
@@ -295,7 +316,8 @@ func TestWhatCannotBeDueIsRefusedByField(t *testing.T) {
 	for field, rules := range map[string][]Rule{
 		"cron": {{}, {Cron: "0 0 30 2 *"}, {Cron: "0 0 31 4,6,9,11 *"}, {Cron: "* * * *"}, {Cron: "60 * * * *"}, {Cron: "@reboot"}, {Cron: "TZ=UTC 0 0 * * *"},
 			{Cron: "TZ="}, {Cron: "@every"}, {Cron: "@every -1h"}, {Cron: "@every 1ms"}, {Cron: "@every 1.5s"}, {Cron: "@every 9000h"}, {Cron: ", * * * *"},
-			{Cron: "*/0 * * * *"}, {Cron: strings.Repeat("1,", 200) + "1 * * * *"}},
+			{Cron: "*/0 * * * *"}, {Cron: "0 0 * * 8"}, {Cron: "0 0 * * 7-1"}, {Cron: "0 0 * * 1-8"}, {Cron: "0 0 * 7 -7"},
+			{Cron: "0 0 * * 1-7/0"}, {Cron: "0 0 * * 7/x"}, {Cron: "0 0 * * day-7"}, {Cron: strings.Repeat("1,", 200) + "1 * * * *"}},
 		"time_zone":      {{Cron: "@daily", Zone: "Mars/Olympus"}, {Cron: "@daily", Zone: "Local"}, {Cron: "@daily", Zone: "../etc/passwd"}},
 		"ends_at":        {{Cron: "@daily", Starts: &late, Ends: &early}, {Cron: "@daily", Starts: &late, Ends: &late}},
 		"jitter_seconds": {{Cron: "@daily", Jitter: -1}, {Cron: "@daily", Jitter: 25 * time.Hour}},

@@ -9,18 +9,20 @@ import (
 )
 
 const (
-	// Without the limit on what is looked at, jobs behind a range that has none to match would be joined, too.
+	// The edges keep Postgres from reading the other batch as a whole, for each range, in order to join it.
 	matchByPosition = `-- name: MatchByPosition
+with m as materialized (select seq, custom_id from inputs where batch_id = $1 and seq > $2 order by seq limit $3)
 select m.seq, m.custom_id, x.seq as other
-from (select seq, custom_id from inputs where batch_id = $1 and seq > $2 order by seq limit $3) m
-left join inputs x on x.batch_id = $4 and x.seq = m.seq and x.custom_id is not distinct from m.custom_id
+from m left join inputs x on x.batch_id = $4 and x.seq >= (select min(seq) from m) and x.seq <= (select max(seq) from m)
+    and x.seq = m.seq and x.custom_id is not distinct from m.custom_id
 order by m.seq`
 	// "is true" keeps Postgres from making a join of it, for which it would compare all with all when it knows nothing of the tables: the ids
 	// are hashed, and each row of the range is looked up once. Of two jobs with an id the first one has it, the other is invalid for it.
 	matchByCustomID = `-- name: MatchByCustomID
 select custom_id, min(seq) as seq from inputs
 where batch_id = $1 and seq between $2 and $3 and (custom_id in (select unnest($4::text[]))) is true group by custom_id`
-	// Answers are read only where they may differ, and in full only for their texts.
+	// Answers are read only where they may differ or it is asked who gave them, and in full only for their texts: a key that is null is looked
+	// up nowhere, while a condition beside the key would be tested on the row that was found.
 	diffJobs = `-- name: DiffJobs
 select ia.seq as before_seq, ib.seq as after_seq, coalesce(ib.custom_id, ia.custom_id) as custom_id,
     coalesce(ia.input::text is not distinct from ib.input::text and ia.document_sha256 is not distinct from ib.document_sha256
@@ -42,9 +44,9 @@ left join jobs ja on ja.batch_id = $2 and ja.seq = p.a
 left join jobs jb on jb.batch_id = $3 and jb.seq = p.b
 cross join lateral (select ja.result_key is distinct from jb.result_key or ja.result_generation is distinct from jb.result_generation as differ) d
 left join lateral (select c.* from completions c
-    where ($7 or d.differ) and c.project_id = $1 and c.key = ja.result_key and c.generation = ja.result_generation) ca on true
+    where c.project_id = $1 and c.key = case when $7 or d.differ then ja.result_key end and c.generation = ja.result_generation) ca on true
 left join lateral (select c.* from completions c
-    where d.differ and c.project_id = $1 and c.key = jb.result_key and c.generation = jb.result_generation) cb on true
+    where c.project_id = $1 and c.key = case when d.differ then jb.result_key end and c.generation = jb.result_generation) cb on true
 order by p.ord`
 )
 

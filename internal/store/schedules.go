@@ -74,7 +74,9 @@ const (
 
 	tickCols = `t.schedule_id, t.due_at, t.manual, t.start_at, t.state, t.reason, t.batch_id, t.attempts, t.created_at, t.started_at, t.ended_at`
 
-	noTickBatch = `, null::text as batch_state, null::uuid as export_id, null::text as export_state, null::text as export_error`
+	tickBatch     = `, b.state as batch_state, e.id as export_id, e.state as export_state, e.error as export_error`
+	joinTickBatch = `left join batches b on b.id = t.batch_id left join exports e on e.batch_id = t.batch_id and e.origin = 'schedule'`
+	noTickBatch   = `, null::text as batch_state, null::uuid as export_id, null::text as export_state, null::text as export_error`
 
 	getSchedule = `-- name: GetSchedule
 select ` + scheduleCols + ` from schedules s where s.project_id = $1 and s.id = $2`
@@ -83,8 +85,7 @@ select ` + scheduleCols + ` from schedules s where s.id = $1`
 	listSchedules = `-- name: ListSchedules
 select ` + scheduleRest + `, null::json as jobs from schedules s where s.project_id = $1 and ($2::uuid is null or s.id < $2) order by s.id desc limit $3`
 	listTicks = `-- name: ListTicks
-select ` + tickCols + `, b.state as batch_state, e.id as export_id, e.state as export_state, e.error as export_error
-from ticks t left join batches b on b.id = t.batch_id left join exports e on e.batch_id = t.batch_id and e.origin = 'schedule'
+select ` + tickCols + tickBatch + ` from ticks t ` + joinTickBatch + `
 where t.schedule_id = (select id from schedules where project_id = $1 and id = $2) and ($3 = '' or t.state = $3) and ($4::timestamptz is null or t.due_at < $4)
 order by t.due_at desc limit $5`
 	readClock = `-- name: ReadClock
@@ -136,9 +137,14 @@ returning ` + scheduleCols
 delete from schedules where project_id = $1 and id = $2 returning id`
 	// A caller's clock doesn't count, and two requests of the same microsecond come one after the other.
 	runSchedule = `-- name: RunSchedule
-insert into ticks as t (schedule_id, due_at, start_at, manual, state)
-select id, clock_timestamp(), now(), true, 'pending' from schedules where project_id = $1 and id = $2
+insert into ticks as t (schedule_id, due_at, start_at, manual, state, run_key)
+select id, clock_timestamp(), now(), true, 'pending', nullif($3, '') from schedules
+where project_id = $1 and id = $2 and (select count(*) from ticks where schedule_id = $2 and state = 'pending') < $4
+on conflict (schedule_id, run_key) where run_key is not null do nothing
 returning ` + tickCols + noTickBatch
+	tickOfRun = `-- name: TickOfRun
+select ` + tickCols + tickBatch + ` from schedules s join ticks t on t.schedule_id = s.id ` + joinTickBatch + `
+where s.project_id = $1 and s.id = $2 and t.run_key = $3`
 )
 
 // CreateSchedule makes one; ErrConflict when the project has MaxSchedules. Two requests at once may go one over.
@@ -169,10 +175,20 @@ func (db *DB) DeleteSchedule(ctx context.Context, project, id uuid.UUID) error {
 	return err
 }
 
-// RunSchedule makes a schedule due now, whether it is enabled or not, or returns ErrNotFound.
-func (db *DB) RunSchedule(ctx context.Context, project, id uuid.UUID) (Tick, error) {
-	t, err := one[Tick](ctx, db.pool, runSchedule, project, id)
-	return t, errors.Join(err, db.hintIf(ctx, err == nil))
+// RunSchedule makes a schedule due now, whether it is enabled or not. Of requests with the same key, empty for none, the first one makes the
+// tick and the others get it as it is: replayed. Errors: ErrNotFound, and ErrConflict when MaxWaiting ticks wait already.
+func (db *DB) RunSchedule(ctx context.Context, project, id uuid.UUID, key string) (t Tick, replayed bool, err error) {
+	t, err = one[Tick](ctx, db.pool, runSchedule, project, id, key, MaxWaiting)
+	if !errors.Is(err, ErrNotFound) {
+		return t, false, errors.Join(err, db.hintIf(ctx, err == nil))
+	}
+	if t, err = one[Tick](ctx, db.pool, tickOfRun, project, id, key); !errors.Is(err, ErrNotFound) {
+		return t, err == nil, err
+	}
+	if _, err = db.Schedule(ctx, project, id); err == nil {
+		err = ErrConflict
+	}
+	return t, false, err
 }
 
 // hintIf tells workers to look at the schedules.

@@ -14,15 +14,17 @@ import (
 // is the tick's own, and writes the batch's id to the tick. When it dies before that, another one takes the tick, and finds the batch by the
 // key if it is there.
 
-// maxWaiting is how many ticks of a schedule may wait for their turn.
-const maxWaiting = 100
+// MaxWaiting is how many ticks of a schedule may wait for their turn.
+const MaxWaiting = 100
 
 const (
 	dueSchedules = `-- name: DueSchedules
 select ` + scheduleRest + `, null::json as jobs, now() as now from schedules s where s.next_start_at <= now() order by s.next_start_at limit $1`
+	// A tick that waits, or that is at work and may be done soon, is looked at again in a second: nobody tells of the end of a batch.
 	nextStart = `-- name: NextStart
 select coalesce(extract(epoch from least((select min(next_start_at) from schedules where next_start_at is not null),
-    (select min(start_at) from ticks where state = 'pending' and start_at > now())) - now()), 3600)::float8`
+    (select min(start_at) from ticks where state = 'pending' and start_at > now()),
+    (select now() + interval '1 second' from ticks where state in ('starting', 'running') or state = 'pending' and start_at <= now() limit 1)) - now()), 3600)::float8`
 	advanceSchedule = `-- name: AdvanceSchedule
 with s as (update schedules set next_due_at = $4, next_start_at = $5 where id = $1 and revision = $2 and next_due_at = $3 returning id, overlap),
 w as (select count(*) as waiting from ticks where schedule_id = $1 and state = 'pending'),
@@ -30,8 +32,9 @@ t as (insert into ticks (schedule_id, due_at, start_at, state, reason, ended_at)
     select s.id, u.due_at, u.start_at, case when full_up then 'skipped' else u.state end,
         case when full_up then 'overlap: as many ticks as may wait for the end of earlier ones do' else u.reason end,
         case when full_up or u.state <> 'pending' then now() end
-    from s, w, unnest($6::timestamptz[], $7::timestamptz[], $8::text[], $9::text[]) as u(due_at, start_at, state, reason),
-        lateral (select u.state = 'pending' and s.overlap = 'queue' and w.waiting >= $10 as full_up) f
+    from s, w, (select *, count(*) filter (where state = 'pending') over (order by due_at) as nth
+            from unnest($6::timestamptz[], $7::timestamptz[], $8::text[], $9::text[]) as u(due_at, start_at, state, reason)) u,
+        lateral (select u.state = 'pending' and s.overlap = 'queue' and w.waiting + u.nth > $10 as full_up) f
     on conflict (schedule_id, due_at) do nothing)
 select count(*)::int from s`
 	// Of each schedule only the first tick that waits can be taken: so they start in their order, however many workers there are. One whose worker
@@ -113,7 +116,7 @@ func (db *DB) AdvanceSchedule(ctx context.Context, s Schedule, nextDue, nextStar
 			reason[i] = &t.Reason
 		}
 	}
-	moved, err := scalar[int32](ctx, db.pool, advanceSchedule, s.ID, s.Revision, s.NextDueAt, nextDue, nextStart, due, start, state, reason, maxWaiting)
+	moved, err := scalar[int32](ctx, db.pool, advanceSchedule, s.ID, s.Revision, s.NextDueAt, nextDue, nextStart, due, start, state, reason, MaxWaiting)
 	return moved > 0, err
 }
 

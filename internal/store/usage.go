@@ -9,8 +9,9 @@ import (
 	"github.com/jackc/pgx/v5"
 )
 
-// The calls of a finished batch are summed up once, for reports (migration 14). The batch's row is locked first, as when a late outcome
-// comes: that one is either among what the statements behind the lock see, or comes after them and throws the sums away.
+// Finished batches are summed up once, for reports (migrations 14 and 16). The batch's row is locked first, as when a late outcome comes: that
+// one is either among what the statements behind the lock see, or comes after them and throws the sums away. What calls used and what caches
+// saved is summed up at once; costs are compared with the gateway's log when that has surely been written.
 const (
 	nextUsage = `-- name: NextUsage
 select id from batches where usage_at is null and finished_at is not null and purged_at is null order by id limit 1`
@@ -24,29 +25,70 @@ insert into usage_calls (batch_id, hour, provider, model, error_class, latency_b
 select batch_id, hour, provider, model, error_class, latency_bucket, sum(calls), sum(uncertain_calls), sum(unpriced_calls), sum(gateway_hits),
     sum(input_tokens), sum(cached_input_tokens), sum(cache_write_tokens), sum(output_tokens), sum(cost_microusd), sum(reserved_microusd)
 from call_usage where batch_id = $1 group by 1, 2, 3, 4, 5, 6`
+	clearSavings = `-- name: ClearSavings
+delete from usage_savings where batch_id = $1`
+	sumSavings = `-- name: SumSavings
+insert into usage_savings (batch_id, saving, provider, model, uses, "unknown", input_tokens, output_tokens, saved_microusd)
+select batch_id, saving, provider, model, uses, "unknown", input_tokens, output_tokens, saved_microusd from saving_usage where batch_id = $1`
 	endUsage = `-- name: EndUsage
 update batches set usage_at = now() where id = $1`
+
+	nextDrift = `-- name: NextDrift
+select id from batches where drift_at is null and finished_at < now() - interval '10 minutes' and purged_at is null order by id limit 1`
+	lockDrift = `-- name: LockDrift
+select id from batches where id = $1 and finished_at is not null and drift_at is null for update`
+	clearDrift = `-- name: ClearDrift
+delete from usage_drift where batch_id = $1`
+	sumDrift = `-- name: SumDrift
+insert into usage_drift (batch_id, day, provider, model, calls, unlogged_calls, unknown_calls, compared_calls, cost_nanousd, gateway_cost_nanousd)
+select batch_id, day, provider, model, calls, unlogged_calls, unknown_calls, compared_calls, cost_nanousd, gateway_cost_nanousd
+from drift_usage where batch_id = $1`
+	endDrift = `-- name: EndDrift
+update batches set drift_at = now() where id = $1`
 )
 
-// SumUsage sums up the calls of one finished batch that has no sums yet. Errors: ErrNotFound when there is none.
-func (db *DB) SumUsage(ctx context.Context) (batch uuid.UUID, err error) {
-	batch, err = scalar[uuid.UUID](ctx, db.pool, nextUsage)
-	if err != nil {
-		return batch, err
-	}
-	return batch, db.sumUsage(ctx, batch)
+// sums are made of a batch whose row is locked, by statements in their order.
+type sums struct {
+	next, lock string
+	make       []string
 }
 
-// sumUsage does so for this batch, if it is to be done.
+var usageSums = []sums{
+	{nextUsage, lockUsage, []string{clearUsage, sumUsage, clearSavings, sumSavings, endUsage}},
+	{nextDrift, lockDrift, []string{clearDrift, sumDrift, endDrift}},
+}
+
+// SumUsage sums up one finished batch that lacks sums. Errors: ErrNotFound when there is none.
+func (db *DB) SumUsage(ctx context.Context) (batch uuid.UUID, err error) {
+	for _, s := range usageSums {
+		if batch, err = scalar[uuid.UUID](ctx, db.pool, s.next); err == nil {
+			return batch, db.sum(ctx, s, batch)
+		} else if !errors.Is(err, ErrNotFound) {
+			break
+		}
+	}
+	return batch, err
+}
+
+// sumUsage makes the sums that this batch lacks, before its rows go.
 func (db *DB) sumUsage(ctx context.Context, batch uuid.UUID) error {
+	for _, s := range usageSums {
+		if err := db.sum(ctx, s, batch); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (db *DB) sum(ctx context.Context, s sums, batch uuid.UUID) error {
 	return translate(pgx.BeginFunc(ctx, db.pool, func(tx pgx.Tx) error {
-		if _, err := scalar[uuid.UUID](ctx, tx, lockUsage, batch); err != nil {
+		if _, err := scalar[uuid.UUID](ctx, tx, s.lock, batch); err != nil {
 			if errors.Is(err, ErrNotFound) {
-				return nil // another worker was here
+				return nil // another worker was here, or there is nothing to do
 			}
 			return err
 		}
-		for _, sql := range []string{clearUsage, sumUsage, endUsage} {
+		for _, sql := range s.make {
 			if _, err := tx.Exec(ctx, sql, batch); err != nil {
 				return err
 			}
