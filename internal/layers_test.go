@@ -71,8 +71,8 @@ var owners = map[string][]string{
 	"github.com/klauspost/compress":           {"internal/api"},
 	"github.com/aymanbagabas/go-udiff":        {"internal/report"},
 	"github.com/parquet-go/parquet-go":        {"internal/report"},
-	"github.com/santhosh-tekuri/jsonschema":  {"internal/prompt"},
-	"github.com/kaptinlin/jsonrepair":        {"internal/prompt"},
+	"github.com/santhosh-tekuri/jsonschema":   {"internal/prompt"},
+	"github.com/kaptinlin/jsonrepair":         {"internal/prompt"},
 	"github.com/JohannesKaufmann/html-to-mar": {"internal/document"},
 }
 

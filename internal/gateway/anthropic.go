@@ -159,7 +159,7 @@ func (p anthropic) Encode(model string, c *Chat) (string, json.RawMessage, error
 		note = ""
 	}
 	ps := parts(c, note)
-	marked := lastStable(ps)
+	marked := lastStable(ps, CacheMinimum(p.Name(), model))
 	for i, part := range ps {
 		block := anthropicBlock{Type: "text", Text: part.text}
 		if i == marked {
@@ -181,13 +181,9 @@ func (p anthropic) Encode(model string, c *Chat) (string, json.RawMessage, error
 	return anthropicEndpoint, body, err
 }
 
-// minCacheTokens is the shortest prompt that any Claude model caches; some want 2,048 or 4,096. A mark on a shorter one
-// does nothing.
-const minCacheTokens = 1024
-
 // lastStable returns the index of the part that ends what the batch shares, for the mark of the prompt cache; -1 when
-// that is too short to be cached, at 4 bytes a token.
-func lastStable(ps []part) int {
+// that is less than minimum tokens, at 4 bytes a token.
+func lastStable(ps []part, minimum int) int {
 	n, last := 0, -1
 	for i, p := range ps {
 		if !p.stable {
@@ -195,7 +191,7 @@ func lastStable(ps []part) int {
 		}
 		n, last = n+len(p.text), i
 	}
-	if tokensIn(n) < minCacheTokens {
+	if tokensIn(n) < minimum {
 		return -1
 	}
 	return last

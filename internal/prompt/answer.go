@@ -24,8 +24,8 @@ const (
 	RungSyntax   Rung = "syntax" // its syntax was mended: quotes, commas, comments, a missing end
 	RungAsked    Rung = "asked"  // the model was asked again, with what was wrong
 	maxProblems       = 20       // that a model is told of at once
-	maxMended         = 256 << 10
-	maxCandidate      = 32 // places in a text at which a value is looked for
+	maxMended         = 64 << 10 // bytes: the time that mending takes grows with their square
+	maxCandidate      = 32       // places in a text at which a value is looked for
 )
 
 // AnswerError says why no rung helped. Its words quote names and positions, but nothing else of the answer.

@@ -27,7 +27,7 @@ type schema struct {
 
 // minVisits is what any check may take, in values looked at; a long value may take more. References to references can
 // make the work grow with a power of the value's depth, and the library has no limit of its own.
-const minVisits = 100_000
+const minVisits = 20_000
 
 // validator is one compiled form. Its places share a budget, so it serves one check at a time.
 type validator struct {
