@@ -323,3 +323,23 @@ func (t *Template) Request(model string, messages Messages) *Request {
 		JSON: t.spec.Output.Format == FormatJSON, Schema: t.schema, canonicalSchema: t.schema,
 	}
 }
+
+// SameRequests reports whether two templates make the same request of the same job, so that an answer to the one is an answer to the other.
+func SameRequests(a, b *Template) bool {
+	type input struct {
+		Type    Type
+		Default json.RawMessage
+	}
+	of := func(t *Template) string {
+		inputs := make(map[string]input, len(t.names))
+		for name, v := range t.spec.Variables {
+			inputs[name] = input{v.Type, v.Default}
+		}
+		text, err := json.Marshal([]any{t.spec.System, t.examples, t.spec.User, t.spec.Output.Format == FormatJSON, t.schema, t.spec.Sampling, inputs})
+		if err != nil {
+			panic("prompt: checked template has no JSON form: " + err.Error())
+		}
+		return string(text)
+	}
+	return of(a) == of(b)
+}
