@@ -82,6 +82,7 @@ type result struct {
 	by        string // model as the provider reported it
 	hit       bool   // the gateway's cache answered every call
 	resultKey prompt.Key
+	repaired  prompt.Rung
 }
 
 // compile makes a stored batch ready for use.
