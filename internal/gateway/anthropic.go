@@ -35,23 +35,36 @@ const (
 	anthropicChatEndpoint = "v1/chat/completions"
 )
 
-// What Claude models take, newest first; the first row that a model's version reaches counts. A name without a version
-// is taken for a new model's. Sources: Anthropic's migration guides and model pages, and answers quoted in public bug
-// reports, read in November 2026.
-var claudes = []struct {
+type claudeFact struct {
 	from    int // version in hundredths
 	samples int // how many of temperature and top_p may be sent
 	schema  bool
 	// The cap where the chat has none, because the API insists on one: at most the model's own limit, and less than the
 	// 21,333 tokens from which Anthropic's clients insist on a stream, lest the answer take over ten minutes.
 	maxTokens int
-}{
+}
+
+// What Claude models take, newest first; the first row that a model's version reaches counts. A name without a version
+// is taken for a new model's. Sources: Anthropic's migration guides and model pages, and answers quoted in public bug
+// reports, read in November 2026.
+var claudes = []claudeFact{
 	{from: 407, samples: 0, schema: true, maxTokens: 16000}, // refuses sampling parameters, as all since do
 	{from: 405, samples: 1, schema: true, maxTokens: 16000}, // from here on structured outputs
 	{from: 401, samples: 1, maxTokens: 16000},               // "temperature and top_p cannot both be specified"
 	{from: 307, samples: 2, maxTokens: 16000},
 	{from: 305, samples: 2, maxTokens: 8192},
 	{from: 0, samples: 2, maxTokens: 4096},
+}
+
+func claudeFacts(model string) claudeFact {
+	if v, ok := claudeVersion(model); ok {
+		for _, facts := range claudes {
+			if v >= facts.from {
+				return facts
+			}
+		}
+	}
+	return claudes[0]
 }
 
 // claudeVersion reads 405 out of claude-haiku-4-5-20251001, 305 out of claude-3-5-sonnet-latest and 500 out of
@@ -130,14 +143,7 @@ func (p anthropic) Encode(model string, c *Chat) (string, json.RawMessage, error
 	if err := c.onlyChat(p.Name()); err != nil {
 		return "", nil, err
 	}
-	facts := claudes[0]
-	if v, ok := claudeVersion(model); ok {
-		for _, facts = range claudes {
-			if v >= facts.from {
-				break
-			}
-		}
-	}
+	facts := claudeFacts(model)
 	r := anthropicRequest{Model: model, MaxTokens: c.MaxTokens}
 	if r.MaxTokens == 0 {
 		r.MaxTokens = facts.maxTokens

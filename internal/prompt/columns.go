@@ -60,7 +60,7 @@ func (c *Columns) Row(cells []string) (vars json.RawMessage, id *string, err err
 		}
 		if c.variable[i] < 0 {
 			if cell != "" {
-				id = &cells[i]
+				id = &cell
 			}
 			continue
 		}
