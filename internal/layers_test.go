@@ -74,6 +74,8 @@ var owners = map[string][]string{
 	"github.com/aymanbagabas/go-udiff":        {"internal/report"},
 	"github.com/parquet-go/parquet-go":        {"internal/report"},
 	"gocloud.dev":                             {"internal/bucket"},
+	"github.com/santhosh-tekuri/jsonschema":   {"internal/prompt"},
+	"github.com/kaptinlin/jsonrepair":         {"internal/prompt"},
 	"github.com/JohannesKaufmann/html-to-mar": {"internal/document"},
 }
 

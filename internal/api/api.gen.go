@@ -663,6 +663,9 @@ type Call struct {
 
 	// LatencyMs From the send to the last byte of the answer, in milliseconds.
 	LatencyMs *int64 `json:"latency_ms"`
+
+	// Purpose Why the job asked once more: `longer` (the answer was cut off) or `repair` (it could not be used). Null for its first question.
+	Purpose *string `json:"purpose"`
 }
 
 // CallState `intent` before the outcome is known; `uncertain` when it was lost, so that the call may have been billed.
@@ -895,6 +898,18 @@ type DiffSummary struct {
 	JobsWithoutCost int64 `json:"jobs_without_cost"`
 }
 
+// Discards What saving the spec as the next version would make useless: answers in the result cache that jobs of the latest version, and of versions that ask the same, made or found, and that no request of the new version can find. At most these: a job whose request comes out the same keeps its answer. Jobs of purged batches aren't counted.
+type Discards struct {
+	// Results How many.
+	Results int64 `json:"results"`
+
+	// CostMicrousd What they had cost, in millionths of a US dollar, as far as known.
+	CostMicrousd int64 `json:"cost_microusd"`
+
+	// ResultsWithoutCost How many of them have no known cost.
+	ResultsWithoutCost int64 `json:"results_without_cost"`
+}
+
 // DocumentInput A document inline.
 type DocumentInput struct {
 	// ContentType Media type, such as `text/markdown`; guessed when left out.
@@ -1077,6 +1092,24 @@ type Fault struct {
 	Message string `json:"message"`
 }
 
+// Finding Something that likely spoils caches or answers. It doesn't keep the template from being used.
+type Finding struct {
+	// Severity `warning`: it likely costs money or quality; `note`: it may be meant.
+	Severity string `json:"severity"`
+
+	// Code `date_in_stable_part`, `id_in_stable_part`, `volatile_variable`, `variable_before_stable`, `stable_part_short`, `unordered_content`, `json_without_schema`, `schema_not_native` or `no_length_limit`.
+	Code string `json:"code"`
+
+	// Field Place in the spec, such as `system`; empty for all of it.
+	Field string `json:"field"`
+
+	// Line Line of that field's text, from 1; 0 when there is none to name.
+	Line int `json:"line"`
+
+	// Message What happens, and what to do.
+	Message string `json:"message"`
+}
+
 // Health A sign of life.
 type Health struct {
 	// Status Always `ok`.
@@ -1132,6 +1165,9 @@ type Job struct {
 
 	// LeaderID The identical job whose answer this one takes; it may be of another batch.
 	LeaderID *string `json:"leader_id"`
+
+	// Repaired What made a JSON answer usable: `fences` (code fences or words around it were stripped), `syntax` (its syntax was mended) or `asked` (the model was asked again, with what was wrong). Null for an answer that was good as it came, or came from a cache.
+	Repaired *Repaired `json:"repaired"`
 }
 
 // JobCost Cost of the job's calls in millionths of a US dollar; null when the cost of one of them is unknown.
@@ -1203,6 +1239,9 @@ type JobPage struct {
 // JobStatus Where a job is. `waiting` is for an identical job, a retry time or a limit. The last three are final.
 type JobStatus string
 
+// JobTable A table: a line with the names of variables, then a line a job.
+type JobTable = string
+
 // JobTimeout Seconds from a job's first attempt after which it fails rather than being tried again, waits for rate limits included; the workers' default (a day unless set otherwise) when left out.
 type JobTimeout = int32
 
@@ -1262,6 +1301,42 @@ type Pause struct {
 
 // PauseReason `requested`: by a caller, until one resumes it. `budget`: its next call could overshoot a budget; it goes on when there is room.
 type PauseReason string
+
+// PreviewedInput One job's request, or why there is none.
+type PreviewedInput struct {
+	// Messages The messages.
+	Messages []PreviewedMessage `json:"messages"`
+
+	// Tokens Input tokens, as estimated.
+	Tokens int `json:"tokens"`
+
+	// Keys Keys under which an answer may be found, in the order in which they are looked up. Empty without a route.
+	Keys []PreviewedKey `json:"keys"`
+
+	// Cached The model whose answer the result cache has; null when it has none, or without a route.
+	Cached *string `json:"cached"`
+
+	// Error Why the input can't be rendered; null when it can.
+	Error *string `json:"error"`
+}
+
+// PreviewedKey A key of the result cache.
+type PreviewedKey struct {
+	// Model Whose answer.
+	Model string `json:"model"`
+
+	// Key SHA-256 of the canonical request, in hexadecimal.
+	Key string `json:"key"`
+}
+
+// PreviewedMessage One message.
+type PreviewedMessage struct {
+	// Role system, user or assistant.
+	Role string `json:"role"`
+
+	// Content Its text.
+	Content string `json:"content"`
+}
 
 // Price What a model costs from a day on.
 type Price struct {
@@ -1391,6 +1466,9 @@ type Readiness struct {
 	// Migration Whether the schema is at the level that this build needs.
 	Migration string `json:"migration"`
 }
+
+// Repaired What made a JSON answer usable: `fences` (code fences or words around it were stripped), `syntax` (its syntax was mended) or `asked` (the model was asked again, with what was wrong). Null for an answer that was good as it came, or came from a cache.
+type Repaired = string
 
 // Report A report that can be asked for.
 type Report struct {
@@ -1630,6 +1708,9 @@ type Result struct {
 
 	// CostMicrousd Cost of the job's calls in millionths of a US dollar; null when the cost of one of them is unknown.
 	CostMicrousd *JobCost `json:"cost_microusd"`
+
+	// Repaired What made a JSON answer usable: `fences` (code fences or words around it were stripped), `syntax` (its syntax was mended) or `asked` (the model was asked again, with what was wrong). Null for an answer that was good as it came, or came from a cache.
+	Repaired *Repaired `json:"repaired"`
 }
 
 // ResultStatus How a job ended.
@@ -1978,6 +2059,18 @@ type ScheduledBatch struct {
 	Template *VersionRef `json:"template,omitempty"`
 }
 
+// StablePart What the requests of all jobs share from their start. A mark for the provider's prompt cache stands at its end, if it is long enough.
+type StablePart struct {
+	// Messages Whole messages.
+	Messages int `json:"messages"`
+
+	// Bytes Bytes of the next one.
+	Bytes int `json:"bytes"`
+
+	// Tokens What they come to, as estimated.
+	Tokens int `json:"tokens"`
+}
+
 // Template One version of a template. It never changes.
 type Template struct {
 	// Name Name of a template or route, unique of its sort within the project.
@@ -1994,6 +2087,18 @@ type Template struct {
 
 	// CreatedAt When this version was saved.
 	CreatedAt time.Time `json:"created_at"`
+
+	// Findings What the template could do better; in the answer to a save only.
+	Findings []Finding `json:"findings,omitempty"`
+}
+
+// TemplateExample A question and its answer.
+type TemplateExample struct {
+	// Assistant What the model should say: under an output schema, an answer that meets it.
+	Assistant string `json:"assistant"`
+
+	// User What a user says.
+	User string `json:"user"`
 }
 
 // TemplateInput A template to save.
@@ -2014,6 +2119,27 @@ type TemplatePage struct {
 	NextCursor *NextCursor `json:"next_cursor"`
 }
 
+// TemplatePreview What a template makes of some inputs, and what it could do better.
+type TemplatePreview struct {
+	// Ref The version shown; null for a spec that came with the request.
+	Ref *string `json:"ref"`
+
+	// Findings What it could do better.
+	Findings []Finding `json:"findings"`
+
+	// Stable What the requests of all jobs share from their start. A mark for the provider's prompt cache stands at its end, if it is long enough.
+	Stable StablePart `json:"stable"`
+
+	// Inputs One entry for each input, in order.
+	Inputs []PreviewedInput `json:"inputs"`
+
+	// Discards What saving the spec as the next version would make useless: answers in the result cache that jobs of the latest version, and of versions that ask the same, made or found, and that no request of the new version can find. At most these: a job whose request comes out the same keeps its answer. Jobs of purged batches aren't counted.
+	Discards *Discards `json:"discards,omitempty"`
+}
+
+// TemplatePreviewInput What to preview.
+type TemplatePreviewInput = json.RawMessage
+
 // TemplateSpec What a template says to a model and wants back. Unknown fields are errors.
 type TemplateSpec = json.RawMessage
 
@@ -2027,6 +2153,9 @@ type TemplateVariable struct {
 
 	// Required Whether each job must bring it; by default it must unless there is a default.
 	Required *bool `json:"required,omitempty"`
+
+	// Schema JSON Schema that the value has to meet as well. It can't refer to another document.
+	Schema map[string]interface{} `json:"schema,omitempty"`
 
 	// Type JSON type of the value.
 	Type TemplateVariableType `json:"type"`
@@ -2271,52 +2400,52 @@ type CreateBatchMultipartBody struct {
 
 // CreateBatchParams defines parameters for CreateBatch.
 type CreateBatchParams struct {
-	// Kind NDJSON only, and required there. As `kind` of BatchOptions.
+	// Kind NDJSON and CSV only, and required there. As `kind` of BatchOptions.
 	Kind *Kind `form:"kind,omitempty" json:"kind,omitempty"`
 
-	// Name NDJSON only. As `name` of BatchOptions.
+	// Name NDJSON and CSV only. As `name` of BatchOptions.
 	Name *BatchName `form:"name,omitempty" json:"name,omitempty"`
 
-	// Template NDJSON only. As `template` of BatchOptions.
+	// Template NDJSON and CSV only. As `template` of BatchOptions.
 	Template *VersionRef `form:"template,omitempty" json:"template,omitempty"`
 
-	// Route NDJSON only, and required there. As `route` of BatchOptions: a name, a shorthand chain, or a RouteSpec as JSON text.
+	// Route NDJSON and CSV only, and required there. As `route` of BatchOptions: a name, a shorthand chain, or a RouteSpec as JSON text.
 	Route *string `form:"route,omitempty" json:"route,omitempty"`
 
-	// Params NDJSON only. As `params` of BatchOptions, a JSON object as text.
+	// Params NDJSON and CSV only. As `params` of BatchOptions, a JSON object as text.
 	Params *string `form:"params,omitempty" json:"params,omitempty"`
 
-	// OnInvalid NDJSON only. As `on_invalid` of BatchOptions.
+	// OnInvalid NDJSON and CSV only. As `on_invalid` of BatchOptions.
 	OnInvalid *OnInvalid `form:"on_invalid,omitempty" json:"on_invalid,omitempty"`
 
-	// Cache NDJSON only. As `cache` of BatchOptions.
+	// Cache NDJSON and CSV only. As `cache` of BatchOptions.
 	Cache *CachePolicy `form:"cache,omitempty" json:"cache,omitempty"`
 
-	// MaxAgeSeconds NDJSON only. As `max_age_seconds` of BatchOptions.
+	// MaxAgeSeconds NDJSON and CSV only. As `max_age_seconds` of BatchOptions.
 	MaxAgeSeconds *MaxAge `form:"max_age_seconds,omitempty" json:"max_age_seconds,omitempty"`
 
-	// Metadata NDJSON only. As `metadata` of BatchOptions, a JSON object as text.
+	// Metadata NDJSON and CSV only. As `metadata` of BatchOptions, a JSON object as text.
 	Metadata *string `form:"metadata,omitempty" json:"metadata,omitempty"`
 
-	// Open NDJSON only. As `open` of BatchOptions.
+	// Open NDJSON and CSV only. As `open` of BatchOptions.
 	Open *Open `form:"open,omitempty" json:"open,omitempty"`
 
-	// Priority NDJSON only. As `priority` of BatchOptions.
+	// Priority NDJSON and CSV only. As `priority` of BatchOptions.
 	Priority *Priority `form:"priority,omitempty" json:"priority,omitempty"`
 
-	// Concurrency NDJSON only. As `concurrency` of BatchOptions.
+	// Concurrency NDJSON and CSV only. As `concurrency` of BatchOptions.
 	Concurrency *BatchConcurrency `form:"concurrency,omitempty" json:"concurrency,omitempty"`
 
-	// MaxAttempts NDJSON only. As `max_attempts` of BatchOptions.
+	// MaxAttempts NDJSON and CSV only. As `max_attempts` of BatchOptions.
 	MaxAttempts *MaxAttempts `form:"max_attempts,omitempty" json:"max_attempts,omitempty"`
 
-	// JobTimeoutSeconds NDJSON only. As `job_timeout_seconds` of BatchOptions.
+	// JobTimeoutSeconds NDJSON and CSV only. As `job_timeout_seconds` of BatchOptions.
 	JobTimeoutSeconds *JobTimeout `form:"job_timeout_seconds,omitempty" json:"job_timeout_seconds,omitempty"`
 
-	// ExpiresAt NDJSON only. As `expires_at` of BatchOptions.
+	// ExpiresAt NDJSON and CSV only. As `expires_at` of BatchOptions.
 	ExpiresAt *ExpiresAt `form:"expires_at,omitempty" json:"expires_at,omitempty"`
 
-	// MaxCostMicrousd NDJSON only. As `max_cost_microusd` of BatchOptions.
+	// MaxCostMicrousd NDJSON and CSV only. As `max_cost_microusd` of BatchOptions.
 	MaxCostMicrousd *MaxCost `form:"max_cost_microusd,omitempty" json:"max_cost_microusd,omitempty"`
 
 	// IdempotencyKey Makes a repeat safe: the same key with the same submission answers with the first batch and `Idempotency-Replayed: true`; with another submission, or while the first is still coming in, it is a conflict (409). 1 to 255 visible ASCII characters.
@@ -2671,6 +2800,9 @@ type UpdateScheduleJSONRequestBody = ScheduleChange
 // SaveTemplateJSONRequestBody defines body for SaveTemplate for application/json ContentType.
 type SaveTemplateJSONRequestBody = TemplateInput
 
+// PreviewTemplateJSONRequestBody defines body for PreviewTemplate for application/json ContentType.
+type PreviewTemplateJSONRequestBody = TemplatePreviewInput
+
 // CreateWebhookJSONRequestBody defines body for CreateWebhook for application/json ContentType.
 type CreateWebhookJSONRequestBody = WebhookInput
 
@@ -2859,6 +2991,9 @@ type ServerInterface interface {
 	// GetTemplate One version of a template.
 	// (GET /v1/templates/{name})
 	GetTemplate(ctx echo.Context, name Name, params GetTemplateParams) error
+	// PreviewTemplate Show what a template makes of inputs, and what an edit would discard.
+	// (POST /v1/templates/{name}/preview)
+	PreviewTemplate(ctx echo.Context, name Name) error
 	// ListTemplateVersions Every version of a template, newest first.
 	// (GET /v1/templates/{name}/versions)
 	ListTemplateVersions(ctx echo.Context, name Name) error
@@ -4364,6 +4499,22 @@ func (w *ServerInterfaceWrapper) GetTemplate(ctx echo.Context) error {
 	return err
 }
 
+// PreviewTemplate converts echo context to params.
+func (w *ServerInterfaceWrapper) PreviewTemplate(ctx echo.Context) error {
+	var err error
+	// ------------- Path parameter "name" -------------
+	var name Name
+
+	err = runtime.BindStyledParameterWithOptions("simple", "name", ctx.Param("name"), &name, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: ctx.Request().URL.RawPath == ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter name: %s", err))
+	}
+
+	// Invoke the callback with all the unmarshaled arguments
+	err = w.Handler.PreviewTemplate(ctx, name)
+	return err
+}
+
 // ListTemplateVersions converts echo context to params.
 func (w *ServerInterfaceWrapper) ListTemplateVersions(ctx echo.Context) error {
 	var err error
@@ -4664,6 +4815,7 @@ func RegisterHandlersWithOptions(router EchoRouter, si ServerInterface, options 
 	router.GET(options.BaseURL+"/v1/templates", wrapper.ListTemplates, options.OperationMiddlewares["ListTemplates"]...)
 	router.POST(options.BaseURL+"/v1/templates", wrapper.SaveTemplate, options.OperationMiddlewares["SaveTemplate"]...)
 	router.GET(options.BaseURL+"/v1/templates/:name", wrapper.GetTemplate, options.OperationMiddlewares["GetTemplate"]...)
+	router.POST(options.BaseURL+"/v1/templates/:name/preview", wrapper.PreviewTemplate, options.OperationMiddlewares["PreviewTemplate"]...)
 	router.GET(options.BaseURL+"/v1/templates/:name/versions", wrapper.ListTemplateVersions, options.OperationMiddlewares["ListTemplateVersions"]...)
 	router.GET(options.BaseURL+"/v1/webhooks", wrapper.ListWebhooks, options.OperationMiddlewares["ListWebhooks"]...)
 	router.POST(options.BaseURL+"/v1/webhooks", wrapper.CreateWebhook, options.OperationMiddlewares["CreateWebhook"]...)
@@ -6362,6 +6514,29 @@ func (response GetTemplate200JSONResponse) VisitGetTemplateResponse(w http.Respo
 	return err
 }
 
+type PreviewTemplateRequestObject struct {
+	Name Name `json:"name"`
+	Body *PreviewTemplateJSONRequestBody
+}
+
+type PreviewTemplateResponseObject interface {
+	VisitPreviewTemplateResponse(w http.ResponseWriter) error
+}
+
+type PreviewTemplate200JSONResponse TemplatePreview
+
+func (response PreviewTemplate200JSONResponse) VisitPreviewTemplateResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
 type ListTemplateVersionsRequestObject struct {
 	Name Name `json:"name"`
 }
@@ -6769,6 +6944,9 @@ type StrictServerInterface interface {
 	// GetTemplate One version of a template.
 	// (GET /v1/templates/{name})
 	GetTemplate(ctx context.Context, request GetTemplateRequestObject) (GetTemplateResponseObject, error)
+	// PreviewTemplate Show what a template makes of inputs, and what an edit would discard.
+	// (POST /v1/templates/{name}/preview)
+	PreviewTemplate(ctx context.Context, request PreviewTemplateRequestObject) (PreviewTemplateResponseObject, error)
 	// ListTemplateVersions Every version of a template, newest first.
 	// (GET /v1/templates/{name}/versions)
 	ListTemplateVersions(ctx context.Context, request ListTemplateVersionsRequestObject) (ListTemplateVersionsResponseObject, error)
@@ -8703,6 +8881,54 @@ func (sh *strictHandler) GetTemplate(ctx echo.Context, name Name, params GetTemp
 		return err
 	} else if validResponse, ok := response.(GetTemplateResponseObject); ok {
 		return validResponse.VisitGetTemplateResponse(ctx.Response())
+	} else if response != nil {
+		return fmt.Errorf("unexpected response type: %T", response)
+	}
+	return nil
+}
+
+// PreviewTemplate operation middleware
+func (sh *strictHandler) PreviewTemplate(ctx echo.Context, name Name) error {
+	var request PreviewTemplateRequestObject
+
+	request.Name = name
+
+	var body PreviewTemplateJSONRequestBody
+	var err error
+	if binder, ok := ctx.Echo().Binder.(*echo.DefaultBinder); ok {
+		// A request validator built on kin-openapi's openapi3filter with
+		// KeepValidatedValue leaves the value it validated on the body. Bind
+		// that value, matching member names exactly, so the handler receives
+		// what was validated instead of a second, case-insensitive decode.
+		// Otherwise bind only the request body, so that path and query
+		// parameters are not also bound into the body struct.
+		if vb, ok := ctx.Request().Body.(interface{ ValidatedValue() any }); !ok || runtime.BindJSONValue(vb.ValidatedValue(), &body) != nil {
+			err = binder.BindBody(ctx, &body)
+		}
+	} else {
+		// A custom binder is installed on the Echo instance; defer to it
+		// entirely, since echo.Binder does not expose body-only binding and
+		// the binder may do more than decode (for example call ctx.Validate).
+		err = ctx.Bind(&body)
+	}
+	if err != nil {
+		return err
+	}
+	request.Body = &body
+
+	handler := func(ctx echo.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.PreviewTemplate(ctx.Request().Context(), request.(PreviewTemplateRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "PreviewTemplate")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		return err
+	} else if validResponse, ok := response.(PreviewTemplateResponseObject); ok {
+		return validResponse.VisitPreviewTemplateResponse(ctx.Response())
 	} else if response != nil {
 		return fmt.Errorf("unexpected response type: %T", response)
 	}

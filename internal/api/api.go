@@ -52,6 +52,7 @@ type Server struct {
 // Writer is what changes things: *jobs.Service, or a fake of it.
 type Writer interface {
 	uploader
+	previewer
 	Submit(ctx context.Context, project store.Project, spec jobs.Spec, lines iter.Seq2[jobs.Line, error]) (b store.Batch, replayed bool, err error)
 	SaveTemplate(ctx context.Context, project uuid.UUID, name string, spec json.RawMessage) (t store.Template, created bool, err error)
 	SaveRoute(ctx context.Context, project uuid.UUID, name string, route json.RawMessage) (r store.Route, created bool, err error)
@@ -85,6 +86,7 @@ type batchReader interface {
 	Jobs(ctx context.Context, batch uuid.UUID, state string, afterSeq int32, limit int) ([]store.Job, error)
 	Job(ctx context.Context, project, batch uuid.UUID, seq int32) (store.Job, error)
 	Calls(ctx context.Context, batch uuid.UUID, seq int32) ([]store.Call, error)
+	InvalidOutput(ctx context.Context, project, batch uuid.UUID, seq int32) (string, error)
 	Results(ctx context.Context, batch uuid.UUID, state string, afterSeq int32) iter.Seq2[store.Result, error]
 }
 

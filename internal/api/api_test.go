@@ -77,7 +77,7 @@ func TestRefusals(t *testing.T) {
 		"job index zero":        {call{path: "/v1/jobs/01990000-0000-7000-8000-00000000000b-0"}, 404, nil, "job id"},
 		"template version 0":    {call{path: "/v1/templates/a?version=0"}, 400, []string{"version"}, "at least 1"},
 		"no content type":       {call{method: "POST", body: "{}"}, 415, nil, "application/x-ndjson"},
-		"wrong content type":    {with(post("{}"), "Content-Type", "text/csv"), 415, nil, "application/json or"},
+		"wrong content type":    {with(post("{}"), "Content-Type", "text/plain"), 415, nil, "application/json or"},
 		"malformed type":        {with(post("{}"), "Content-Type", "application/json; ="), 415, nil, "Content-Type"},
 		"only JSON templates":   {call{method: "POST", path: "/v1/templates", header: ndjsonType, body: "{}"}, 415, nil, "must be application/json"},
 		"wrong encoding":        {with(post("{}"), "Content-Encoding", "br"), 415, nil, "gzip"},

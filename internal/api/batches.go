@@ -227,7 +227,7 @@ func toResult(r store.Result) Result {
 	j := toJob(r.Job)
 	out := Result{
 		JobID: j.ID, CustomID: j.CustomID, Index: j.Index, Status: ResultStatus(j.Status), Error: j.Error,
-		Provider: j.Provider, Model: j.Model, CacheStatus: j.CacheStatus, Usage: j.Usage, CostMicrousd: j.CostMicrousd,
+		Provider: j.Provider, Model: j.Model, CacheStatus: j.CacheStatus, Usage: j.Usage, CostMicrousd: j.CostMicrousd, Repaired: j.Repaired,
 	}
 	switch {
 	case r.Output == nil:

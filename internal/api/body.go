@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"iter"
 	"mime"
 	"net/http"
 	"os"
@@ -16,6 +17,7 @@ import (
 
 	"github.com/getkin/kin-openapi/openapi3"
 
+	"batchwright/internal/jobs"
 	"batchwright/internal/store"
 )
 
@@ -70,12 +72,27 @@ func (h *handlers) openBody(ctl *http.ResponseController, r *http.Request, conte
 			closers = append(closers, plain)
 		}
 		r.Body = problemReader{body, closers}
+		if mediaType == "text/csv" {
+			r.Body = table{r.Body}
+			r.Header.Set("Content-Type", "application/x-ndjson") // the one stream that the generated code hands over
+		}
 		return nil
 	}
 	if plain != nil {
 		defer func() { _ = plain.Close() }() // it was read to its end
 	}
 	return readJSON(r, body)
+}
+
+// table is a stream of CSV.
+type table struct{ io.ReadCloser }
+
+// stream reads the jobs of a stream, which is NDJSON or a table.
+func (h *handlers) stream(body io.Reader) iter.Seq2[jobs.Line, error] {
+	if t, ok := body.(table); ok {
+		return rows(t, h.MaxLine)
+	}
+	return lines(body, h.MaxLine, 0)
 }
 
 // jsonBody is a JSON body that was read whole: syntactically valid and valid UTF-8.

@@ -7,18 +7,6 @@ import (
 	"batchwright/internal/store"
 )
 
-// SaveTemplate makes a new version, or finds the one that has the spec.
-func (h *handlers) SaveTemplate(ctx context.Context, req SaveTemplateRequestObject) (SaveTemplateResponseObject, error) {
-	t, created, err := h.Jobs.SaveTemplate(ctx, projectOf(ctx).ID, req.Body.Name, req.Body.Spec)
-	if err != nil {
-		return nil, err
-	}
-	if !created {
-		return SaveTemplate200JSONResponse(toTemplate(t)), nil
-	}
-	return SaveTemplate201JSONResponse{Body: toTemplate(t), Headers: SaveTemplate201ResponseHeaders{Location: location("templates", t.Name, t.Version)}}, nil
-}
-
 // ListTemplates pages through the latest versions.
 func (h *handlers) ListTemplates(ctx context.Context, req ListTemplatesRequestObject) (ListTemplatesResponseObject, error) {
 	after, err := cursor(req.Params.Cursor)
@@ -105,10 +93,6 @@ func (h *handlers) ListRouteVersions(ctx context.Context, req ListRouteVersionsR
 
 func location(list, name string, version int32) string {
 	return fmt.Sprintf("/v1/%s/%s?version=%d", list, name, version)
-}
-
-func toTemplate(t store.Template) Template {
-	return Template{Name: t.Name, Version: t.Version, Ref: *ref(&t.Name, &t.Version), Spec: orEmpty(t.Spec), CreatedAt: t.CreatedAt.UTC()}
 }
 
 func toRoute(r store.Route) Route {

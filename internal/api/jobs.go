@@ -2,6 +2,7 @@ package api
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net/http"
 	"strconv"
@@ -55,14 +56,24 @@ func (h *handlers) GetJob(ctx context.Context, req GetJobRequestObject) (GetJobR
 			out.CallsWithoutCost++
 		}
 	}
+	if deref(job.ErrorClass, "") == "invalid_output" {
+		raw, err := h.Read.InvalidOutput(ctx, projectOf(ctx).ID, batch, seq)
+		switch {
+		case err == nil:
+			out.RawOutput = &raw
+		case !errors.Is(err, store.ErrNotFound): // a job that follows another has none of its own
+			return nil, fmt.Errorf("api: invalid output: %w", err)
+		}
+	}
 	return GetJob200JSONResponse(out), nil
 }
 
 // jobDetail is the contract's JobDetail.
 type jobDetail struct {
 	Job
-	CallsWithoutCost int64  `json:"calls_without_cost"`
-	Calls            []Call `json:"calls"`
+	CallsWithoutCost int64   `json:"calls_without_cost"`
+	RawOutput        *string `json:"raw_output,omitempty"`
+	Calls            []Call  `json:"calls"`
 }
 
 func toJob(j store.Job) Job {
@@ -70,7 +81,7 @@ func toJob(j store.Job) Job {
 		ID: jobs.JobID(j.BatchID, j.Seq), BatchID: j.BatchID, Index: j.Seq, CustomID: j.CustomID, Status: JobStatus(j.State),
 		Provider: j.Provider, Model: j.Model, CacheStatus: j.CacheStatus, Attempts: j.Attempts,
 		Usage:        Usage{Calls: j.Calls, InputTokens: j.InputTokens, CachedInputTokens: j.CachedInputTokens, OutputTokens: j.OutputTokens},
-		CostMicrousd: j.CostMicrousd, DueAt: utc(j.DueAt), FinishedAt: utc(j.FinishedAt),
+		CostMicrousd: j.CostMicrousd, DueAt: utc(j.DueAt), FinishedAt: utc(j.FinishedAt), Repaired: j.Repaired,
 	}
 	if j.ErrorClass != nil {
 		out.Error = &JobFailure{Class: *j.ErrorClass, Message: deref(j.ErrorMessage, "")}
@@ -87,6 +98,6 @@ func toCall(c store.Call) Call {
 		Number: c.Number, State: CallState(c.State), Step: c.Step, Provider: c.Provider, Model: c.Model, HTTPStatus: c.HTTPStatus,
 		ErrorClass: c.ErrorClass, FinishReason: c.FinishReason, GatewayCacheStatus: c.GatewayCacheStatus, GatewayLogID: c.GatewayLogID,
 		InputTokens: c.InputTokens, CachedInputTokens: c.CachedInputTokens, CacheWriteTokens: c.CacheWriteTokens, OutputTokens: c.OutputTokens,
-		CostMicrousd: c.CostMicrousd, ReservedMicrousd: c.ReservedMicrousd, StartedAt: c.StartedAt.UTC(), LatencyMs: c.LatencyMS,
+		CostMicrousd: c.CostMicrousd, ReservedMicrousd: c.ReservedMicrousd, StartedAt: c.StartedAt.UTC(), LatencyMs: c.LatencyMS, Purpose: c.Purpose,
 	}
 }

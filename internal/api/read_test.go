@@ -206,7 +206,7 @@ func TestResultsAreOneLineEach(t *testing.T) {
 	if len(text) != 3 {
 		t.Fatalf("%d lines: %s", len(text), w.Body)
 	}
-	const usage = `"usage":{"calls":0,"input_tokens":0,"cached_input_tokens":0,"output_tokens":0},"cost_microusd":0}`
+	const usage = `"usage":{"calls":0,"input_tokens":0,"cached_input_tokens":0,"output_tokens":0},"cost_microusd":0,"repaired":null}`
 	want := `{"job_id":"` + b.ID.String() + `-2","custom_id":null,"index":2,"status":"succeeded","output":{"b":1,"a":1.50},"error":null,` +
 		`"provider":null,"model":null,"cache_status":null,` + usage
 	if text[1] != want {
@@ -294,9 +294,9 @@ func TestCatalog(t *testing.T) {
 		created:   true,
 	}
 	a := newAPI(t, f)
-	const spec = `{"user": "<b>",  "variables":{"a":{"type":"string"}}}`
+	const spec = `{"user": "<b>{{.a}}",  "variables":{"a":{"type":"string"}}}`
 	w := a.do(t, call{method: "POST", path: "/v1/templates", header: jsonType, body: `{"name":"a","spec":` + spec + `}`})
-	if got := into[api.Template](t, w, 201); w.Header().Get("Location") != "/v1/templates/a?version=2" || got.Ref != "a@2" || !strings.Contains(f.saved, spec) {
+	if got := into[api.Template](t, w, 201); w.Header().Get("Location") != "/v1/templates/a?version=2" || got.Ref != "a@2" || len(got.Findings) != 2 || !strings.Contains(f.saved, spec) {
 		t.Errorf("%+v %v", got, w.Header())
 	}
 	const chain = `{"steps":[{"provider":"p","model":"m"}]}`

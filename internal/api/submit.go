@@ -25,7 +25,7 @@ const (
 // options are the fields of BatchOptions as they came in, bytes untouched.
 type options map[string]json.RawMessage
 
-// CreateBatch submits a batch in one of its three forms.
+// CreateBatch submits a batch in one of its four forms.
 func (h *handlers) CreateBatch(ctx context.Context, req CreateBatchRequestObject) (CreateBatchResponseObject, error) {
 	var opts options
 	var in iter.Seq2[jobs.Line, error]
@@ -37,13 +37,13 @@ func (h *handlers) CreateBatch(ctx context.Context, req CreateBatchRequestObject
 		opts, in, err = h.fromMultipart(req.MultipartBody)
 	default:
 		opts, err = fromQuery(req.Params)
-		in = lines(req.Body, h.MaxLine, 0)
+		in = h.stream(req.Body)
 	}
 	if err != nil {
 		return nil, err
 	}
 	if req.Body == nil && hasQueryOptions(req.Params) {
-		return nil, &problem{status: http.StatusBadRequest, detail: "batch options are query parameters for application/x-ndjson only; here they belong in the body"}
+		return nil, &problem{status: http.StatusBadRequest, detail: "batch options are query parameters for application/x-ndjson and text/csv only; here they belong in the body"}
 	}
 	spec, err := h.spec(opts)
 	if err != nil {

@@ -17,7 +17,7 @@ type uploader interface {
 	Purge(ctx context.Context, project, batch uuid.UUID) error
 }
 
-// AppendJobs adds jobs to an open upload, in one of three forms.
+// AppendJobs adds jobs to an open upload, in one of four forms.
 func (h *handlers) AppendJobs(ctx context.Context, req AppendJobsRequestObject) (AppendJobsResponseObject, error) {
 	id, err := batchID(req.ID)
 	if err != nil {
@@ -36,7 +36,7 @@ func (h *handlers) AppendJobs(ctx context.Context, req AppendJobsRequestObject) 
 	case req.MultipartBody != nil:
 		in = h.parts(req.MultipartBody)
 	default:
-		in = lines(req.Body, h.MaxLine, 0)
+		in = h.stream(req.Body)
 	}
 	a, err := h.Jobs.Append(ctx, projectOf(ctx).ID, id, req.Params.Offset, in)
 	if err != nil {

@@ -140,7 +140,12 @@ func decode(ctx context.Context, body io.Reader, into any) error {
 	case len(data) > maxAnswer:
 		return fmt.Errorf("client: the answer is over %d bytes", maxAnswer)
 	}
-	if err := json.Unmarshal(data, into); err != nil {
+	return asPromised(json.Unmarshal(data, into))
+}
+
+// asPromised words why an answer can't be decoded.
+func asPromised(err error) error {
+	if err != nil {
 		return fmt.Errorf("client: the answer is not what the API promises: %w", err)
 	}
 	return nil

@@ -20,6 +20,15 @@ import (
 // SubmitNDJSON submits one job a line. It reads lines while it sends them; an error of r ends the submission, and the
 // server runs nothing of it. Lines that are compressed are sent as they are, with o.Encoding.
 func (c *Client) SubmitNDJSON(ctx context.Context, lines io.Reader, o BatchOptions) (Batch, error) {
+	return c.submitStream(ctx, "application/x-ndjson", lines, o)
+}
+
+// SubmitCSV does the same for a table with a job a line, whose first line names the template's variables.
+func (c *Client) SubmitCSV(ctx context.Context, table io.Reader, o BatchOptions) (Batch, error) {
+	return c.submitStream(ctx, "text/csv", table, o)
+}
+
+func (c *Client) submitStream(ctx context.Context, contentType string, lines io.Reader, o BatchOptions) (Batch, error) {
 	query := url.Values{"kind": {o.Kind}, "route": {o.Route}}
 	for name, value := range map[string]string{
 		"name": o.Name, "template": o.Template, "params": string(o.Params), "on_invalid": o.OnInvalid, "cache": o.Cache,
@@ -35,7 +44,7 @@ func (c *Client) SubmitNDJSON(ctx context.Context, lines io.Reader, o BatchOptio
 		}
 		query.Set("metadata", string(labels))
 	}
-	return c.submit(ctx, "/v1/batches?"+query.Encode(), "application/x-ndjson", lines, o)
+	return c.submit(ctx, "/v1/batches?"+query.Encode(), contentType, lines, o)
 }
 
 // SubmitDocuments submits files, one summarize job each; the file's name without its folder becomes the job's

@@ -181,4 +181,5 @@ type Definition struct {
 	Ref       string          `json:"ref"` // NAME@VERSION
 	Spec      json.RawMessage `json:"spec"`
 	CreatedAt time.Time       `json:"created_at"`
+	Findings  []Finding       `json:"findings"` // of a template that was just saved
 }

@@ -14,23 +14,6 @@ import (
 	"batchwright/internal/client"
 )
 
-func (a *app) template() *cobra.Command {
-	return a.group("template", "Save prompt templates", &cobra.Command{
-		Use: "save FILE", Short: `Save a template, {"name": ..., "spec": ...}, as its next version`, Args: cobra.ExactArgs(1),
-		Long: `Save a template, {"name": ..., "spec": ...}, as the next version of its name, and print it as
-NAME@VERSION. The same spec again is the version that has it. FILE - is standard input.`,
-		Example: "  batchwright template save examples/templates/product-blurb.json",
-		RunE: a.talk(func(ctx context.Context, api *client.Client, args []string) error {
-			d, err := a.definition(args[0])
-			if err != nil {
-				return err
-			}
-			saved, err := api.SaveTemplate(ctx, d.Name, d.Spec)
-			return a.printRef(saved, err)
-		}),
-	})
-}
-
 func (a *app) route() *cobra.Command {
 	var accept string
 	c := &cobra.Command{

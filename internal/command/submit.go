@@ -19,21 +19,23 @@ func (a *app) submit() *cobra.Command {
 	var params string
 	var wait bool
 	c := &cobra.Command{
-		Use:   "submit FILE... | JOBS.ndjson | -",
-		Short: "Submit documents, or jobs as NDJSON, as a batch",
-		Long: `Submit documents, or jobs as NDJSON, as a batch, and print its id.
+		Use:   "submit FILE... | JOBS.ndjson | TABLE.csv | -",
+		Short: "Submit documents, or jobs as NDJSON or CSV, as a batch",
+		Long: `Submit documents, or jobs as NDJSON or CSV, as a batch, and print its id.
 
 Documents are files, or folders of which every file counts, but not the hidden ones and not those
 of folders within. Each is one job of kind summarize. Jobs are one JSON object a line, in a file
-that ends in .ndjson or .jsonl, or - for standard input. A file that ends in .gz or .zst behind
-that is sent as it is.`,
+that ends in .ndjson or .jsonl, or - for standard input; or the rows of a .csv file, whose first
+line names the template's variables, and id for the jobs' own ids. A file that ends in .gz or .zst
+behind that is sent as it is.`,
 		Example: `  batchwright submit --route local/extractive --wait examples/documents
   batchwright submit --kind generate --template product-blurb --route openai:gpt-4.1-mini examples/products.ndjson
+  batchwright submit --template ticket-triage --route nightly examples/tickets.csv
   produce-jobs | batchwright submit --kind chat --route nightly@3 -`,
 		Args: cobra.MinimumNArgs(1),
 	}
 	f := c.Flags()
-	f.StringVar(&o.Kind, "kind", "", "summarize, generate, chat or pipeline (required for NDJSON; documents are summarized unless it is pipeline)")
+	f.StringVar(&o.Kind, "kind", "", "summarize, generate, chat or pipeline (required for NDJSON; else documents are summarized, a table is for generate)")
 	f.StringVar(&o.Route, "route", "", "stored route, chain such as openai:gpt-4.1-mini,local/extractive, or JSON (required)")
 	f.StringVar(&o.Template, "template", "", "template, as NAME or NAME@VERSION")
 	f.StringVar(&params, "params", "", "options of the kind, a JSON object, or @FILE with one")
@@ -87,9 +89,9 @@ func readParams(text string) (json.RawMessage, error) {
 
 // send submits what the arguments name.
 func (a *app) send(ctx context.Context, api *client.Client, args []string, o client.BatchOptions) (client.Batch, error) {
-	if !slices.ContainsFunc(args, isNDJSON) {
+	if !slices.ContainsFunc(args, isStream) {
 		if o.Kind != "" && o.Kind != "summarize" && o.Kind != "pipeline" {
-			return client.Batch{}, usagef("documents are for the kinds summarize and pipeline; jobs of kind %s come as NDJSON", o.Kind)
+			return client.Batch{}, usagef("documents are for the kinds summarize and pipeline; jobs of kind %s come as NDJSON or CSV", o.Kind)
 		}
 		paths, err := documents(args)
 		if err != nil {
@@ -97,9 +99,13 @@ func (a *app) send(ctx context.Context, api *client.Client, args []string, o cli
 		}
 		return api.SubmitDocuments(ctx, paths, o)
 	}
+	if len(args) > 1 {
+		return client.Batch{}, usagef("one NDJSON or CSV file makes one batch: it can't come with other files")
+	}
+	if o.Kind == "" && within(args[0]) == ".csv" {
+		o.Kind = "generate" // of the kinds, the one with a template
+	}
 	switch {
-	case len(args) > 1:
-		return client.Batch{}, usagef("one NDJSON file makes one batch: it can't come with other files")
 	case o.Kind == "":
 		return client.Batch{}, usagef("--kind is required for NDJSON: summarize, generate, chat or pipeline")
 	case args[0] == "-":
@@ -111,6 +117,9 @@ func (a *app) send(ctx context.Context, api *client.Client, args []string, o cli
 	}
 	defer file.Close()
 	o.Encoding = encodings[extension(args[0])]
+	if within(args[0]) == ".csv" {
+		return api.SubmitCSV(ctx, file, o)
+	}
 	return api.SubmitNDJSON(ctx, file, o)
 }
 
@@ -119,12 +128,17 @@ var encodings = map[string]string{".gz": "gzip", ".zst": "zstd"}
 
 func extension(path string) string { return strings.ToLower(filepath.Ext(path)) }
 
-func isNDJSON(path string) bool {
-	ext := extension(path)
-	if encodings[ext] != "" {
-		ext = extension(path[:len(path)-len(ext)])
+// within is the extension of what is in a file that may be compressed.
+func within(path string) string {
+	if ext := extension(path); encodings[ext] != "" {
+		return extension(path[:len(path)-len(ext)])
 	}
-	return path == "-" || ext == ".ndjson" || ext == ".jsonl"
+	return extension(path)
+}
+
+// isStream reports whether a file holds jobs, and isn't a document.
+func isStream(path string) bool {
+	return path == "-" || slices.Contains([]string{".ndjson", ".jsonl", ".csv"}, within(path))
 }
 
 // documents lists the files that paths name, those of folders in the order of their names.

@@ -35,23 +35,36 @@ const (
 	anthropicChatEndpoint = "v1/chat/completions"
 )
 
-// What Claude models take, newest first; the first row that a model's version reaches counts. A name without a version
-// is taken for a new model's. Sources: Anthropic's migration guides and model pages, and answers quoted in public bug
-// reports, read in November 2026.
-var claudes = []struct {
+type claudeFact struct {
 	from    int // version in hundredths
 	samples int // how many of temperature and top_p may be sent
 	schema  bool
 	// The cap where the chat has none, because the API insists on one: at most the model's own limit, and less than the
 	// 21,333 tokens from which Anthropic's clients insist on a stream, lest the answer take over ten minutes.
 	maxTokens int
-}{
+}
+
+// What Claude models take, newest first; the first row that a model's version reaches counts. A name without a version
+// is taken for a new model's. Sources: Anthropic's migration guides and model pages, and answers quoted in public bug
+// reports, read in November 2026.
+var claudes = []claudeFact{
 	{from: 407, samples: 0, schema: true, maxTokens: 16000}, // refuses sampling parameters, as all since do
 	{from: 405, samples: 1, schema: true, maxTokens: 16000}, // from here on structured outputs
 	{from: 401, samples: 1, maxTokens: 16000},               // "temperature and top_p cannot both be specified"
 	{from: 307, samples: 2, maxTokens: 16000},
 	{from: 305, samples: 2, maxTokens: 8192},
 	{from: 0, samples: 2, maxTokens: 4096},
+}
+
+func claudeFacts(model string) claudeFact {
+	if v, ok := claudeVersion(model); ok {
+		for _, facts := range claudes {
+			if v >= facts.from {
+				return facts
+			}
+		}
+	}
+	return claudes[0]
 }
 
 // claudeVersion reads 405 out of claude-haiku-4-5-20251001, 305 out of claude-3-5-sonnet-latest and 500 out of
@@ -130,14 +143,7 @@ func (p anthropic) Encode(model string, c *Chat) (string, json.RawMessage, error
 	if err := c.onlyChat(p.Name()); err != nil {
 		return "", nil, err
 	}
-	facts := claudes[0]
-	if v, ok := claudeVersion(model); ok {
-		for _, facts = range claudes {
-			if v >= facts.from {
-				break
-			}
-		}
-	}
+	facts := claudeFacts(model)
 	r := anthropicRequest{Model: model, MaxTokens: c.MaxTokens}
 	if r.MaxTokens == 0 {
 		r.MaxTokens = facts.maxTokens
@@ -159,7 +165,7 @@ func (p anthropic) Encode(model string, c *Chat) (string, json.RawMessage, error
 		note = ""
 	}
 	ps := parts(c, note)
-	marked := lastStable(ps)
+	marked := lastStable(ps, CacheMinimum(p.Name(), model))
 	for i, part := range ps {
 		block := anthropicBlock{Type: "text", Text: part.text}
 		if i == marked {
@@ -181,13 +187,9 @@ func (p anthropic) Encode(model string, c *Chat) (string, json.RawMessage, error
 	return anthropicEndpoint, body, err
 }
 
-// minCacheTokens is the shortest prompt that any Claude model caches; some want 2,048 or 4,096. A mark on a shorter one
-// does nothing.
-const minCacheTokens = 1024
-
 // lastStable returns the index of the part that ends what the batch shares, for the mark of the prompt cache; -1 when
-// that is too short to be cached, at 4 bytes a token.
-func lastStable(ps []part) int {
+// that is less than minimum tokens, at 4 bytes a token.
+func lastStable(ps []part, minimum int) int {
 	n, last := 0, -1
 	for i, p := range ps {
 		if !p.stable {
@@ -195,7 +197,7 @@ func lastStable(ps []part) int {
 		}
 		n, last = n+len(p.text), i
 	}
-	if tokensIn(n) < minCacheTokens {
+	if tokensIn(n) < minimum {
 		return -1
 	}
 	return last

@@ -99,3 +99,27 @@ func (s *schema) closed(depth int) bool {
 	}
 	return s.Items.closed(depth + 1)
 }
+
+// LooseSchema says why a model that is asked for JSON after a schema isn't held to it by its provider, in words for the schema's author;
+// nothing when it is. Its answers are to be checked either way.
+func LooseSchema(provider, model string, raw json.RawMessage) string {
+	const open = `close each object with "additionalProperties": false, require all its properties, and leave out oneOf, allOf, not, if and patternProperties`
+	switch p, _ := Lookup(provider); p := p.(type) {
+	case openAI:
+		switch {
+		case p.schema == schemaSpoken:
+			return "the provider knows JSON, but no schemas"
+		case p.schema == schemaNamed && !strict(raw):
+			return open
+		}
+	case anthropic:
+		if !claudeFacts(model).schema {
+			return "the model knows no schemas"
+		} else if !claudeSchema(raw) {
+			return `close each object with "additionalProperties": false, and leave out references to itself and bounds on numbers, lengths and counts`
+		}
+	case replicate:
+		return "the provider knows no schemas"
+	}
+	return ""
+}

@@ -71,7 +71,8 @@ func invalidf(field, format string, a ...any) *Error {
 type failure struct {
 	class   gateway.Class
 	message string
-	retry   bool // another attempt may help
+	retry   bool   // another attempt may help
+	raw     string // the answer that was no use, to be kept but neither shown with the message nor logged
 }
 
 func (f *failure) Error() string { return fmt.Sprintf("%s: %s", f.class, f.message) }

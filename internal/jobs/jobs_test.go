@@ -377,22 +377,6 @@ func TestJobID(t *testing.T) {
 	}
 }
 
-func TestAsJSON(t *testing.T) {
-	t.Parallel()
-	for in, want := range map[string]string{
-		`{"a":1}`: `{"a":1}`, "```json\n{\"a\":1}\n```": `{"a":1}`, "```\n[1]\n```\n": `[1]`, " {} ": `{}`,
-	} {
-		if got, ok := asJSON(in); !ok || got != want {
-			t.Errorf("%q: %q, %v", in, got, ok)
-		}
-	}
-	for _, in := range []string{"", "Sure! {}", "```json\n{\n```", "{\"a\":"} {
-		if _, ok := asJSON(in); ok {
-			t.Errorf("%q passed", in)
-		}
-	}
-}
-
 func TestSplitLineAgreesWithTheDecoder(t *testing.T) {
 	t.Parallel()
 	for _, raw := range []string{

@@ -84,6 +84,7 @@ type result struct {
 	hit       bool   // the gateway's cache answered every call
 	resultKey prompt.Key
 	reused    bool // no call was made for it
+	repaired  prompt.Rung
 }
 
 // compile makes a stored batch ready for use.

@@ -3,6 +3,7 @@ package jobs
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"time"
 
@@ -119,11 +120,20 @@ func (chat) run(ctx context.Context, t *task) (result, error) {
 		}
 		steps[i].Via = s.Via
 	}
-	resp, err := t.call(ctx, steps, tokens, body.maxTokens())
+	resp, err := t.call(ctx, steps, tokens, body.maxTokens(), "")
 	if err != nil {
 		return result{}, err
 	}
 	key = chatKey(key, t.route.Steps[resp.Step].answerer(body.Model), body.Model)
-	wantJSON := body.ResponseFormat.Type == "json_object" || body.ResponseFormat.Type == "json_schema"
-	return checked(resp, body.Model, key, body.ceiling(), wantJSON)
+	var read func(string) (prompt.Answer, error)
+	if form := body.ResponseFormat.Type; form == "json_object" || form == "json_schema" {
+		read = prompt.ReadJSON
+	}
+	out, err := checked(resp, body.Model, key, body.ceiling(), read)
+	if wrong, ok := errors.AsType[*prompt.AnswerError](err); ok { // the body is sent byte for byte, so nothing can be added to it
+		f := unusable(wrong, resp.Text, 0)
+		f.retry = true
+		return out, f
+	}
+	return out, err
 }

@@ -4,7 +4,6 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
-	"strings"
 
 	"batchwright/internal/gateway"
 	"batchwright/internal/prompt"
@@ -72,15 +71,4 @@ func (g generate) run(ctx context.Context, t *task) (result, error) {
 	t.capField = "the template's sampling.max_tokens"
 	t.stable.Messages, t.stable.Bytes = t.batch.template.Stable()
 	return t.complete(ctx, r)
-}
-
-// asJSON returns the JSON value in an answer, which may stand in a fenced block.
-func asJSON(text string) (string, bool) {
-	text = strings.TrimSpace(text)
-	if rest, ok := strings.CutPrefix(text, "```"); ok {
-		if _, body, ok := strings.Cut(rest, "\n"); ok {
-			text = strings.TrimSpace(strings.TrimSuffix(strings.TrimSpace(body), "```"))
-		}
-	}
-	return text, json.Valid([]byte(text))
 }

@@ -280,23 +280,30 @@ func (o *pipelineOptions) check() error {
 		if i == 0 {
 			continue
 		}
+		spec := st.batch.spec
+		spec.Variables = maps.Clone(spec.Variables)
 		trial := make(map[string]json.RawMessage, len(st.Variables))
 		for name, from := range st.Variables {
-			switch v := st.batch.spec.Variables[name]; {
-			case from.Value != nil:
-				trial[name] = from.Value
-			case from.Stage != "" && from.Pointer == nil:
+			v, known := spec.Variables[name]
+			if from.Value != nil || !known { // the template says what it doesn't know
+				if trial[name] = from.Value; !known {
+					trial[name] = json.RawMessage(`null`)
+				}
+				continue
+			}
+			if trial[name] = json.RawMessage(samples[v.Type]); from.Stage != "" && from.Pointer == nil {
 				trial[name] = json.RawMessage(`""`)
-			default:
-				trial[name] = json.RawMessage(samples[v.Type])
 			}
-			if len(trial[name]) == 0 { // the template says what it doesn't know
-				trial[name] = json.RawMessage(`null`)
-			}
+			v.Schema = nil // of what isn't known yet, the type alone is
+			spec.Variables[name] = v
+		}
+		template, err := prompt.Compile(spec)
+		if err != nil {
+			return err
 		}
 		raw, err := json.Marshal(trial)
 		if err == nil {
-			err = st.batch.template.Check(raw)
+			err = template.Check(raw)
 		}
 		if err != nil {
 			return inStage(i, invalidf("variables", "%s", promptProblem(err)))

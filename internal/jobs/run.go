@@ -225,6 +225,9 @@ func (t *task) settle(out result, err error) (settlement, bool) {
 		return s, false
 	}
 	job.ErrorClass, job.ErrorMessage = string(class), clean(message)
+	if f, ok := errors.AsType[*failure](err); ok {
+		job.RawOutput = clean(f.raw)
+	}
 	// Waiting for a rate costs nothing and may take as long as it takes, but not when each time another step of the chain is paid in vain.
 	// So is waiting for a budget.
 	job.Counted = class != gateway.RateLimited && (class != gateway.Budget || !retry) || total.wasted
@@ -254,7 +257,7 @@ func (t *task) succeed(s *settlement, out result, total totals) {
 		key = ownKey(t.batch.ID, t.job.Seq)
 	}
 	job.State, job.ResultKey, job.Provider, job.Model = "succeeded", key[:], step.Provider, out.model
-	job.Refresh = t.batch.Renews()
+	job.Refresh, job.Repaired = t.batch.Renews(), string(out.repaired)
 	switch {
 	case t.batch.Cache != "use":
 		job.CacheStatus = "bypass"

@@ -56,6 +56,7 @@ type Line struct {
 	Number int             // as the submitter counts, from 1
 	Raw    json.RawMessage // the job object
 	Upload *Upload         // or a document
+	Row    *Row            // or a row of a table
 	Err    error           // or why the line couldn't be read
 }
 
@@ -145,11 +146,12 @@ type intake struct {
 	kind    kind
 	batch   *batch
 	row     store.NewBatch
-	hash    hash.Hash // nil when nothing is compared with it
-	base    int32     // jobs that the batch had before
-	rerun   *rerun    // nil unless the lines are changes to another batch's jobs
-	seq     int32     // jobs read
-	numbers []number  // where line numbers and sequence numbers part
+	hash    hash.Hash       // nil when nothing is compared with it
+	base    int32           // jobs that the batch had before
+	rerun   *rerun          // nil unless the lines are changes to another batch's jobs
+	seq     int32           // jobs read
+	columns *prompt.Columns // of the table, if the lines are its rows
+	numbers []number        // where line numbers and sequence numbers part
 	bad     []LineError
 	badN    int
 }
@@ -311,6 +313,13 @@ func (in *intake) absorbLine(l Line) {
 		in.absorb(u.Data)
 		return
 	}
+	if l.Row != nil {
+		for i, cell := range l.Row.Cells {
+			in.absorb([]byte(l.Row.Head[i]))
+			in.absorb([]byte(cell))
+		}
+		return
+	}
 	if l.Raw == nil { // unreadable: its number and reason stand for it
 		in.absorb(fmt.Appendf(nil, "%d %v", l.Number, l.Err))
 	}
@@ -334,6 +343,12 @@ func (in *intake) chunks(lines iter.Seq2[Line, error]) iter.Seq2[store.Chunk, er
 				return
 			}
 			in.absorbLine(l)
+			if l.Row != nil {
+				if err := in.openTable(l.Row); err != nil {
+					yield(store.Chunk{}, err)
+					return
+				}
+			}
 			row, doc, problem := in.accept(l)
 			if problem != nil {
 				in.note(*problem)
@@ -398,8 +413,11 @@ func (in *intake) accept(l Line) (store.NewInput, *store.NewDocument, *LineError
 		return row, nil, &LineError{Line: l.Number, Code: "unreadable", Message: l.Err.Error()}
 	}
 	parse := parseLine
-	if in.rerun != nil {
+	switch {
+	case in.rerun != nil:
 		parse = in.rerun.parse
+	case l.Row != nil:
+		parse = func(l Line) (*line, *LineError) { return parseRow(in.columns, l) }
 	}
 	parsed, problem := parse(l)
 	if problem != nil {
@@ -506,11 +524,9 @@ func (s *Service) SaveTemplate(ctx context.Context, project uuid.UUID, name stri
 	if err := checkName(name); err != nil {
 		return store.Template{}, false, err
 	}
-	spec, _, err := compileTemplate(raw)
+	spec, _, err := compileInput(raw)
 	if err != nil {
-		e := invalidf("spec", "%s", promptProblem(err))
-		e.Err = err
-		return store.Template{}, false, e
+		return store.Template{}, false, err
 	}
 	stable, err := json.Marshal(spec)
 	if err != nil {

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"errors"
+	"fmt"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -76,25 +77,59 @@ func (t *task) age() time.Duration {
 // left is the time in which the job may still be tried.
 func (t *task) left() time.Duration { return t.batch.jobTimeout(t.w.o) - t.age() }
 
+// What a job asks once more for, in the ledger.
+const (
+	askLonger = "longer" // the answer was cut off
+	askRepair = "repair" // the answer didn't meet the template's schema
+)
+
 // complete asks for one answer to r along the job's route and checks it. An answer that was cut off is asked for once more with twice the
-// room; what comes back is kept under the key of r, so that the next run finds it without being cut off first.
+// room, and one that can't be used as often as the template says, with what was wrong; what comes back is kept under the key of r, so that
+// the next run finds it without any of this.
 func (t *task) complete(ctx context.Context, r *prompt.Request) (result, error) {
-	resp, model, err := t.ask(ctx, r, r.MaxTokens)
-	if err != nil {
-		return result{}, err
+	var read func(string) (prompt.Answer, error)
+	repairs := 0
+	if r.JSON {
+		read, repairs = t.batch.template.Answer, t.batch.template.Repairs()
 	}
-	limit := ceiling{field: t.capField, tokens: r.MaxTokens}
-	if resp.Finish == gateway.FinishLength {
-		if raised := t.outputCap(t.route.Steps[resp.Step], 2*r.MaxTokens); raised > r.MaxTokens {
-			t.waste()
-			limit.raised = raised
-			if resp, model, err = t.ask(ctx, r, 2*r.MaxTokens); err != nil {
-				return result{}, err
-			}
+	question, purpose := r, ""
+	for n := 0; ; n++ {
+		resp, model, limit, err := t.whole(ctx, question, purpose)
+		if err != nil {
+			return result{}, err
 		}
+		key := r.Keys([]string{t.route.Steps[resp.Step].answerer("")})[0] // under whoever answered, accepted in look-ups or not
+		out, err := checked(resp, model, key, limit, read)
+		wrong, useless := errors.AsType[*prompt.AnswerError](err)
+		switch {
+		case err == nil && n > 0:
+			out.repaired = prompt.RungAsked
+			return out, nil
+		case !useless:
+			return out, err
+		case n == repairs:
+			return out, unusable(wrong, resp.Text, n)
+		}
+		t.waste()
+		again := *r
+		again.Messages = prompt.Correct(r.Messages, resp.Text, wrong)
+		question, purpose = &again, askRepair
 	}
-	key := r.Keys([]string{t.route.Steps[resp.Step].answerer("")})[0] // under whoever answered, accepted in look-ups or not
-	return checked(resp, model, key, limit, r.JSON)
+}
+
+// whole asks for one answer, and once more with twice the room if it is cut off.
+func (t *task) whole(ctx context.Context, r *prompt.Request, purpose string) (*gateway.Response, string, ceiling, error) {
+	limit := ceiling{field: t.capField, tokens: r.MaxTokens}
+	resp, model, err := t.ask(ctx, r, r.MaxTokens, purpose)
+	if err != nil || resp.Finish != gateway.FinishLength {
+		return resp, model, limit, err
+	}
+	if raised := t.outputCap(t.route.Steps[resp.Step], 2*r.MaxTokens); raised > r.MaxTokens {
+		t.waste()
+		limit.raised = raised
+		resp, model, err = t.ask(ctx, r, 2*r.MaxTokens, cmp.Or(purpose, askLonger))
+	}
+	return resp, model, limit, err
 }
 
 // outputCap is the most tokens up to wanted that a step's model can generate, as far as that is known.
@@ -105,32 +140,45 @@ func (t *task) outputCap(s RouteStep, wanted int) int {
 	return wanted
 }
 
-// checked makes a result of an answer that is complete and of the form that was asked for.
-func checked(resp *gateway.Response, model string, key prompt.Key, limit ceiling, wantJSON bool) (result, error) {
+// checked makes a result of an answer that is complete and, unless read is nil, of the form that read accepts: if not, the error is read's.
+func checked(resp *gateway.Response, model string, key prompt.Key, limit ceiling, read func(string) (prompt.Answer, error)) (result, error) {
 	out := result{output: resp.Text, format: prompt.FormatText, step: resp.Step, model: model, by: resp.Model,
 		hit: resp.CacheStatus == gateway.CacheHit, resultKey: key}
 	if f := verdict(resp, limit); f != nil {
 		return out, f
 	}
-	if wantJSON {
-		text, ok := asJSON(resp.Text)
-		if !ok {
-			f := failf(gateway.InvalidOutput, "the answer is not JSON")
-			f.retry = true
-			return out, f
-		}
-		out.output, out.format = text, prompt.FormatJSON
+	if read == nil {
+		return out, nil
 	}
-	return out, nil
+	answer, err := read(resp.Text)
+	out.output, out.format, out.repaired = answer.Output, prompt.FormatJSON, answer.Rung
+	return out, err
+}
+
+// unusable says what is wrong with an answer, after the model was asked again so many times, and keeps it.
+func unusable(wrong *prompt.AnswerError, raw string, asked int) *failure {
+	f := failf(gateway.InvalidOutput, "%s", wrong)
+	if asked > 0 {
+		f.message += fmt.Sprintf("; asked again %s, with what was wrong", times(asked))
+	}
+	f.raw = raw
+	return f
+}
+
+func times(n int) string {
+	if n == 1 {
+		return "once"
+	}
+	return fmt.Sprintf("%d times", n)
 }
 
 // ask sends r, with a cap of maxTokens on the answer, along the job's route and returns the answer with the model that was asked.
-func (t *task) ask(ctx context.Context, r *prompt.Request, maxTokens int) (*gateway.Response, string, error) {
+func (t *task) ask(ctx context.Context, r *prompt.Request, maxTokens int, purpose string) (*gateway.Response, string, error) {
 	steps, err := t.steps(r, maxTokens)
 	if err != nil {
 		return nil, "", err
 	}
-	resp, err := t.call(ctx, steps, sizeOf(r)(), maxTokens)
+	resp, err := t.call(ctx, steps, sizeOf(r)(), maxTokens, purpose)
 	if err != nil {
 		return nil, "", err
 	}
@@ -172,7 +220,7 @@ func sizeOf(r *prompt.Request) func() int {
 
 // call runs one Universal request under the worker's limit of calls in flight, with every send in the ledger. Its frame and those of its
 // callers are small, and the request is made apart: a call waits three times with all of them on its stack, which the collector scans.
-func (t *task) call(ctx context.Context, steps []gateway.Step, inputTokens, maxTokens int) (*gateway.Response, error) {
+func (t *task) call(ctx context.Context, steps []gateway.Step, inputTokens, maxTokens int, purpose string) (*gateway.Response, error) {
 	left := t.left()
 	if left <= 0 {
 		return nil, t.tooOld()
@@ -185,7 +233,7 @@ func (t *task) call(ctx context.Context, steps []gateway.Step, inputTokens, maxT
 		return nil, err
 	}
 	defer place.Leave()
-	return t.w.Gateway.Run(ctx, t.request(steps, inputTokens, maxTokens, left, place), t.ledger(steps, size{inputTokens, maxTokens}))
+	return t.w.Gateway.Run(ctx, t.request(steps, inputTokens, maxTokens, left, place), t.ledger(steps, size{inputTokens, maxTokens}, purpose))
 }
 
 func (t *task) tooOld() *failure {
@@ -229,13 +277,13 @@ func (s size) worstCase(p pricing.Price) int64 {
 }
 
 // ledger writes each send before it is made and remembers how it ended.
-func (t *task) ledger(steps []gateway.Step, size size) gateway.Ledger {
+func (t *task) ledger(steps []gateway.Step, size size, purpose string) gateway.Ledger {
 	return func(ctx context.Context, s gateway.Send) (func(context.Context, gateway.Outcome) error, error) {
 		t.mu.Lock()
 		t.sends++
 		id := store.CallID{BatchID: t.batch.ID, Seq: t.job.Seq, TicketID: t.lease.ticket.ID, Number: t.sends}
 		t.mu.Unlock()
-		in := store.Intent{CallID: id, Step: t.step(s.Step), Provider: steps[s.Step].Provider, Model: steps[s.Step].Model}
+		in := store.Intent{CallID: id, Step: t.step(s.Step), Provider: steps[s.Step].Provider, Model: steps[s.Step].Model, Purpose: purpose}
 		held, err := t.reserveIntent(ctx, in, func(prices *pricing.Table, governed bool) (worst int64, err error) {
 			now := fault.Now()
 			for _, step := range steps[s.Step : s.Step+max(s.Steps, 1)] {

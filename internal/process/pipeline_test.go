@@ -11,7 +11,7 @@ import (
 )
 
 const (
-	translate = `{"name":"translate","spec":{"system":"You translate.","user":"Into {{.language}}:\n{{.text}}","variables":{"text":{"type":"string"},"language":{"type":"string"}},"sampling":{"max_tokens":200}}}`
+	translate = `{"name":"translate","spec":{"system":"You translate.","user":"Into {{.language}}:\n{{.text}}","variables":{"text":{"type":"string","schema":{"minLength":9}},"language":{"type":"string","schema":{"minLength":3}}},"sampling":{"max_tokens":200}}}`
 	extract   = `{"name":"extract","spec":{"user":"Facts of {{.text}}, {{len .tags}} tags","variables":{"text":{"type":"string"},"tags":{"type":"array","default":[]}},"output":{"format":"json","schema":{"type":"object","properties":{"title":{"type":"string"},"words":{"type":"array","items":{"type":"string"}}},"required":["title","words"]}},"sampling":{"max_tokens":200}}}`
 )
 
@@ -171,6 +171,7 @@ func TestPipelineRefusesWhatCannotRun(t *testing.T) {
 		{`"stage":"summary"`, `"stage":"summary","value":1`, "/params/stages/1/variables/text"},
 		{`"stage":"summary"`, `"input":"text"`, "/params/stages/1/variables/text"},
 		{`"text":{"stage":"summary"},`, ``, "/params/stages/1/variables"},
+		{`"value":"German"`, `"value":"de"`, "/params/stages/1/variables"},
 		{`"text":{"stage":"translation"}`, `"text":{"stage":"translation"},"tags":{"stage":"summary"}`, "/params/stages/2/variables"},
 		{`"text":{"stage":"translation"}`, `"text":{"stage":"translation"},"nothing":{"stage":"summary"}`, "/params/stages/2/variables"},
 		{`"template":"translate"`, `"template":"absent"`, "/params/stages/1/template"},

@@ -18,6 +18,8 @@ type checker struct {
 	lines    bool // the text has several: then an error names one
 	used     *seen
 	nodes    int // seen so far
+
+	unordered []int // lines of loops over objects
 }
 
 func (c *checker) errorf(line int, format string, args ...any) *Error {
@@ -216,7 +218,11 @@ func (c *checker) iterable(pipe *parse.PipeNode, in scope) *Error {
 	if name == "" {
 		return nil
 	}
-	if t := c.template.spec.Variables[name].Type; t != TypeArray && t != TypeObject {
+	switch t := c.template.spec.Variables[name].Type; t {
+	case TypeArray:
+	case TypeObject:
+		c.unordered = append(c.unordered, pipe.Line)
+	default:
 		return c.errorf(pipe.Line, "range needs an array or an object, but variable %q has the type %s", name, t)
 	}
 	return nil

@@ -20,8 +20,9 @@ import "fmt"
 
 // Roles of a rendered message.
 const (
-	RoleSystem = "system"
-	RoleUser   = "user"
+	RoleSystem    = "system"
+	RoleUser      = "user"
+	RoleAssistant = "assistant"
 )
 
 // Message is one turn of a conversation.

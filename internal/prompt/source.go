@@ -20,8 +20,14 @@ type source struct {
 	// twenty times slower, isn't needed.
 	segments []segment
 
-	literal int  // bytes at the start that are the same for all jobs
+	literal int  // bytes at the start of what it renders that are the same for all jobs
 	whole   bool // and nothing comes behind them
+
+	// For the lint.
+	text      string
+	head      int   // bytes of text before the first action
+	behind    int   // estimated tokens of the texts between and behind actions
+	unordered []int // lines of loops over objects
 
 	tree      *parse.Tree
 	executors sync.Pool // of *executor
@@ -45,14 +51,15 @@ func (t *Template) parse(field, text string, used *seen) (*source, *Error) {
 		return nil, errorf(field, "define and block are not available: a template is one text")
 	}
 	if tree.Root == nil {
-		return &source{field: field, lines: several, segments: []segment{}, whole: true}, nil
+		return &source{field: field, lines: several, segments: []segment{}, whole: true, text: text}, nil
 	}
-	s := &source{field: field, lines: several, segments: t.segments(tree.Root)}
-	s.literal, s.whole = literal(tree.Root)
+	s := &source{field: field, lines: several, segments: t.segments(tree.Root), text: text}
+	s.measure(tree.Root)
 	c := checker{template: t, field: field, lines: several, used: used}
 	if err := c.check(tree.Root); err != nil {
 		return nil, err
 	}
+	s.unordered = c.unordered
 	if s.segments == nil {
 		s.tree = tree
 	}
@@ -86,16 +93,21 @@ func (t *Template) segments(root *parse.ListNode) []segment {
 	return segments
 }
 
-// literal returns how many bytes stand before the first action, and whether there is none.
-func literal(root *parse.ListNode) (n int, whole bool) {
+// measure finds where the text that is the same for all jobs ends.
+func (s *source) measure(root *parse.ListNode) {
+	s.whole, s.head = true, len(s.text)
 	for _, node := range root.Nodes {
 		text, ok := node.(*parse.TextNode)
-		if !ok {
-			return n, false
+		switch {
+		case ok && s.whole:
+			s.literal += len(text.Text)
+		case ok:
+			s.behind += EstimateTokens(string(text.Text))
+		case s.whole:
+			s.whole = false
+			s.head = strings.LastIndex(s.text[:node.Position()], "{{")
 		}
-		n += len(text.Text)
 	}
-	return n, true
 }
 
 // render returns the text for these inputs, of at most room bytes.

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"maps"
 	"slices"
 	"strings"
@@ -18,6 +19,8 @@ const (
 	maxName        = 64 // of a variable, in bytes
 	maxDescription = 4096
 	maxSchema      = 256 << 10
+	maxExamples    = 64
+	maxRepairs     = 3
 	maxStops       = 16
 	maxStop        = 256     // one stop sequence, in bytes
 	maxMaxTokens   = 1 << 24 // far above any model
@@ -26,15 +29,25 @@ const (
 // Spec is a template as its author writes it. Its JSON form is stable: the same spec is always the same bytes.
 type Spec struct {
 	System    string              `json:"system,omitempty"` // text/template source; empty for no system message
-	User      string              `json:"user"`             // text/template source
+	Examples  []Example           `json:"examples,omitempty"`
+	User      string              `json:"user"` // text/template source
 	Variables map[string]Variable `json:"variables,omitempty"`
 	Output    Output              `json:"output,omitzero"`
 	Sampling  Sampling            `json:"sampling,omitzero"`
 }
 
+// Example is a turn that shows the model what is wanted. Both texts are sent as they stand, between the system message
+// and the user's: braces in them mean nothing.
+type Example struct {
+	User      string `json:"user"`
+	Assistant string `json:"assistant"` // under an output schema, an answer that meets it
+}
+
 // Variable declares an input of a template.
 type Variable struct {
 	Type Type `json:"type"`
+	// Schema is a JSON Schema that the value has to meet as well. It can't refer to another document.
+	Schema json.RawMessage `json:"schema,omitempty"`
 	// Required says whether a job must give the variable. Nil means that it must, unless there is a default. A
 	// variable that need not be given and has no default is empty: "", false, an empty array or object; an absent
 	// number prints as nothing.
@@ -64,6 +77,9 @@ var types = []string{
 type Output struct {
 	Format string          `json:"format,omitempty"` // FormatText, the default, or FormatJSON
 	Schema json.RawMessage `json:"schema,omitempty"` // JSON Schema of the answer; only with FormatJSON
+	// Repairs is how often a model is asked again for an answer that isn't JSON or doesn't meet the schema, with what is
+	// wrong with it: 0 to 3, nil for 1. Only with FormatJSON.
+	Repairs *int `json:"repairs,omitempty"`
 }
 
 // Formats of an answer.
@@ -83,9 +99,10 @@ type Sampling struct {
 
 // Fields of the JSON objects in a spec.
 var (
-	specFields     = []string{"system", "user", "variables", "output", "sampling"}
-	variableFields = []string{"type", "required", "default", "description"}
-	outputFields   = []string{"format", "schema"}
+	specFields     = []string{"system", "examples", "user", "variables", "output", "sampling"}
+	exampleFields  = []string{"user", "assistant"}
+	variableFields = []string{"type", "schema", "required", "default", "description"}
+	outputFields   = []string{"format", "schema", "repairs"}
 	samplingFields = []string{"max_tokens", "temperature", "top_p", "seed", "stop"}
 )
 
@@ -108,6 +125,15 @@ func ParseSpec(raw json.RawMessage) (Spec, error) {
 		known []string
 	}{{"output", outputFields}, {"sampling", samplingFields}} {
 		if _, err := objectFields(part.name, fields[part.name], part.known); err != nil {
+			return Spec{}, err
+		}
+	}
+	var examples []json.RawMessage
+	if raw := fields["examples"]; len(raw) > 0 && json.Unmarshal(raw, &examples) != nil {
+		return Spec{}, errorf("examples", "expected an array")
+	}
+	for i, raw := range examples {
+		if _, err := objectFields(exampleField(i), raw, exampleFields); err != nil {
 			return Spec{}, err
 		}
 	}
@@ -173,11 +199,14 @@ func typeName(goKind string) string {
 func (s *Spec) compact() {
 	s.Output.Schema = compactJSON(s.Output.Schema)
 	for name, v := range s.Variables {
-		v.Default = compactJSON(v.Default)
+		v.Schema, v.Default = compactJSON(v.Schema), compactJSON(v.Default)
 		s.Variables[name] = v
 	}
 	if len(s.Variables) == 0 {
 		s.Variables = nil
+	}
+	if len(s.Examples) == 0 {
+		s.Examples = nil
 	}
 	if len(s.Sampling.Stop) == 0 {
 		s.Sampling.Stop = nil
@@ -198,15 +227,25 @@ func compactJSON(raw json.RawMessage) json.RawMessage {
 // check finds what is wrong with everything but the template sources.
 func (s *Spec) check() *Error {
 	for _, source := range []struct{ field, text string }{{"system", s.System}, {"user", s.User}} {
-		switch {
-		case len(source.text) > maxSource:
-			return errorf(source.field, "has %d bytes; at most %d are allowed", len(source.text), maxSource)
-		case !utf8.ValidString(source.text):
-			return errorf(source.field, "is not valid UTF-8 at byte %d", invalidUTF8([]byte(source.text)))
+		if err := checkText(source.field, source.text); err != nil {
+			return err
 		}
 	}
 	if strings.TrimSpace(s.User) == "" {
 		return errorf("user", "is empty; it is the message that a job sends")
+	}
+	if len(s.Examples) > maxExamples {
+		return errorf("examples", "has %d entries; at most %d are allowed", len(s.Examples), maxExamples)
+	}
+	for i, e := range s.Examples {
+		for _, turn := range []struct{ field, text string }{{exampleField(i) + ".user", e.User}, {exampleField(i) + ".assistant", e.Assistant}} {
+			if err := checkText(turn.field, turn.text); err != nil {
+				return err
+			}
+			if strings.TrimSpace(turn.text) == "" {
+				return errorf(turn.field, "is empty; an example has both turns")
+			}
+		}
 	}
 	if len(s.Variables) > maxVariables {
 		return errorf("variables", "has %d entries; at most %d are allowed", len(s.Variables), maxVariables)
@@ -220,6 +259,18 @@ func (s *Spec) check() *Error {
 		return err
 	}
 	return s.Sampling.check()
+}
+
+func exampleField(i int) string { return fmt.Sprintf("examples[%d]", i) }
+
+func checkText(field, text string) *Error {
+	switch {
+	case len(text) > maxSource:
+		return errorf(field, "has %d bytes; at most %d are allowed", len(text), maxSource)
+	case !utf8.ValidString(text):
+		return errorf(field, "is not valid UTF-8 at byte %d", invalidUTF8([]byte(text)))
+	}
+	return nil
 }
 
 func (v Variable) check(name string) *Error {
@@ -237,6 +288,11 @@ func (v Variable) check(name string) *Error {
 	}
 	if len(v.Description) > maxDescription {
 		return errorf(field+".description", "has %d bytes; at most %d are allowed", len(v.Description), maxDescription)
+	}
+	if v.Schema != nil {
+		if err := checkSchema(field+".schema", v.Schema); err != nil {
+			return err
+		}
 	}
 	if v.Default == nil {
 		return nil
@@ -294,18 +350,28 @@ func (o Output) check() *Error {
 	switch {
 	case o.Format != "" && o.Format != FormatText && o.Format != FormatJSON:
 		return errorf("output.format", "%.40q is unknown; it is text or json", o.Format)
+	case o.Repairs != nil && o.Format != FormatJSON:
+		return errorf("output.repairs", `needs "format": "json"`)
+	case o.Repairs != nil && (*o.Repairs < 0 || *o.Repairs > maxRepairs):
+		return errorf("output.repairs", "is not between 0 and %d", maxRepairs)
 	case o.Schema == nil:
 		return nil
 	case o.Format != FormatJSON:
 		return errorf("output.schema", `needs "format": "json"`)
-	case len(o.Schema) > maxSchema:
-		return errorf("output.schema", "has %d bytes; at most %d are allowed", len(o.Schema), maxSchema)
 	}
-	if _, err := appendCanonical(nil, o.Schema); err != nil {
-		return errorf("output.schema", "%s", err.Reason)
+	return checkSchema("output.schema", o.Schema)
+}
+
+// checkSchema finds what is wrong with a schema as a text; what it says is for [compileSchema].
+func checkSchema(field string, raw json.RawMessage) *Error {
+	if len(raw) > maxSchema {
+		return errorf(field, "has %d bytes; at most %d are allowed", len(raw), maxSchema)
 	}
-	if _, _, k, _ := wholeJSON(o.Schema); k != kindObject {
-		return errorf("output.schema", "expected an object, got %s", k)
+	if _, err := appendCanonical(nil, raw); err != nil {
+		return errorf(field, "%s", err.Reason)
+	}
+	if _, _, k, _ := wholeJSON(raw); k != kindObject {
+		return errorf(field, "expected an object, got %s", k)
 	}
 	return nil
 }

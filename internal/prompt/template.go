@@ -19,14 +19,17 @@ type Template struct {
 	index     map[string]int
 	required  seen
 	system    *source // nil for no system message
+	examples  Messages
 	user      *source
-	schema    json.RawMessage // in canonical form
+	schema    json.RawMessage // of the answer, in canonical form
+	answers   *schema         // the same, ready to check with; nil for none
 }
 
 // variable is a declared input and the value it has when a job doesn't give it.
 type variable struct {
 	name     string
 	typ      Type
+	schema   *schema // nil for none
 	optional bool
 	absent   input
 }
@@ -56,21 +59,35 @@ func Compile(s Spec) (*Template, error) {
 		v := s.Variables[name]
 		t.index[name] = i
 		declared := variable{name: name, typ: v.Type, optional: !v.mustBeGiven(), absent: input{kind: v.Type.kind()}}
+		if v.Schema != nil {
+			var err *Error
+			if declared.schema, err = compileSchema("variables."+name+".schema", v.Schema); err != nil {
+				return nil, err
+			}
+		}
 		if v.Default != nil {
 			start, end, k, _ := wholeJSON(v.Default)
 			declared.absent = input{raw: v.Default[start:end], kind: k}
+			if err := declared.meets(declared.absent.raw); err != nil {
+				return nil, errorf("variables."+name+".default", "%s", err.Reason)
+			}
 		}
 		if !declared.optional {
 			t.required.add(i)
 		}
 		t.variables = append(t.variables, declared)
 	}
-	if len(s.Output.Schema) > 0 {
-		t.schema, _ = appendCanonical(nil, s.Output.Schema)
-	}
-
 	var used seen
 	var err *Error
+	if len(s.Output.Schema) > 0 {
+		t.schema, _ = appendCanonical(nil, s.Output.Schema)
+		if t.answers, err = compileSchema("output.schema", s.Output.Schema); err != nil {
+			return nil, err
+		}
+	}
+	if err := t.showExamples(); err != nil {
+		return nil, err
+	}
 	if s.System != "" {
 		if t.system, err = t.parse("system", s.System, &used); err != nil {
 			return nil, err
@@ -85,6 +102,32 @@ func Compile(s Spec) (*Template, error) {
 		}
 	}
 	return t, nil
+}
+
+// showExamples makes the messages of the examples, whose answers must be as good as those that are asked for.
+func (t *Template) showExamples() *Error {
+	for i, e := range t.spec.Examples {
+		if t.spec.Output.Format == FormatJSON {
+			field := exampleField(i) + ".assistant"
+			if _, _, _, err := wholeJSON([]byte(e.Assistant)); err != nil {
+				return errorf(field, "%s, but the template asks for JSON", err.Reason)
+			}
+			if problems := t.answers.check([]byte(e.Assistant)); len(problems) > 0 {
+				return errorf(field, "does not meet output.schema: %s", worded(problems))
+			}
+		}
+		t.examples = append(t.examples, Message{RoleUser, e.User}, Message{RoleAssistant, e.Assistant})
+	}
+	return nil
+}
+
+// meets checks a value of the right type against the variable's own schema.
+func (v *variable) meets(value []byte) *Error {
+	problems := v.schema.check(value)
+	if len(problems) == 0 {
+		return nil
+	}
+	return errorf("variables."+v.name, "%s", worded(problems))
 }
 
 func (t Type) kind() kind {
@@ -170,6 +213,11 @@ func (t *Template) bind(vars json.RawMessage, inputs []input) *Error {
 				return errorf("variables."+v.name, "%s", reason)
 			}
 		}
+		if v.schema != nil {
+			if err := v.meets(value); err != nil {
+				return err
+			}
+		}
 		if inputs != nil {
 			inputs[i] = input{raw: value, kind: f.kind}
 		}
@@ -205,7 +253,7 @@ func (t *Template) unknown(name string) *Error {
 	return errorf("variables", "%.70q is given, but the template has no such variable%s", name, didYouMean(name, t.names))
 }
 
-// Render makes the messages of a job: system, if the template has one that isn't empty, then user. The text of a
+// Render makes the messages of a job: system, if the template has one that isn't empty, the examples, then user. The text of a
 // number is as the job wrote it; an array or object prints as JSON with sorted members and no white space. The errors
 // are those of [Template.Check], and an [*Error] naming system or user when the values make the template fail, do more
 // work than is allowed, render an empty user message, or more than [MaxRendered] bytes.
@@ -218,8 +266,8 @@ func (t *Template) Render(vars json.RawMessage) (Messages, error) {
 	if err := t.bind(vars, inputs); err != nil {
 		return nil, err
 	}
-	messages := make(Messages, 0, 2)
-	room := MaxRendered
+	messages := make(Messages, 0, 2+len(t.examples))
+	room := MaxRendered - t.examples.size()
 	if t.system != nil {
 		text, err := t.system.render(t, inputs, room)
 		if err != nil {
@@ -230,6 +278,7 @@ func (t *Template) Render(vars json.RawMessage) (Messages, error) {
 		}
 		room -= len(text)
 	}
+	messages = append(messages, t.examples...)
 	text, err := t.user.render(t, inputs, room)
 	if err != nil {
 		return nil, err
@@ -238,6 +287,14 @@ func (t *Template) Render(vars json.RawMessage) (Messages, error) {
 		return nil, errorf("user", "rendered to an empty message")
 	}
 	return append(messages, Message{RoleUser, text}), nil
+}
+
+// size is how many bytes the contents add up to.
+func (m Messages) size() (n int) {
+	for i := range m {
+		n += len(m[i].Content)
+	}
+	return n
 }
 
 // Stable returns what the messages of all jobs share from their start: whole messages, then bytes of the next one.
@@ -250,6 +307,7 @@ func (t *Template) Stable() (messages, bytes int) {
 			messages = 1
 		}
 	}
+	messages += len(t.examples)
 	if t.user.whole {
 		return messages + 1, 0
 	}
@@ -264,4 +322,24 @@ func (t *Template) Request(model string, messages Messages) *Request {
 		MaxTokens: s.MaxTokens, Temperature: s.Temperature, TopP: s.TopP, Seed: s.Seed, Stop: s.Stop,
 		JSON: t.spec.Output.Format == FormatJSON, Schema: t.schema, canonicalSchema: t.schema,
 	}
+}
+
+// SameRequests reports whether two templates make the same request of the same job, so that an answer to the one is an answer to the other.
+func SameRequests(a, b *Template) bool {
+	type input struct {
+		Type    Type
+		Default json.RawMessage
+	}
+	of := func(t *Template) string {
+		inputs := make(map[string]input, len(t.names))
+		for name, v := range t.spec.Variables {
+			inputs[name] = input{v.Type, v.Default}
+		}
+		text, err := json.Marshal([]any{t.spec.System, t.examples, t.spec.User, t.spec.Output.Format == FormatJSON, t.schema, t.spec.Sampling, inputs})
+		if err != nil {
+			panic("prompt: checked template has no JSON form: " + err.Error())
+		}
+		return string(text)
+	}
+	return of(a) == of(b)
 }

@@ -374,3 +374,20 @@ func TestStableIsWhatAllJobsShare(t *testing.T) {
 		}
 	}
 }
+
+func TestSameRequests(t *testing.T) {
+	t.Parallel()
+	base := compile(t, `{"system":"s","user":"{{.v}}","variables":{"v":{"type":"string","default":"a"}},"output":{"format":"json","schema":{"type":"object","title":"t"}}}`)
+	for spec, want := range map[string]bool{
+		`{"system":"s","user":"{{.v}}","variables":{"v":{"type":"string","default":"a","description":"d","schema":{"maxLength":9}}},"output":{"format":"json","schema":{"title":"t","type":"object"},"repairs":3}}`: true,
+		`{"system":"s","user":"{{.v}}","variables":{"v":{"type":"string","default":"b"}},"output":{"format":"json","schema":{"type":"object","title":"t"}}}`:                                                        false,
+		`{"system":"s","user":"{{.v}}","variables":{"v":{"type":"string","default":"a"}},"output":{"format":"json"}}`:                                                                                               false,
+		`{"system":"s","user":"{{.v}}","variables":{"v":{"type":"string","default":"a"}},"output":{"format":"json","schema":{"type":"object","title":"t"}},"sampling":{"seed":1}}`:                                  false,
+		`{"system":"s","user":"{{.v}} ","variables":{"v":{"type":"string","default":"a"}},"output":{"format":"json","schema":{"type":"object","title":"t"}}}`:                                                       false,
+		`{"system":"s","user":"{{.v}}","examples":[{"user":"u","assistant":"{}"}],"variables":{"v":{"type":"string","default":"a"}},"output":{"format":"json","schema":{"type":"object","title":"t"}}}`:             false,
+	} {
+		if got := SameRequests(base, compile(t, spec)); got != want {
+			t.Errorf("%s: %t", spec, got)
+		}
+	}
+}

@@ -23,7 +23,8 @@ notes as (delete from call_notes n using gone g where n.batch_id = $1 and n.seq 
 select count(*)::int from gone`
 	removeJobs = `-- name: RemoveJobs
 with gone as (delete from jobs where ctid = any(array(
-    select ctid from jobs where batch_id = $1 order by batch_id, seq limit $2)) returning seq)
+    select ctid from jobs where batch_id = $1 order by batch_id, seq limit $2)) returning seq),
+outputs as (delete from invalid_outputs o using gone g where o.batch_id = $1 and o.seq = g.seq)
 select count(*)::int from gone`
 	removeInputsAndName = `-- name: RemoveInputs
 with gone as (delete from inputs where ctid = any(array(

@@ -75,6 +75,7 @@ type Job struct {
 	FinishedAt        *time.Time
 	LeaderBatch       *uuid.UUID // nil when the leader is of the same batch
 	LeaderSeq         *int32
+	Repaired          *string // fences, syntax or asked
 }
 
 const jobCols = `i.batch_id, i.seq, i.custom_id,
@@ -82,7 +83,7 @@ coalesce(j.state, case when b.state in ('cancelling', 'cancelled', 'expired') th
 j.error_message, coalesce(j.attempts, 0) as attempts, j.provider, j.model, coalesce(j.calls, 0)::bigint as calls,
 coalesce(j.input_tokens, 0) as input_tokens, coalesce(j.cached_input_tokens, 0) as cached_input_tokens,
 coalesce(j.output_tokens, 0) as output_tokens, case when j.seq is null then 0 else j.cost_microusd end as cost_microusd,
-j.due_at, j.finished_at, j.leader_batch, j.leader_seq`
+j.due_at, j.finished_at, j.leader_batch, j.leader_seq, j.repaired`
 
 const jobFrom = ` from batches b join inputs i on i.batch_id = b.id left join jobs j on j.batch_id = i.batch_id and j.seq = i.seq `
 
@@ -96,7 +97,7 @@ select ` + jobCols + jobFrom + `where b.id = $2 and b.project_id = $1 and i.seq 
 	listCalls = `-- name: ListCalls
 select batch_id, seq, ticket_id, number, state, step, provider, model, error_class, finish_reason, gateway_cache_status, gateway_log_id,
     http_status, input_tokens, cached_input_tokens, cache_write_tokens, output_tokens, cost_microusd, reserved_microusd, started_at,
-    latency_ms::bigint as latency_ms
+    latency_ms::bigint as latency_ms, purpose
 from calls where batch_id = $1 and seq = $2 order by ticket_id, number`
 	streamResults = `-- name: StreamResults
 select ` + jobCols + `, c.output, coalesce(c.format, 'text') as output_format` + jobFrom + `
@@ -139,6 +140,7 @@ type Call struct {
 	ReservedMicrousd   int64
 	StartedAt          time.Time
 	LatencyMS          *int64
+	Purpose            *string // longer or repair; nil for a job's first question
 }
 
 // Calls lists a job's calls in the order in which they were made.

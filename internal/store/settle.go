@@ -26,6 +26,7 @@ type Intent struct {
 	Provider         string
 	Model            string
 	ReservedMicrousd int64
+	Purpose          string // longer or repair; empty for a job's first question
 }
 
 // Draw says on which slices of budgets the intents of a batch draw, and what their worker knew when it reserved in them.
@@ -50,10 +51,10 @@ with k as materialized (select id from budget_slices where id = any($13::bigint[
 d as materialized (select d.batch_id, p.budget_epoch = d.epoch and not exists (select 1 from unnest($12::uuid[], $13::bigint[]) as s(batch_id, id)
             where s.batch_id = d.batch_id and s.id not in (select id from k)) as good
     from unnest($9::uuid[], $10::uuid[], $11::bigint[]) as d(batch_id, project_id, epoch) join projects p on p.id = d.project_id),
-i as (insert into calls (batch_id, seq, ticket_id, number, step, provider, model, reserved_microusd)
-    select u.batch_id, u.seq, u.ticket_id, u.number, u.step, u.provider, u.model, u.reserved
-    from unnest($1::uuid[], $2::int[], $3::bigint[], $4::int[], $5::int[], $6::text[], $7::text[], $8::bigint[])
-        as u(batch_id, seq, ticket_id, number, step, provider, model, reserved)
+i as (insert into calls (batch_id, seq, ticket_id, number, step, provider, model, reserved_microusd, purpose)
+    select u.batch_id, u.seq, u.ticket_id, u.number, u.step, u.provider, u.model, u.reserved, nullif(u.purpose, '')
+    from unnest($1::uuid[], $2::int[], $3::bigint[], $4::int[], $5::int[], $6::text[], $7::text[], $8::bigint[], $14::text[])
+        as u(batch_id, seq, ticket_id, number, step, provider, model, reserved, purpose)
     join tickets t on t.id = u.ticket_id and t.lease_until > now()
     join d on d.batch_id = u.batch_id and d.good`
 	intentSums = `
@@ -77,10 +78,11 @@ func (db *DB) InsertIntents(ctx context.Context, in []Intent, draws []Draw) (wri
 	n, m := len(in), len(draws)
 	batch, seq, ticket, number := make([]pgtype.UUID, n), make([]int32, n), make([]int64, n), make([]int32, n)
 	step, provider, model, reserved := make([]int32, n), make([]string, n), make([]string, n), make([]int64, n)
+	purpose := make([]string, n)
 	for i := range in {
 		c := &in[i]
 		batch[i], seq[i], ticket[i], number[i] = uuidOf(c.BatchID), c.Seq, c.TicketID, c.Number
-		step[i], provider[i], model[i], reserved[i] = c.Step, c.Provider, c.Model, c.ReservedMicrousd
+		step[i], provider[i], model[i], reserved[i], purpose[i] = c.Step, c.Provider, c.Model, c.ReservedMicrousd, c.Purpose
 	}
 	batches, projects, epochs := make([]pgtype.UUID, m), make([]pgtype.UUID, m), make([]int64, m)
 	var owners []pgtype.UUID
@@ -94,7 +96,7 @@ func (db *DB) InsertIntents(ctx context.Context, in []Intent, draws []Draw) (wri
 	write := func(sql string) error {
 		var b pgx.Batch
 		b.Queue(shareLedger, batches, distinct(ticket))
-		b.Queue(sql, batch, seq, ticket, number, step, provider, model, reserved, batches, projects, epochs, owners, drawn).
+		b.Queue(sql, batch, seq, ticket, number, step, provider, model, reserved, batches, projects, epochs, owners, drawn, purpose).
 			Query(func(rows pgx.Rows) error {
 				ids, err := pgx.CollectRows(rows, pgx.RowToStructByName[CallID])
 				if err == nil && len(ids) == 0 {
@@ -201,6 +203,8 @@ type Settlement struct {
 	CachedInputTokens int64
 	OutputTokens      int64
 	CostMicrousd      *int64 // nil when the price of some call is unknown
+	Repaired          string // of a succeeded job: fences, syntax or asked; empty for an answer that was good as it came
+	RawOutput         string // of a failed job: the answer that was no use
 }
 
 const (
@@ -260,6 +264,13 @@ from unnest($1::uuid[], $2::bytea[], $3::bool[], $4::text[], $5::text[], $6::tex
 	repeatCompletions = `-- name: RepeatCompletions` + completionRows + `
 on conflict do nothing`
 
+	// Before the job is settled, while the ticket is still its own.
+	putInvalidOutputs = `-- name: PutInvalidOutputs
+insert into invalid_outputs (batch_id, seq, output)
+select u.batch_id, u.seq, u.output from unnest($1::uuid[], $2::int[], $3::bigint[], $4::text[]) as u(batch_id, seq, ticket_id, output)
+join jobs j on j.batch_id = u.batch_id and j.seq = u.seq and j.ticket_id = u.ticket_id
+on conflict (batch_id, seq) do update set output = excluded.output, created_at = now()`
+
 	settleJobsCTE = `
 s as (update jobs j set ticket_id = null, attempts = j.attempts + case when u.counted then 1 else 0 end,
         state = case when u.state = 'waiting' and b.state = 'cancelling' then 'cancelled' else u.state end,
@@ -271,11 +282,12 @@ s as (update jobs j set ticket_id = null, attempts = j.attempts + case when u.co
             (select max(generation) from completions c where c.project_id = u.project_id and c.key = u.result_key) else 1 end,
         calls = j.calls + u.calls, input_tokens = j.input_tokens + u.input_tokens,
         cached_input_tokens = j.cached_input_tokens + u.cached_input_tokens,
-        output_tokens = j.output_tokens + u.output_tokens, cost_microusd = j.cost_microusd + u.cost
+        output_tokens = j.output_tokens + u.output_tokens, cost_microusd = j.cost_microusd + u.cost, repaired = nullif(u.repaired, '')
     from unnest($1::uuid[], $2::uuid[], $3::int[], $4::bigint[], $5::text[], $6::bool[], $7::bytea[], $8::text[], $9::text[], $10::text[],
-        $11::text[], $12::text[], $13::bigint[], $14::int[], $15::bigint[], $16::bigint[], $17::bigint[], $18::bigint[], $19::bool[])
+        $11::text[], $12::text[], $13::bigint[], $14::int[], $15::bigint[], $16::bigint[], $17::bigint[], $18::bigint[], $19::bool[],
+        $20::text[])
         as u(project_id, batch_id, seq, ticket_id, state, counted, result_key, cache_status, provider, model,
-        error_class, error_message, retry_in, calls, input_tokens, cached_input_tokens, output_tokens, cost, refresh)
+        error_class, error_message, retry_in, calls, input_tokens, cached_input_tokens, output_tokens, cost, refresh, repaired)
     join batches b on b.id = u.batch_id
     where j.batch_id = u.batch_id and j.seq = u.seq and j.ticket_id = u.ticket_id
     returning j.batch_id, j.seq, j.state, j.result_key, j.result_generation, j.provider, j.model, j.error_class, j.error_message,
@@ -335,6 +347,9 @@ func (db *DB) settle(ctx context.Context, calls []Outcome, put string, answers [
 	}
 	if len(answers) > 0 {
 		b.Queue(put, completionColumns(answers)...)
+	}
+	if raw := rawColumns(jobs); raw != nil {
+		b.Queue(putInvalidOutputs, raw...)
 	}
 	var done []Settled
 	if len(jobs) > 0 {
@@ -425,16 +440,16 @@ func jobColumns(in []Settlement) []any {
 	state, counted, key, verdict := make([]string, n), make([]bool, n), make([][]byte, n), make([]string, n)
 	provider, model, class, message := make([]string, n), make([]string, n), make([]string, n), make([]string, n)
 	retry, calls, input, cached := make([]int64, n), make([]int32, n), make([]int64, n), make([]int64, n)
-	output, cost, refresh := make([]int64, n), make([]*int64, n), make([]bool, n)
+	output, cost, refresh, repaired := make([]int64, n), make([]*int64, n), make([]bool, n), make([]string, n)
 	for i := range in {
 		s := &in[i]
 		project[i], batch[i], seq[i], ticket[i] = uuidOf(s.ProjectID), uuidOf(s.BatchID), s.Seq, s.TicketID
 		state[i], counted[i], key[i], verdict[i] = s.State, s.Counted, s.ResultKey, s.CacheStatus
 		provider[i], model[i], class[i], message[i] = s.Provider, s.Model, s.ErrorClass, s.ErrorMessage
 		retry[i], calls[i], input[i], cached[i] = s.RetryIn.Milliseconds(), s.Calls, s.InputTokens, s.CachedInputTokens
-		output[i], cost[i], refresh[i] = s.OutputTokens, s.CostMicrousd, s.Refresh
+		output[i], cost[i], refresh[i], repaired[i] = s.OutputTokens, s.CostMicrousd, s.Refresh, s.Repaired
 	}
-	return []any{project, batch, seq, ticket, state, counted, key, verdict, provider, model, class, message, retry, calls, input, cached, output, cost, refresh}
+	return []any{project, batch, seq, ticket, state, counted, key, verdict, provider, model, class, message, retry, calls, input, cached, output, cost, refresh, repaired}
 }
 
 const lookUp = `-- name: LookUp
