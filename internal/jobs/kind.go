@@ -81,6 +81,8 @@ type result struct {
 	model     string // asked for
 	by        string // model as the provider reported it
 	hit       bool   // the gateway's cache answered every call
+	reused    bool   // no call was made: earlier answers to its parts made it up
+	details   json.RawMessage
 	resultKey prompt.Key
 }
 
