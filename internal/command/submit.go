@@ -37,6 +37,7 @@ that is sent as it is.`,
 	f.StringVar(&o.Route, "route", "", "stored route, chain such as openai:gpt-4.1-mini,local/extractive, or JSON (required)")
 	f.StringVar(&o.Template, "template", "", "template, as NAME or NAME@VERSION")
 	f.StringVar(&params, "params", "", "options of the kind, a JSON object")
+	style := newStyle(c)
 	f.StringVar(&o.Name, "name", "", "name of the batch, for people")
 	f.StringVar(&o.OnInvalid, "on-invalid", "", "refuse (default): a wrong line refuses the batch; skip: it becomes a failed job")
 	f.StringVar(&o.Cache, "cache", "", "use (default), refresh (ask again, keep the new answers), only (make no calls) or off")
@@ -51,6 +52,10 @@ that is sent as it is.`,
 			if o.Params = json.RawMessage(params); !json.Valid(o.Params) {
 				return usagef("--params is not JSON")
 			}
+		}
+		var err error
+		if o.Params, err = style.addTo(o.Params); err != nil {
+			return err
 		}
 		b, err := a.send(ctx, api, args, o)
 		if err != nil {
