@@ -37,7 +37,7 @@ var allowed = map[string][]string{
 		"internal/pricing", "internal/queue", "internal/store", "internal/webhook"},
 	"internal/client":  {}, // a client of the REST API, as a stranger would write it
 	"internal/command": {"internal/client", "internal/process"},
-	"internal/bench": {"internal/client", "internal/embedded", "internal/report", "internal/gateway", "internal/gateway/server", "internal/gateway/redis", "internal/process", "internal/store", "internal/prompt",
+	"internal/bench": {"internal/client", "internal/document", "internal/embedded", "internal/report", "internal/gateway", "internal/gateway/server", "internal/gateway/redis", "internal/process", "internal/store", "internal/prompt",
 		"internal/pricing"},
 	// It starts real processes; the fault points are theirs, and empty outside it.
 	"internal/chaos": {"internal/client", "internal/embedded", "internal/process"},
