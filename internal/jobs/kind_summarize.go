@@ -186,7 +186,7 @@ func (summarize) run(ctx context.Context, t *task) (result, error) {
 	t.stable.Messages = 1 // the instructions
 	t.capField = "params.max_tokens"
 	calls := &partCalls{t: t, hit: true}
-	s := &summary{o: o, title: doc.Title, text: doc.Text, limit: cmp.Or(o.ChunkTokens, t.window(o)), count: t.counter(), ask: calls.each}
+	s := &summary{o: o, title: doc.Title, text: doc.Text, limit: cmp.Or(o.ChunkTokens, t.window(o)), count: t.counter(), mute: t.route.Steps[0].Model == gateway.Extractive, ask: calls.each}
 	out, err := s.build(ctx)
 	if err != nil {
 		return out.result, err

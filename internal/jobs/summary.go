@@ -34,6 +34,7 @@ type summary struct {
 	text  string
 	limit int // tokens of text in one call
 	count func(string) int
+	mute  bool // the model follows no instructions: it isn't asked for an outline's lines
 	// ask answers requests in their order, from a cache what was asked before. only says that the document has no other.
 	ask func(ctx context.Context, requests []*prompt.Request, only bool) ([]answered, error)
 

@@ -194,6 +194,15 @@ func TestOutlineLinesComeWithTheSummary(t *testing.T) {
 			t.Errorf("%s: %d calls; asked %q", c.name, out.Coverage.Calls, asked)
 		}
 	}
+	a := newReader(t)
+	o := brief
+	o.Outline = true
+	var asked *prompt.Request
+	a.answer = func(r *prompt.Request) string { asked = r; return "The summary." }
+	s := &summary{o: o, text: text, limit: 4000, count: quarters, ask: a.ask, mute: true}
+	if out, err := s.build(t.Context()); err != nil || out.Outline[1].Line != "First of two." || strings.Contains(asked.Messages[0].Content+asked.Messages[1].Content, "sections") || asked.MaxTokens != brief.MaxTokens {
+		t.Errorf("of a model that can't be asked: %+v, %v; asked %+v", out.Outline, err, asked)
+	}
 	details, err := json.Marshal(summaryDetails{Outline: []OutlineLine{{End: 3, Level: 1, Heading: "H", Line: "L", text: "secret"}}})
 	if want := `"outline":[{"start":0,"end":3,"level":1,"heading":"H","line":"L"}]`; err != nil || !strings.Contains(string(details), want) {
 		t.Errorf("%s", details)

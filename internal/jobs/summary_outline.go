@@ -70,12 +70,17 @@ func (s *summary) entries(chunks []document.Chunk) [][]*OutlineLine {
 }
 
 // askedFor are the entries that a call is asked for a line for.
-func askedFor(entries []*OutlineLine) []*OutlineLine { return entries[:min(len(entries), mostLines)] }
+func (s *summary) askedFor(entries []*OutlineLine) []*OutlineLine {
+	if s.mute {
+		return nil
+	}
+	return entries[:min(len(entries), mostLines)]
+}
 
 var lineOf = regexp.MustCompile(`^\s*\[(\d{1,3})\]\s*(.*)$`)
 
-// take moves the lines that an answer begins with into the outline, and returns the rest. A model that doesn't follow, or local/extractive, which
-// can't, gives none: then the line is the first sentence of the summary if it is of one section, else of the section itself.
+// take moves the lines that an answer begins with into the outline, and returns the rest. A model that doesn't follow, or isn't asked,
+// gives none: then the line is the first sentence of the summary if it is of one section, else of the section itself.
 func (s *summary) take(answer string, entries []*OutlineLine) string {
 	if len(entries) == 0 {
 		return answer

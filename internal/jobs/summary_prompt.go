@@ -45,7 +45,7 @@ func (s *summary) request(p passage) *prompt.Request {
 	if s.title != "" && (p.form == wholeDocument || p.form == allSummaries) {
 		fmt.Fprintf(&user, "Title: %s\n", s.title)
 	}
-	asked := askedFor(p.entries)
+	asked := s.askedFor(p.entries)
 	if len(asked) > 0 {
 		user.WriteString("Begin with one line for each of these sections, in this order: its number in brackets and one sentence that says what is in it. Then an empty line, then the summary.\n")
 		for i, e := range asked {
@@ -78,7 +78,7 @@ func (s *summary) instructions() string {
 		length = lengths[s.o.Length].bullets + `, each a line that begins with "- "`
 	}
 	what := "the summary alone"
-	if s.o.Outline {
+	if s.o.Outline && !s.mute {
 		what = "the summary alone, after the lines for its sections where they are asked for"
 	}
 	fmt.Fprintf(&b, "Answer with %s, in %s", what, length)

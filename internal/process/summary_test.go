@@ -129,6 +129,18 @@ func TestSummaryOfKnownPartsIsAHit(t *testing.T) {
 	}
 }
 
+// The extractive summarizer isn't asked for lines, so an outline of what it has summarised costs no call.
+func TestOutlineOfTheExtractiveSummarizerIsFree(t *testing.T) {
+	t.Parallel()
+	s := start(t, nil)
+	text := reportOf(12)
+	first := s.summarise(t, `{"length":"short","chunk_tokens":800}`, text)
+	outlined := s.summarise(t, `{"length":"short","chunk_tokens":800,"outline":true}`, text)
+	if c := outlined.Coverage; c.CallsMade != 0 || len(outlined.Outline) < 13 || string(outlined.Output) != string(first.Output) {
+		t.Errorf("%+v, %d lines", c, len(outlined.Outline))
+	}
+}
+
 func TestStrategiesOfSummaries(t *testing.T) {
 	t.Parallel()
 	s := start(t, nil)
