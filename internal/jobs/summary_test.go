@@ -101,7 +101,7 @@ var brief = summarizeOptions{Length: "short", MaxTokens: 160}
 // longTexts are real documents, and one that was made up: the repository's own, and what most machines with Go have.
 func longTexts(t *testing.T) map[string]string {
 	t.Helper()
-	out := map[string]string{"prose": proseOf(rand.New(rand.NewPCG(3, 3)), 200_000)}
+	out := map[string]string{"prose": proseOf(rand.New(rand.NewPCG(3, 3)), 120_000)}
 	for name, pattern := range map[string]string{
 		"docs": "../../docs/*.md", "examples": "../../examples/documents/*", "GPL": "/usr/share/common-licenses/GPL-3", "specification": goRoot() + "/doc/go_spec.html",
 	} {
@@ -177,7 +177,7 @@ func startsOf(text string) (starts []int) {
 func quarters(s string) int { return (len(s) + 3) / 4 }
 
 // What an edit of a long document costs: an edit of a place changes two chunks more than it has edits at most, and asks for one summary of
-// summaries a level for each changed chunk. In chunks of a few sentences one edit in 100 may change more.
+// summaries a level for each changed chunk. In chunks of a few sentences one edit in some hundreds changes more.
 func TestEditsAskForLittle(t *testing.T) {
 	t.Parallel()
 	for name, text := range longTexts(t) {
@@ -190,7 +190,7 @@ func TestEditsAskForLittle(t *testing.T) {
 				a.keep()
 				r := rand.New(rand.NewPCG(7, uint64(limit)))
 				asked, over := 0, 0
-				const rounds = 150
+				const rounds = 60
 				for i := range rounds {
 					places := 1
 					if i%10 == 9 {
@@ -223,7 +223,7 @@ func TestEditsAskForLittle(t *testing.T) {
 					a.forget()
 				}
 				t.Logf("in chunks of %d: %d calls at first, %.2f after an edit", limit, first.Coverage.Calls, float64(asked)/rounds)
-				if most := map[int]int{400: rounds / 50, 1200: 0}[limit]; over > most {
+				if most := map[int]int{400: 1}[limit]; over > most {
 					t.Errorf("in chunks of %d, %d of %d edits ask for more chunks than promised", limit, over, rounds)
 				}
 			}
