@@ -20,7 +20,7 @@ OAPI := cd internal/api && go tool -modfile=../../tools/go.mod oapi-codegen -con
 PKG  ?= ./...
 ARGS ?=
 
-.PHONY: help build demo demo-nightly dev run migrate test test-clients bench bench-gateway bench-reports chaos generate lint fmt-check vet golangci fresh vuln docker-config clean
+.PHONY: help build demo demo-nightly dev run migrate test test-clients bench bench-gateway bench-reports bench-content chaos generate lint fmt-check vet golangci fresh vuln docker-config clean
 
 help: ## List the targets
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  %-14s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -77,6 +77,9 @@ bench-gateway: ## Measure the gateway's server and engine beside a bare proxy an
 
 bench-reports: ## Measure reports and exports over a million finished jobs
 	go run ./cmd/bench -suite reports $(ARGS)
+
+bench-content: ## Measure what an edit of a long document costs beside its first run and fixed-size chunks
+	go run ./cmd/bench -suite content $(ARGS)
 
 # The scenarios that have a name run once each, before the random ones. ARGS='-scenario NAME' runs one, ARGS='-first 17' begins at another seed.
 SEEDS ?= 10

@@ -13,14 +13,15 @@ const mod = "batchwright/"
 // allowed lists, for each package, what it may import from this module. Adding an edge is a design decision: say why in the commit.
 var allowed = map[string][]string{
 	"migrations":                   {},
-	"internal/gateway":             {"internal/gateway/jsonspan", "internal/pricing"},
+	"internal/gateway":             {"internal/gateway/jsonspan", "internal/pricing", "internal/abbrev"},
 	"internal/gateway/jsonspan":    {},
 	"internal/gateway/gatewaytest": {"internal/gateway"},
 	"internal/gateway/redis":       {"internal/gateway"},
 	"internal/gateway/server":      {"internal/fault", "internal/gateway", "internal/gateway/jsonspan", "internal/pricing", "internal/store"},
 	"internal/gateway/conformance": {"internal/gateway", "internal/gateway/gatewaytest"},
 	"internal/prompt":              {},
-	"internal/document":            {},
+	"internal/document":            {"internal/abbrev"},
+	"internal/abbrev":              {},
 	"internal/pricing":             {},
 	"internal/embedded":            {},
 	"internal/schedule":            {},
@@ -38,7 +39,7 @@ var allowed = map[string][]string{
 		"internal/pricing", "internal/queue", "internal/store", "internal/webhook"},
 	"internal/client":  {}, // a client of the REST API, as a stranger would write it
 	"internal/command": {"internal/client", "internal/process"},
-	"internal/bench": {"internal/client", "internal/embedded", "internal/report", "internal/gateway", "internal/gateway/server", "internal/gateway/redis", "internal/process", "internal/store", "internal/prompt",
+	"internal/bench": {"internal/client", "internal/document", "internal/embedded", "internal/report", "internal/gateway", "internal/gateway/server", "internal/gateway/redis", "internal/process", "internal/store", "internal/prompt",
 		"internal/pricing"},
 	// It starts real processes; the fault points are theirs, and empty outside it.
 	"internal/chaos": {"internal/client", "internal/embedded", "internal/process"},
@@ -68,6 +69,7 @@ var owners = map[string][]string{
 	"github.com/vbauerster/mpb":               {"internal/command"},
 	"github.com/prometheus/client_golang":     {"internal/process"},
 	"github.com/gowebpki/jcs":                 {"internal/prompt"},
+	"github.com/tiktoken-go/tokenizer":        {"internal/prompt"},
 	"github.com/robfig/cron":                  {"internal/schedule"},
 	"golang.org/x/net/html":                   {"internal/document"},
 	"github.com/klauspost/compress":           {"internal/api"},

@@ -280,7 +280,7 @@ type Batch struct {
 	// RouteSpec A fallback chain, tried in order.
 	RouteSpec RouteSpec `json:"route_spec"`
 
-	// Params Options of the kind. summarize: `length` (short, medium or long; default medium), `language` (of the summary; default the document's), `focus` (what the reader wants to know), `max_tokens` (tokens generated a call at most; default by length), `chunk_tokens` (tokens of a document in one call at most; default what the route's models can read). generate and chat have none. pipeline: `stages`, a list of 1 to 8 objects with `name`, `kind` (summarize or generate; later ones generate), `params`, `template`, `route` (default that of the batch), and in later stages `variables`: an object of the template's variables, each `{"stage": NAME}`, `{"stage": NAME, "pointer": JSON-POINTER}`, `{"input": NAME}` or `{"value": ANYTHING}`.
+	// Params Options of the kind. summarize: `length` (short, medium or long; default medium), `bullets` (true for a list), `audience` (who reads it), `language` (of the summary; default the document's), `focus` (what the reader wants to know), `max_tokens` (tokens generated a call at most; default by length), `strategy` (single, map_reduce or refine; default auto, by size), `outline` (true for a line for each section as well), `chunk_tokens` (tokens of a document in one call at most; default what the route's models can read), `chunk_target_tokens` (a part with headings that has more is divided at one; default three quarters of that) and `chunk_min_tokens` (default a quarter of it). generate and chat have none. pipeline: `stages`, a list of 1 to 8 objects with `name`, `kind` (summarize or generate; later ones generate), `params`, `template`, `route` (default that of the batch), and in later stages `variables`: an object of the template's variables, each `{"stage": NAME}`, `{"stage": NAME, "pointer": JSON-POINTER}`, `{"input": NAME}` or `{"value": ANYTHING}`.
 	Params Params `json:"params"`
 
 	// Metadata The labels given at submission.
@@ -382,7 +382,7 @@ type BatchOptions struct {
 	// Open Take more jobs in later requests, until the batch is sealed. Then it may be submitted without any.
 	Open *Open `json:"open,omitempty"`
 
-	// Params Options of the kind. summarize: `length` (short, medium or long; default medium), `language` (of the summary; default the document's), `focus` (what the reader wants to know), `max_tokens` (tokens generated a call at most; default by length), `chunk_tokens` (tokens of a document in one call at most; default what the route's models can read). generate and chat have none. pipeline: `stages`, a list of 1 to 8 objects with `name`, `kind` (summarize or generate; later ones generate), `params`, `template`, `route` (default that of the batch), and in later stages `variables`: an object of the template's variables, each `{"stage": NAME}`, `{"stage": NAME, "pointer": JSON-POINTER}`, `{"input": NAME}` or `{"value": ANYTHING}`.
+	// Params Options of the kind. summarize: `length` (short, medium or long; default medium), `bullets` (true for a list), `audience` (who reads it), `language` (of the summary; default the document's), `focus` (what the reader wants to know), `max_tokens` (tokens generated a call at most; default by length), `strategy` (single, map_reduce or refine; default auto, by size), `outline` (true for a line for each section as well), `chunk_tokens` (tokens of a document in one call at most; default what the route's models can read), `chunk_target_tokens` (a part with headings that has more is divided at one; default three quarters of that) and `chunk_min_tokens` (default a quarter of it). generate and chat have none. pipeline: `stages`, a list of 1 to 8 objects with `name`, `kind` (summarize or generate; later ones generate), `params`, `template`, `route` (default that of the batch), and in later stages `variables`: an object of the template's variables, each `{"stage": NAME}`, `{"stage": NAME, "pointer": JSON-POINTER}`, `{"input": NAME}` or `{"value": ANYTHING}`.
 	Params *Params `json:"params,omitempty"`
 
 	// Priority Within the project, batches of a higher priority are given more of the workers: each step up doubles the share.
@@ -676,6 +676,33 @@ type CatchUp string
 
 // CatchUpLimit How many ticks at once `all` makes up for.
 type CatchUpLimit = int32
+
+// Coverage What a summary was made of. Only summaries have it.
+type Coverage struct {
+	// Calls Answers that the summary was made of.
+	Calls int64 `json:"calls"`
+
+	// CallsMade The part of them that this job asked for; 0 when the summary was in the cache.
+	CallsMade int64 `json:"calls_made"`
+
+	// CallsReused The part of them that had been answered before.
+	CallsReused int64 `json:"calls_reused"`
+
+	// Chunks Parts that the document was read in.
+	Chunks int64 `json:"chunks"`
+
+	// Depth How many summaries of summaries lie above a chunk at most.
+	Depth int64 `json:"depth"`
+
+	// Strategy single, map_reduce or refine.
+	Strategy string `json:"strategy"`
+
+	// TokensCovered Tokens of the document that calls read, as counted or estimated for the route's first model.
+	TokensCovered int64 `json:"tokens_covered"`
+
+	// TokensDropped Tokens of the document that no call read. Always 0.
+	TokensDropped int64 `json:"tokens_dropped"`
+}
 
 // Cron Five fields (minute, hour, day of month, month, day of week) or six with seconds first; `@hourly`, `@daily`, `@weekly`, `@monthly`, `@yearly`; or `@every` and a duration such as `90m`, which counts from `starts_at`, or else from when the schedule was made.
 //
@@ -1281,10 +1308,34 @@ type OnInvalid string
 // Open Take more jobs in later requests, until the batch is sealed. Then it may be submitted without any.
 type Open = bool
 
+// Outline A line for each section of the document, in order, when the params ask for an outline. `GET /v1/jobs/{id}/text` has the text.
+type Outline = []OutlineLine
+
+// OutlineLine Where a section is, and what it says. The lines join without a gap.
+type OutlineLine struct {
+	// End Where it ends.
+	End int64 `json:"end"`
+
+	// Heading Its heading.
+	Heading string `json:"heading"`
+
+	// Level Level of its heading, 1 to 6; 0 before the first heading.
+	Level int64 `json:"level"`
+
+	// Line What it says, in a sentence.
+	Line string `json:"line"`
+
+	// Part From 2 on: it goes on from the line before, because it is longer than a chunk.
+	Part *int64 `json:"part,omitempty"`
+
+	// Start Where it begins in the extracted text, in characters (Unicode code points).
+	Start int64 `json:"start"`
+}
+
 // Overlap What becomes of a tick while the batch of an earlier one runs.
 type Overlap string
 
-// Params Options of the kind. summarize: `length` (short, medium or long; default medium), `language` (of the summary; default the document's), `focus` (what the reader wants to know), `max_tokens` (tokens generated a call at most; default by length), `chunk_tokens` (tokens of a document in one call at most; default what the route's models can read). generate and chat have none. pipeline: `stages`, a list of 1 to 8 objects with `name`, `kind` (summarize or generate; later ones generate), `params`, `template`, `route` (default that of the batch), and in later stages `variables`: an object of the template's variables, each `{"stage": NAME}`, `{"stage": NAME, "pointer": JSON-POINTER}`, `{"input": NAME}` or `{"value": ANYTHING}`.
+// Params Options of the kind. summarize: `length` (short, medium or long; default medium), `bullets` (true for a list), `audience` (who reads it), `language` (of the summary; default the document's), `focus` (what the reader wants to know), `max_tokens` (tokens generated a call at most; default by length), `strategy` (single, map_reduce or refine; default auto, by size), `outline` (true for a line for each section as well), `chunk_tokens` (tokens of a document in one call at most; default what the route's models can read), `chunk_target_tokens` (a part with headings that has more is divided at one; default three quarters of that) and `chunk_min_tokens` (default a quarter of it). generate and chat have none. pipeline: `stages`, a list of 1 to 8 objects with `name`, `kind` (summarize or generate; later ones generate), `params`, `template`, `route` (default that of the batch), and in later stages `variables`: an object of the template's variables, each `{"stage": NAME}`, `{"stage": NAME, "pointer": JSON-POINTER}`, `{"input": NAME}` or `{"value": ANYTHING}`.
 type Params = json.RawMessage
 
 // Pause Why the batch is paused, or will be once it is planned; left out while it isn't.
@@ -1658,7 +1709,7 @@ type RerunOptions struct {
 	// OnInvalid What a line that can't be run does.
 	OnInvalid *OnInvalid `json:"on_invalid,omitempty"`
 
-	// Params Options of the kind. summarize: `length` (short, medium or long; default medium), `language` (of the summary; default the document's), `focus` (what the reader wants to know), `max_tokens` (tokens generated a call at most; default by length), `chunk_tokens` (tokens of a document in one call at most; default what the route's models can read). generate and chat have none. pipeline: `stages`, a list of 1 to 8 objects with `name`, `kind` (summarize or generate; later ones generate), `params`, `template`, `route` (default that of the batch), and in later stages `variables`: an object of the template's variables, each `{"stage": NAME}`, `{"stage": NAME, "pointer": JSON-POINTER}`, `{"input": NAME}` or `{"value": ANYTHING}`.
+	// Params Options of the kind. summarize: `length` (short, medium or long; default medium), `bullets` (true for a list), `audience` (who reads it), `language` (of the summary; default the document's), `focus` (what the reader wants to know), `max_tokens` (tokens generated a call at most; default by length), `strategy` (single, map_reduce or refine; default auto, by size), `outline` (true for a line for each section as well), `chunk_tokens` (tokens of a document in one call at most; default what the route's models can read), `chunk_target_tokens` (a part with headings that has more is divided at one; default three quarters of that) and `chunk_min_tokens` (default a quarter of it). generate and chat have none. pipeline: `stages`, a list of 1 to 8 objects with `name`, `kind` (summarize or generate; later ones generate), `params`, `template`, `route` (default that of the batch), and in later stages `variables`: an object of the template's variables, each `{"stage": NAME}`, `{"stage": NAME, "pointer": JSON-POINTER}`, `{"input": NAME}` or `{"value": ANYTHING}`.
 	Params *Params `json:"params,omitempty"`
 
 	// Priority Within the project, batches of a higher priority are given more of the workers: each step up doubles the share.
@@ -1711,6 +1762,12 @@ type Result struct {
 
 	// Repaired What made a JSON answer usable: `fences` (code fences or words around it were stripped), `syntax` (its syntax was mended) or `asked` (the model was asked again, with what was wrong). Null for an answer that was good as it came, or came from a cache.
 	Repaired *Repaired `json:"repaired"`
+
+	// Coverage What a summary was made of. Only summaries have it.
+	Coverage *Coverage `json:"coverage,omitempty"`
+
+	// Outline A line for each section of the document, in order, when the params ask for an outline. `GET /v1/jobs/{id}/text` has the text.
+	Outline Outline `json:"outline,omitempty"`
 }
 
 // ResultStatus How a job ended.
@@ -2046,7 +2103,7 @@ type ScheduledBatch struct {
 	// OnInvalid What a line that can't be run does.
 	OnInvalid *OnInvalid `json:"on_invalid,omitempty"`
 
-	// Params Options of the kind. summarize: `length` (short, medium or long; default medium), `language` (of the summary; default the document's), `focus` (what the reader wants to know), `max_tokens` (tokens generated a call at most; default by length), `chunk_tokens` (tokens of a document in one call at most; default what the route's models can read). generate and chat have none. pipeline: `stages`, a list of 1 to 8 objects with `name`, `kind` (summarize or generate; later ones generate), `params`, `template`, `route` (default that of the batch), and in later stages `variables`: an object of the template's variables, each `{"stage": NAME}`, `{"stage": NAME, "pointer": JSON-POINTER}`, `{"input": NAME}` or `{"value": ANYTHING}`.
+	// Params Options of the kind. summarize: `length` (short, medium or long; default medium), `bullets` (true for a list), `audience` (who reads it), `language` (of the summary; default the document's), `focus` (what the reader wants to know), `max_tokens` (tokens generated a call at most; default by length), `strategy` (single, map_reduce or refine; default auto, by size), `outline` (true for a line for each section as well), `chunk_tokens` (tokens of a document in one call at most; default what the route's models can read), `chunk_target_tokens` (a part with headings that has more is divided at one; default three quarters of that) and `chunk_min_tokens` (default a quarter of it). generate and chat have none. pipeline: `stages`, a list of 1 to 8 objects with `name`, `kind` (summarize or generate; later ones generate), `params`, `template`, `route` (default that of the batch), and in later stages `variables`: an object of the template's variables, each `{"stage": NAME}`, `{"stage": NAME, "pointer": JSON-POINTER}`, `{"input": NAME}` or `{"value": ANYTHING}`.
 	Params *Params `json:"params,omitempty"`
 
 	// Priority Within the project, batches of a higher priority are given more of the workers: each step up doubles the share.
@@ -2605,6 +2662,15 @@ type ListExportsParams struct {
 	Cursor *Cursor `form:"cursor,omitempty" json:"cursor,omitempty"`
 }
 
+// GetJobTextParams defines parameters for GetJobText.
+type GetJobTextParams struct {
+	// Start Begin at this character (Unicode code point).
+	Start *int `form:"start,omitempty" json:"start,omitempty"`
+
+	// End End before this one; by default at the end of the text.
+	End *int `form:"end,omitempty" json:"end,omitempty"`
+}
+
 // ListPricesParams defines parameters for ListPrices.
 type ListPricesParams struct {
 	// Provider Only this provider.
@@ -2916,6 +2982,9 @@ type ServerInterface interface {
 	// GetJob A job with every call it made.
 	// (GET /v1/jobs/{id})
 	GetJob(ctx echo.Context, id string) error
+	// GetJobText The text of a job's document, as it was extracted for the summary.
+	// (GET /v1/jobs/{id}/text)
+	GetJobText(ctx echo.Context, id string, params GetJobTextParams) error
 	// ListPrices The prices that the project's calls are reserved for and charged by.
 	// (GET /v1/prices)
 	ListPrices(ctx echo.Context, params ListPricesParams) error
@@ -3954,6 +4023,38 @@ func (w *ServerInterfaceWrapper) GetJob(ctx echo.Context) error {
 	return err
 }
 
+// GetJobText converts echo context to params.
+func (w *ServerInterfaceWrapper) GetJobText(ctx echo.Context) error {
+	var err error
+	// ------------- Path parameter "id" -------------
+	var id string
+
+	err = runtime.BindStyledParameterWithOptions("simple", "id", ctx.Param("id"), &id, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: ctx.Request().URL.RawPath == ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter id: %s", err))
+	}
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params GetJobTextParams
+	// ------------- Optional query parameter "start" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "start", ctx.QueryParams(), &params.Start, runtime.BindQueryParameterOptions{Type: "integer", Format: ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter start: %s", err))
+	}
+
+	// ------------- Optional query parameter "end" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "end", ctx.QueryParams(), &params.End, runtime.BindQueryParameterOptions{Type: "integer", Format: ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter end: %s", err))
+	}
+
+	// Invoke the callback with all the unmarshaled arguments
+	err = w.Handler.GetJobText(ctx, id, params)
+	return err
+}
+
 // ListPrices converts echo context to params.
 func (w *ServerInterfaceWrapper) ListPrices(ctx echo.Context) error {
 	var err error
@@ -4790,6 +4891,7 @@ func RegisterHandlersWithOptions(router EchoRouter, si ServerInterface, options 
 	router.GET(options.BaseURL+"/v1/exports/:id", wrapper.GetExport, options.OperationMiddlewares["GetExport"]...)
 	router.POST(options.BaseURL+"/v1/exports/:id/cancel", wrapper.CancelExport, options.OperationMiddlewares["CancelExport"]...)
 	router.GET(options.BaseURL+"/v1/jobs/:id", wrapper.GetJob, options.OperationMiddlewares["GetJob"]...)
+	router.GET(options.BaseURL+"/v1/jobs/:id/text", wrapper.GetJobText, options.OperationMiddlewares["GetJobText"]...)
 	router.GET(options.BaseURL+"/v1/prices", wrapper.ListPrices, options.OperationMiddlewares["ListPrices"]...)
 	router.PUT(options.BaseURL+"/v1/prices", wrapper.SetPrice, options.OperationMiddlewares["SetPrice"]...)
 	router.DELETE(options.BaseURL+"/v1/prices/:id", wrapper.DeletePrice, options.OperationMiddlewares["DeletePrice"]...)
@@ -5824,6 +5926,26 @@ func (response GetJob200JSONResponse) VisitGetJobResponse(w http.ResponseWriter)
 	w.Header().Set("Content-Type", "application/json")
 	w.WriteHeader(200)
 	_, err := buf.WriteTo(w)
+	return err
+}
+
+type GetJobTextRequestObject struct {
+	ID     string `json:"id"`
+	Params GetJobTextParams
+}
+
+type GetJobTextResponseObject interface {
+	VisitGetJobTextResponse(w http.ResponseWriter) error
+}
+
+type GetJobText200TextResponse string
+
+func (response GetJobText200TextResponse) VisitGetJobTextResponse(w http.ResponseWriter) error {
+
+	w.Header().Set("Content-Type", "text/plain")
+	w.WriteHeader(200)
+
+	_, err := w.Write([]byte(fmt.Sprint(response)))
 	return err
 }
 
@@ -6869,6 +6991,9 @@ type StrictServerInterface interface {
 	// GetJob A job with every call it made.
 	// (GET /v1/jobs/{id})
 	GetJob(ctx context.Context, request GetJobRequestObject) (GetJobResponseObject, error)
+	// GetJobText The text of a job's document, as it was extracted for the summary.
+	// (GET /v1/jobs/{id}/text)
+	GetJobText(ctx context.Context, request GetJobTextRequestObject) (GetJobTextResponseObject, error)
 	// ListPrices The prices that the project's calls are reserved for and charged by.
 	// (GET /v1/prices)
 	ListPrices(ctx context.Context, request ListPricesRequestObject) (ListPricesResponseObject, error)
@@ -8103,6 +8228,32 @@ func (sh *strictHandler) GetJob(ctx echo.Context, id string) error {
 		return err
 	} else if validResponse, ok := response.(GetJobResponseObject); ok {
 		return validResponse.VisitGetJobResponse(ctx.Response())
+	} else if response != nil {
+		return fmt.Errorf("unexpected response type: %T", response)
+	}
+	return nil
+}
+
+// GetJobText operation middleware
+func (sh *strictHandler) GetJobText(ctx echo.Context, id string, params GetJobTextParams) error {
+	var request GetJobTextRequestObject
+
+	request.ID = id
+	request.Params = params
+
+	handler := func(ctx echo.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.GetJobText(ctx.Request().Context(), request.(GetJobTextRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "GetJobText")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		return err
+	} else if validResponse, ok := response.(GetJobTextResponseObject); ok {
+		return validResponse.VisitGetJobTextResponse(ctx.Response())
 	} else if response != nil {
 		return fmt.Errorf("unexpected response type: %T", response)
 	}

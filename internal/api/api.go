@@ -87,6 +87,8 @@ type batchReader interface {
 	Job(ctx context.Context, project, batch uuid.UUID, seq int32) (store.Job, error)
 	Calls(ctx context.Context, batch uuid.UUID, seq int32) ([]store.Call, error)
 	InvalidOutput(ctx context.Context, project, batch uuid.UUID, seq int32) (string, error)
+	Details(ctx context.Context, batch uuid.UUID, seq int32) ([]byte, error)
+	Source(ctx context.Context, project, batch uuid.UUID, seq int32) (store.Source, error)
 	Results(ctx context.Context, batch uuid.UUID, state string, afterSeq int32) iter.Seq2[store.Result, error]
 }
 

@@ -236,5 +236,6 @@ func toResult(r store.Result) Result {
 	default:
 		out.Output = *r.Output
 	}
+	out.Coverage, out.Outline = toDetails(r.Details)
 	return out
 }

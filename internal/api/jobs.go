@@ -2,6 +2,7 @@ package api
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"net/http"
@@ -40,7 +41,7 @@ func (h *handlers) ListJobs(ctx context.Context, req ListJobsRequestObject) (Lis
 func (h *handlers) GetJob(ctx context.Context, req GetJobRequestObject) (GetJobResponseObject, error) {
 	batch, seq, ok := jobs.ParseJobID(req.ID)
 	if !ok {
-		return nil, &problem{status: http.StatusNotFound, detail: "a job id is a batch id, a dash and an index; this isn't one"}
+		return nil, noJobID()
 	}
 	job, err := h.Read.Job(ctx, projectOf(ctx).ID, batch, seq)
 	if err != nil {
@@ -51,6 +52,13 @@ func (h *handlers) GetJob(ctx context.Context, req GetJobRequestObject) (GetJobR
 		return nil, fmt.Errorf("api: calls: %w", err)
 	}
 	out := jobDetail{Job: toJob(job), Calls: each(calls, toCall)}
+	if job.State == "succeeded" {
+		d, err := h.Read.Details(ctx, batch, seq)
+		if err != nil && !errors.Is(err, store.ErrNotFound) { // its batch may be purged meanwhile
+			return nil, fmt.Errorf("api: details: %w", err)
+		}
+		out.Coverage, out.Outline = toDetails(d)
+	}
 	for _, c := range calls {
 		if c.CostMicrousd == nil {
 			out.CallsWithoutCost++
@@ -71,9 +79,60 @@ func (h *handlers) GetJob(ctx context.Context, req GetJobRequestObject) (GetJobR
 // jobDetail is the contract's JobDetail.
 type jobDetail struct {
 	Job
-	CallsWithoutCost int64   `json:"calls_without_cost"`
-	RawOutput        *string `json:"raw_output,omitempty"`
-	Calls            []Call  `json:"calls"`
+	CallsWithoutCost int64     `json:"calls_without_cost"`
+	RawOutput        *string   `json:"raw_output,omitempty"`
+	Calls            []Call    `json:"calls"`
+	Coverage         *Coverage `json:"coverage,omitempty"`
+	Outline          Outline   `json:"outline,omitempty"`
+}
+
+// toDetails reads what the store has beside an answer.
+func toDetails(stored []byte) (*Coverage, Outline) {
+	var d struct {
+		Coverage *Coverage
+		Outline  Outline
+	}
+	if stored != nil {
+		_ = json.Unmarshal(stored, &d) // we wrote it
+	}
+	return d.Coverage, d.Outline
+}
+
+// GetJobText shows the text of a job's document, or the part between two of its characters.
+func (h *handlers) GetJobText(ctx context.Context, req GetJobTextRequestObject) (GetJobTextResponseObject, error) {
+	batch, seq, ok := jobs.ParseJobID(req.ID)
+	if !ok {
+		return nil, noJobID()
+	}
+	source, err := h.Read.Source(ctx, projectOf(ctx).ID, batch, seq)
+	if err != nil {
+		return nil, fmt.Errorf("api: source: %w", err)
+	}
+	text, err := jobs.SourceText(source)
+	if err != nil {
+		return nil, fmt.Errorf("api: text: %w", err)
+	}
+	start := byteOf(text, deref(req.Params.Start, 0))
+	end := len(text)
+	if req.Params.End != nil {
+		end = max(byteOf(text, *req.Params.End), start)
+	}
+	return GetJobText200TextResponse(text[start:end]), nil
+}
+
+// byteOf returns where the nth character of a text begins.
+func byteOf(text string, n int) int {
+	for i := range text {
+		if n == 0 {
+			return i
+		}
+		n--
+	}
+	return len(text)
+}
+
+func noJobID() *problem {
+	return &problem{status: http.StatusNotFound, detail: "a job id is a batch id, a dash and an index; this isn't one"}
 }
 
 func toJob(j store.Job) Job {

@@ -158,6 +158,8 @@ type Result struct {
 	CacheStatus  *string         `json:"cache_status"`
 	Usage        Usage           `json:"usage"`
 	CostMicroUSD *int64          `json:"cost_microusd"` // nil: unknown
+	Coverage     *Coverage       `json:"coverage"`      // of a summary
+	Outline      []OutlineLine   `json:"outline"`       // if it was asked for
 
 	Raw json.RawMessage `json:"-"` // the whole line as the server sent it
 }

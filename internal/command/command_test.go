@@ -111,6 +111,8 @@ func TestWrongUsageIsOneLineAndExitCode2(t *testing.T) {
 		{nil, "project set", "accepts 1 arg(s), received 0 (see batchwright project set --help)"},
 		{key, "submit --route r --kind chat x.ndjson y.txt", "one NDJSON or CSV file makes one batch: it can't come with other files (see batchwright submit --help)"},
 		{key, "submit --route r --kind chat x.txt", "documents are for the kinds summarize and pipeline; jobs of kind chat come as NDJSON or CSV (see batchwright submit --help)"},
+		{key, `submit --route r --params [] --length short x.txt`, "--params is not a JSON object (see batchwright submit --help)"},
+		{key, `submit --route r --params {"length":"long"} --length short x.txt`, "--length is in --params as well (see batchwright submit --help)"},
 		{key, "submit --route r --params { x.txt", "--params is not JSON (see batchwright submit --help)"},
 		{key, "route save nightly openai", `"openai" is not a step: want PROVIDER:MODEL (see batchwright route save --help)`},
 		{key, "route save --accept primary r.json", "--accept goes with NAME CHAIN; in a file it is a field of spec (see batchwright route save --help)"},

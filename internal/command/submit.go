@@ -39,6 +39,7 @@ behind that is sent as it is.`,
 	f.StringVar(&o.Route, "route", "", "stored route, chain such as openai:gpt-4.1-mini,local/extractive, or JSON (required)")
 	f.StringVar(&o.Template, "template", "", "template, as NAME or NAME@VERSION")
 	f.StringVar(&params, "params", "", "options of the kind, a JSON object, or @FILE with one")
+	style := newStyle(c)
 	f.StringVar(&o.Name, "name", "", "name of the batch, for people")
 	f.StringVar(&o.OnInvalid, "on-invalid", "", "refuse (default): a wrong line refuses the batch; skip: it becomes a failed job")
 	f.StringVar(&o.Cache, "cache", "", "use (default), refresh (ask again, keep the new answers), only (make no calls) or off")
@@ -51,6 +52,9 @@ behind that is sent as it is.`,
 	c.RunE = a.talk(func(ctx context.Context, api *client.Client, args []string) error {
 		var err error
 		if o.Params, err = readParams(params); err != nil {
+			return err
+		}
+		if o.Params, err = style.addTo(o.Params); err != nil {
 			return err
 		}
 		b, err := a.send(ctx, api, args, o)

@@ -74,26 +74,34 @@ type block struct {
 }
 
 // maxFence bounds a code block, in bytes. A fence that nobody closes must not swallow the rest of the text.
-const maxFence = 64 << 10
+const maxFence = 8 << 10
 
 // nextBlock returns the block that begins at start; an empty one at the end of the text.
+//
+// A fence opens a code block or closes it, by what came before: were that all, a fence too many would turn all that follows inside out. So
+// one that has text before it and a blank line behind it opens nothing, and one that has a blank line before it and text behind it, or a
+// language, begins a new block even where one is open.
 func nextBlock(text string, start int) block {
 	b := block{start: start, end: start}
-	var fence fenceState
+	var open fenceState
 	lines, gap := 0, false // lines with text so far; blank lines since
 	for b.end < len(text) {
 		end := nextLine(text, b.end)
 		line := text[b.end:end]
-		inFence := fence.mark != 0
 		switch {
-		case inFence && end-start <= maxFence:
-			fence.line(line)
+		case open.mark != 0 && end-start <= maxFence:
+			if lines > 0 && open.reopens(line, gap, text[end:]) {
+				return b
+			}
+			open.line(line)
+			gap = blank(line)
+			lines++
 		case blank(line):
 			gap = lines > 0
 		case gap:
 			return b
 		default:
-			fence.mark = 0
+			open.mark = 0
 			level := headingLevel(line)
 			switch {
 			case lines > 0 && (b.level > 0 || level > 0):
@@ -103,14 +111,28 @@ func nextBlock(text string, start int) block {
 			case lines == 1:
 				b.level = underlineLevel(line)
 			}
-			if b.level == 0 {
-				fence.line(line)
+			if b.level == 0 && !(lines > 0 && bareFence(line) && blankLine(text[end:])) {
+				open.line(line)
 			}
 			lines++
 		}
 		b.end = end
 	}
 	return b
+}
+
+// reopens reports whether a line within a code block begins another one.
+func (f *fenceState) reopens(line string, afterGap bool, behind string) bool {
+	mark, width, rest := fenceMark(line)
+	if mark != f.mark || width < f.width {
+		return false
+	}
+	return strings.TrimSpace(rest) != "" && (mark != '`' || strings.IndexByte(rest, '`') < 0) || afterGap && !blankLine(behind)
+}
+
+func bareFence(line string) bool {
+	mark, _, rest := fenceMark(line)
+	return mark != 0 && strings.TrimSpace(rest) == ""
 }
 
 // nextLine returns where the line after the one at i begins.

@@ -7,13 +7,64 @@ import (
 
 	"github.com/clipperhouse/uax29/v2/sentences"
 	"github.com/clipperhouse/uax29/v2/words"
+
+	"batchwright/internal/abbrev"
 )
 
-// addBlock makes the units of a block: the block itself if it is small enough, else its sentences, and what is too
-// large of these its pieces. after is the strength of the boundary at its end.
+// units divides the text into units. A unit has at most half of the tokens that a chunk may have, so that few cuts are forced.
+func (s *splitter) units() {
+	for b := nextBlock(s.text, 0); b.start < len(s.text); {
+		next := nextBlock(s.text, b.end)
+		s.addBlock(b, boundary(b, next))
+		b = next
+	}
+	for i := range s.cuts {
+		s.cuts[i].hash = following(s.text, s.ends[i], s.cuts[i].strength)
+	}
+}
+
+// following hashes the text that follows a boundary, of a heading nothing but that: what is edited before a boundary, or below a heading,
+// leaves the hash as it is.
+func following(text string, at int, s strength) uint64 {
+	const reach = 64 // bytes
+	next := text[at:min(at+reach, len(text))]
+	if s >= beforeHeading {
+		next = next[:nextLine(next, 0)]
+	}
+	return hash(next)
+}
+
+// largest is how many tokens a unit may have.
+func (s *splitter) largest() int { return max(s.sizes.Max/2, 1) }
+
+// add makes a unit. It begins where the one before it ends.
+func (s *splitter) add(end, tokens int, after strength) {
+	s.ends, s.cuts = append(s.ends, end), append(s.cuts, Cut{strength: after})
+	s.tokens = append(s.tokens, s.tokens[len(s.tokens)-1]+tokens)
+}
+
+// addWhole makes one unit of a part of the text if it has at most so many tokens. What is long enough to have more isn't counted: as several
+// units it does no harm.
+func (s *splitter) addWhole(start, end, most int, after strength) bool {
+	const longToken = 8 // bytes
+	if end-start > most*longToken && end-start > utf8.UTFMax {
+		return false
+	}
+	tokens := s.count(s.text[start:end])
+	if tokens > most {
+		return false
+	}
+	s.add(end, tokens, after)
+	return true
+}
+
+// end says what kind of boundary lies behind the units so far.
+func (s *splitter) end(after strength) { s.cuts[len(s.cuts)-1].strength = after }
+
+// addBlock makes the units of a block: the block itself if a chunk that small would do, else its sentences, and what is too large of these its
+// pieces. after is the strength of the boundary at its end.
 func (s *splitter) addBlock(b block, after strength) {
-	if tokens := s.count(s.text[b.start:b.end]); tokens <= s.largest {
-		s.units = append(s.units, unit{end: b.end, tokens: tokens, after: after})
+	if s.addWhole(b.start, b.end, max(s.sizes.Min, 1), after) {
 		return
 	}
 	for from := b.start; from < b.end; {
@@ -21,7 +72,7 @@ func (s *splitter) addBlock(b block, after strength) {
 		s.addSentences(from, to)
 		from = to
 	}
-	s.units[len(s.units)-1].after = after
+	s.end(after)
 }
 
 // longestGap is how many characters in a row, none a letter, digit or newline, are given to the sentence rules. They
@@ -62,8 +113,7 @@ func (s *splitter) addSentences(start, end int) {
 func (s *splitter) addSentence(start, end int) {
 	part := s.text[start:end]
 	after := sentenceStrength(part)
-	if tokens := s.count(part); tokens <= s.largest {
-		s.units = append(s.units, unit{end: end, tokens: tokens, after: after})
+	if s.addWhole(start, end, s.largest(), after) {
 		return
 	}
 	// Words, put together to pieces whose ends depend on the words alone, so that counting them is not too coarse.
@@ -76,7 +126,7 @@ func (s *splitter) addSentence(start, end int) {
 		s.addPiece(piece, at)
 		piece = at
 	}
-	s.units[len(s.units)-1].after = after
+	s.end(after)
 }
 
 // Pieces are some eight words long, and no longer than 256 bytes where there is a word to end with.
@@ -86,13 +136,23 @@ const (
 )
 
 func endsPiece(text string, start, at int) bool {
-	return at-start >= longestPiece || hash(text[max(at-8, start):at])%meanPiece == 0
+	return at-start >= longestPiece || hash(text[max(at-8, start):at])%meanPiece == 0 || pieceStrength(text[start:at]) == betweenPhrases
+}
+
+// pieceStrength tells words that end a phrase. In scripts without spaces between words (Thai, Lao, Khmer, Burmese), a space does.
+func pieceStrength(s string) strength {
+	trimmed := strings.TrimRight(s, " \t\r\n")
+	switch last, _ := utf8.DecodeLastRuneInString(trimmed); {
+	case strings.ContainsRune(",;:，；：、،؛", last) && (last > utf8.RuneSelf || trimmed != s),
+		trimmed != s && last > utf8.RuneSelf && unicode.In(last, unicode.Thai, unicode.Lao, unicode.Khmer, unicode.Myanmar):
+		return betweenPhrases
+	}
+	return betweenWords
 }
 
 // addPiece makes the units of some words: one, else words, else characters.
 func (s *splitter) addPiece(start, end int) {
-	if tokens := s.count(s.text[start:end]); tokens <= s.largest {
-		s.units = append(s.units, unit{end: end, tokens: tokens, after: betweenWords})
+	if s.addWhole(start, end, s.largest(), pieceStrength(s.text[start:end])) {
 		return
 	}
 	from := start
@@ -106,8 +166,7 @@ func (s *splitter) addPiece(start, end int) {
 // addWord makes the units of one word: one, else runs of characters whose ends depend on the characters alone, else
 // characters.
 func (s *splitter) addWord(start, end int) {
-	if tokens := s.count(s.text[start:end]); tokens <= s.largest {
-		s.units = append(s.units, unit{end: end, tokens: tokens, after: betweenWords})
+	if s.addWhole(start, end, s.largest(), betweenWords) {
 		return
 	}
 	from := start
@@ -120,7 +179,7 @@ func (s *splitter) addWord(start, end int) {
 		s.addRun(from, at)
 		from = at
 	}
-	s.units[len(s.units)-1].after = betweenWords
+	s.end(betweenWords)
 }
 
 // Runs are some 32 characters long, and no longer than 256 bytes.
@@ -138,13 +197,12 @@ func endsRun(text string, start, at int) bool {
 }
 
 func (s *splitter) addRun(start, end int) {
-	if tokens := s.count(s.text[start:end]); tokens <= s.largest {
-		s.units = append(s.units, unit{end: end, tokens: tokens})
+	if s.addWhole(start, end, s.largest(), insideWord) {
 		return
 	}
 	for at := start; at < end; {
 		_, size := utf8.DecodeRuneInString(s.text[at:end])
-		s.units = append(s.units, unit{end: at + size, tokens: s.count(s.text[at : at+size])})
+		s.add(at+size, s.count(s.text[at:at+size]), insideWord)
 		at += size
 	}
 }
@@ -155,6 +213,9 @@ func sentenceStrength(s string) strength {
 		return unicode.IsSpace(r) || unicode.In(r, unicode.Pe, unicode.Pf, unicode.Po) && !terminal(r)
 	})
 	last, _ := utf8.DecodeLastRuneInString(trimmed)
+	if last == '.' && abbrev.Ends(trimmed) {
+		return betweenWords
+	}
 	if terminal(last) || strings.HasSuffix(strings.TrimRight(s, " \t"), "\n\n") {
 		return betweenSentences
 	}

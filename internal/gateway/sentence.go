@@ -6,6 +6,8 @@ import (
 	"unicode/utf8"
 
 	"github.com/clipperhouse/uax29/v2/sentences"
+
+	"batchwright/internal/abbrev"
 )
 
 // paragraph is a run of text without Markdown's marks. An aside (a heading, code, a table) is no sentence: it is taken
@@ -158,38 +160,12 @@ func split(p string) []string {
 	start, end := 0, 0
 	for it := sentences.FromString(p); it.Next(); {
 		end = it.End()
-		if s := strings.TrimSpace(p[start:end]); !abbreviated(s) || end-start > longSentence {
+		if s := strings.TrimSpace(p[start:end]); !abbrev.Ends(s) || end-start > longSentence {
 			out = divide(out, s)
 			start = end
 		}
 	}
 	return divide(out, strings.TrimSpace(p[start:]))
-}
-
-// The abbreviations that a name or a number follows. Single letters need no entry. A sentence that ends in one of them is
-// joined to the next, which does less harm than a broken one.
-var abbreviations = map[string]bool{
-	"mr": true, "mrs": true, "ms": true, "dr": true, "prof": true, "st": true, "sr": true, "jr": true, "no": true,
-	"nr": true, "fig": true, "vol": true, "art": true, "sec": true, "vs": true, "approx": true, "al": true, "cf": true,
-	"e.g": true, "i.e": true, "z.b": true, "u.s": true, "u.k": true, "bzw": true, "ca": true, "mme": true, "m": true,
-	"sra": true, "col": true, "gen": true, "lt": true, "sgt": true, "capt": true, "rev": true, "hon": true, "messrs": true,
-}
-
-// abbreviated reports whether s ends in a full stop that most likely doesn't end a sentence.
-func abbreviated(s string) bool {
-	body, ok := strings.CutSuffix(s, ".")
-	if !ok {
-		return false
-	}
-	word := body[strings.LastIndexFunc(body, func(r rune) bool { return unicode.IsSpace(r) || r == '(' })+1:]
-	r, size := utf8.DecodeRuneInString(word)
-	switch {
-	case size == len(word) && (unicode.IsUpper(r) || unicode.IsLower(r)):
-		return true // an initial, or a part of "z. B."
-	case len(word) <= 2 && strings.Trim(word, "0123456789") == "":
-		return word != "" // a day, as in "3. Mai"
-	}
-	return abbreviations[strings.ToLower(word)]
 }
 
 // divide appends s, in parts if it is very long: after a semicolon, a comma of a script without spaces, or a space.

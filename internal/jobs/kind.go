@@ -82,8 +82,9 @@ type result struct {
 	model     string // asked for
 	by        string // model as the provider reported it
 	hit       bool   // the gateway's cache answered every call
+	reused    bool   // no call was made: earlier answers to its parts made it up
+	details   json.RawMessage
 	resultKey prompt.Key
-	reused    bool // no call was made for it
 	repaired  prompt.Rung
 }
 

@@ -2,15 +2,12 @@ package jobs
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"encoding/json"
 	"errors"
 	"fmt"
-	"strings"
-	"sync"
-
-	"golang.org/x/sync/errgroup"
 
 	"batchwright/internal/document"
 	"batchwright/internal/fault"
@@ -21,8 +18,7 @@ import (
 
 func init() { register(summarize{}) }
 
-// summarize turns a document into a summary. A document that is longer than one call may be is cut into chunks at sentence ends, each is
-// summarised, and the summaries are summarised in turn until one is left. Nothing is dropped on the way.
+// summarize turns a document into a summary; [summary] says how.
 //
 // The answers of all calls but the last are kept in the durable cache as well, so an edited document pays for its changed chunks only, and
 // a job that is interrupted goes on where it was.
@@ -30,23 +26,30 @@ type summarize struct{}
 
 // summarizeOptions are the kind's params.
 type summarizeOptions struct {
-	Length      string `json:"length,omitempty"`       // short, medium (default) or long
-	Language    string `json:"language,omitempty"`     // of the summary; default: the document's
-	Focus       string `json:"focus,omitempty"`        // what the reader wants to know
-	MaxTokens   int    `json:"max_tokens,omitempty"`   // cap on each answer; default by length
-	ChunkTokens int    `json:"chunk_tokens,omitempty"` // most tokens of a document in one call; default: what the route's models can read
+	Length            string `json:"length,omitempty"`              // short, medium (default) or long
+	Bullets           bool   `json:"bullets,omitempty"`             // a list instead of prose
+	Audience          string `json:"audience,omitempty"`            // who reads it; default: nobody in particular
+	Language          string `json:"language,omitempty"`            // of the summary; default: the document's
+	Focus             string `json:"focus,omitempty"`               // what the reader wants to know
+	Strategy          string `json:"strategy,omitempty"`            // single, map_reduce or refine; default: by size
+	Outline           bool   `json:"outline,omitempty"`             // a line for each section as well
+	MaxTokens         int    `json:"max_tokens,omitempty"`          // cap on each answer; default by length
+	ChunkTokens       int    `json:"chunk_tokens,omitempty"`        // most tokens of a document in one call; default: what the route's models can read
+	ChunkTargetTokens int    `json:"chunk_target_tokens,omitempty"` // more than that is divided where there is a heading; default: by chunk_tokens
+	ChunkMinTokens    int    `json:"chunk_min_tokens,omitempty"`    // default: by chunk_tokens
 }
 
 // summarizeVersion is part of every key: raise it when the prompts or the way of chunking change.
-const summarizeVersion = "1"
+const summarizeVersion = "2"
 
 var lengths = map[string]struct {
 	maxTokens int
 	words     string
+	bullets   string
 }{
-	"short":  {160, "2 to 3 sentences"},
-	"medium": {400, "5 to 8 sentences"},
-	"long":   {900, "several short paragraphs"},
+	"short":  {160, "2 to 3 sentences", "2 to 3 bullet points"},
+	"medium": {400, "5 to 8 sentences", "5 to 8 bullet points"},
+	"long":   {900, "several short paragraphs", "10 to 20 bullet points"},
 }
 
 func (summarize) name() string        { return "summarize" }
@@ -65,15 +68,11 @@ func (summarize) params(raw json.RawMessage) (json.RawMessage, *Error) {
 	if o.Length == "" {
 		o.Length = "medium"
 	}
-	switch _, known := lengths[o.Length]; {
-	case !known:
-		return nil, invalidf("params.length", "%.40q is unknown: want short, medium or long", o.Length)
-	case len(o.Language) > 60 || len(o.Focus) > 2000:
-		return nil, invalidf("params", "language has at most 60 bytes and focus at most 2000")
-	case o.MaxTokens < 0 || o.MaxTokens > 100_000:
-		return nil, invalidf("params.max_tokens", "is not between 1 and 100000")
-	case o.ChunkTokens != 0 && (o.ChunkTokens < 200 || o.ChunkTokens > 2_000_000):
-		return nil, invalidf("params.chunk_tokens", "is not between 200 and 2000000")
+	if err := o.check(); err != nil {
+		return nil, err
+	}
+	if o.Strategy == byOneCallOrTree {
+		o.Strategy = ""
 	}
 	if o.MaxTokens == 0 {
 		o.MaxTokens = lengths[o.Length].maxTokens
@@ -83,6 +82,32 @@ func (summarize) params(raw json.RawMessage) (json.RawMessage, *Error) {
 		return nil, invalidf("params", "%s", err)
 	}
 	return out, nil
+}
+
+func (o *summarizeOptions) check() *Error {
+	switch _, known := lengths[o.Length]; {
+	case !known:
+		return invalidf("params.length", "%.40q is unknown: want short, medium or long", o.Length)
+	case len(o.Language) > 60 || len(o.Audience) > 200 || len(o.Focus) > 2000:
+		return invalidf("params", "language has at most 60 bytes, audience 200 and focus 2000")
+	case o.MaxTokens < 0 || o.MaxTokens > 100_000:
+		return invalidf("params.max_tokens", "is not between 1 and 100000")
+	case o.ChunkTokens != 0 && (o.ChunkTokens < 200 || o.ChunkTokens > 2_000_000):
+		return invalidf("params.chunk_tokens", "is not between 200 and 2000000")
+	case o.ChunkTargetTokens < 0 || o.ChunkMinTokens < 0:
+		return invalidf("params", "chunk_target_tokens and chunk_min_tokens are not below 0")
+	case o.ChunkTokens != 0 && o.ChunkTargetTokens > o.ChunkTokens:
+		return invalidf("params.chunk_target_tokens", "is more than chunk_tokens")
+	case o.ChunkTokens != 0 && o.ChunkMinTokens > o.ChunkTokens/2:
+		return invalidf("params.chunk_min_tokens", "is more than half of chunk_tokens")
+	case o.ChunkTargetTokens != 0 && o.ChunkMinTokens > o.ChunkTargetTokens:
+		return invalidf("params.chunk_min_tokens", "is more than chunk_target_tokens")
+	}
+	switch o.Strategy {
+	case "", byOneCallOrTree, bySingleCall, byTree, byRefining:
+		return nil
+	}
+	return invalidf("params.strategy", "%.40q is unknown: want auto, single, map_reduce or refine", o.Strategy)
 }
 
 func (summarize) decode(raw json.RawMessage) (any, error) {
@@ -160,21 +185,25 @@ func (summarize) run(ctx context.Context, t *task) (result, error) {
 	t.route = t.batch.routeOf(t.job.Input, t.job.DocumentSHA256, nil)
 	t.stable.Messages = 1 // the instructions
 	t.capField = "params.max_tokens"
-	limit := o.ChunkTokens
-	if limit == 0 {
-		limit = t.window(o)
-	}
-	s := &summary{t: t, o: o, limit: limit, hit: true}
-	out, err := s.tree(ctx, doc)
+	calls := &partCalls{t: t, hit: true}
+	s := &summary{o: o, title: doc.Title, text: doc.Text, limit: cmp.Or(o.ChunkTokens, t.window(o)), count: t.counter(), mute: t.route.Steps[0].Model == gateway.Extractive, ask: calls.each}
+	out, err := s.build(ctx)
 	if err != nil {
-		return out, err
+		return out.result, err
+	}
+	if out.details, err = json.Marshal(out.summaryDetails); err != nil {
+		return result{}, fmt.Errorf("jobs: details of a summary: %w", err)
 	}
 	// The summary is as good as its weakest part: an answer of a fallback anywhere makes it the fallback's.
-	s.note(out)
-	out.hit = s.hit
-	out.resultKey = treeKey(t.batch, t.route.Steps[s.step].answerer(""), t.job.Input, t.job.DocumentSHA256)
-	return out, nil
+	out.hit, out.reused = calls.hit, out.Coverage.CallsMade == 0
+	out.resultKey = treeKey(t.batch, t.route.Steps[calls.step].answerer(""), t.job.Input, t.job.DocumentSHA256)
+	return out.result, nil
 }
+
+// counter counts tokens as the first model of the job's route does. All its steps are asked about the same chunks, whichever answers, so
+// that what one of them answered serves when another is asked next: boundaries depend on one tokenizer. That another may count a third
+// more is what window leaves room for.
+func (t *task) counter() func(string) int { return prompt.TokenizerOf(t.route.Steps[0].Model).Count }
 
 // Bounds of a chunk, in tokens, when the params don't set it.
 const (
@@ -186,195 +215,16 @@ const (
 // window returns how many tokens of a document one call may carry: what every model of the route can read beside the instructions and
 // its own answer, with a quarter to spare because tokens are estimated.
 func (t *task) window(o summarizeOptions) int {
-	out := maxChunk
+	out, beside := maxChunk, o.MaxTokens+300
+	if o.Outline {
+		beside += 2 * mostLines * lineTokens // the headings and the lines
+	}
 	for _, s := range t.route.Steps {
 		window := unknownWindow
 		if p, ok := t.w.Prices.Lookup(s.Provider, s.Model, fault.Now()); ok && p.ContextWindow > 0 {
 			window = p.ContextWindow
 		}
-		out = min(out, (window-o.MaxTokens-300)*3/4)
+		out = min(out, (window-beside)*3/4)
 	}
 	return max(out, minChunk)
-}
-
-// summary builds one document's summary tree.
-type summary struct {
-	t     *task
-	o     summarizeOptions
-	limit int // tokens of text in one call
-
-	mu   sync.Mutex
-	step int  // the last step of the route that answered any of it
-	hit  bool // the gateway's cache answered all of it
-}
-
-func (s *summary) note(part result) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.step, s.hit = max(s.step, part.step), s.hit && part.hit
-}
-
-// chunkCalls is how many calls of one document may be in flight at once. In a batch whose concurrency is limited it is one, so that there
-// are never more calls than jobs.
-const chunkCalls = 8
-
-func (s *summary) tree(ctx context.Context, doc document.Document) (result, error) {
-	var parts []string
-	for _, c := range document.Split(doc.Text, s.limit, prompt.EstimateTokens) {
-		parts = append(parts, strings.TrimRight(c.Text, " \t\r\n")) // the same, whether text follows or not
-	}
-	if len(parts) == 1 {
-		return s.t.complete(ctx, s.request("document", doc.Title, parts[0]))
-	}
-	level, err := s.each(ctx, "part", doc.Title, parts)
-	if err != nil {
-		return result{}, err
-	}
-	for size := len(doc.Text); ; {
-		groups := document.Group(level, s.limit, prompt.EstimateTokens)
-		next := make([]string, len(groups))
-		total := 0
-		for i, g := range groups {
-			texts := make([]string, len(g))
-			for j, k := range g {
-				texts[j] = level[k]
-			}
-			next[i] = strings.Join(texts, "\n\n")
-			total += len(next[i])
-		}
-		if len(next) == 1 {
-			return s.t.complete(ctx, s.request("summaries", doc.Title, next[0]))
-		}
-		if total >= size {
-			return result{}, failf(gateway.InvalidOutput, "the summaries of the document's parts don't get shorter: lower max_tokens or raise chunk_tokens")
-		}
-		size = total
-		if level, err = s.each(ctx, "summaries", doc.Title, next); err != nil {
-			return result{}, err
-		}
-	}
-}
-
-// each summarises texts side by side. What was answered before isn't asked again, nor in a batch that keeps out of the cache what an earlier
-// attempt at the job was answered: it is paid for, and else a budget with room for one call at a time would be spent on the first of them.
-func (s *summary) each(ctx context.Context, what, title string, texts []string) ([]string, error) {
-	out, requests := make([]string, len(texts)), make([]*prompt.Request, len(texts))
-	for i, text := range texts {
-		requests[i] = s.request(what, title, text)
-	}
-	if s.t.batch.Reads() || s.t.lease.ticket.Purpose == store.PurposeRetry {
-		if err := s.lookUp(ctx, requests, out); err != nil {
-			return nil, err
-		}
-	}
-	g, gctx := errgroup.WithContext(ctx)
-	if s.t.batch.standing().Concurrency != nil {
-		g.SetLimit(1)
-	} else {
-		g.SetLimit(chunkCalls)
-	}
-	for i := range texts {
-		if out[i] != "" {
-			continue
-		}
-		g.Go(guarded(func() error {
-			if gctx.Err() != nil {
-				return context.Cause(gctx)
-			}
-			part, err := s.t.complete(ctx, requests[i]) // not gctx: what is in flight when another part fails is paid for, and kept
-			if err != nil {
-				return err
-			}
-			out[i] = part.output
-			s.note(part)
-			return s.t.keepPart(context.WithoutCancel(ctx), part) // paid for, whatever becomes of the others
-		}))
-	}
-	return out, g.Wait()
-}
-
-// lookUp puts the answers that there are into out.
-func (s *summary) lookUp(ctx context.Context, requests []*prompt.Request, out []string) error {
-	names := s.t.route.answerers("")
-	keys := make([][]prompt.Key, len(requests))
-	var flat [][]byte
-	for i, r := range requests {
-		keys[i] = r.Keys(names)
-		for j := range keys[i] {
-			if !s.t.batch.Reads() {
-				keys[i][j] = s.t.partKey(keys[i][j])
-			}
-			flat = append(flat, keys[i][j][:])
-		}
-	}
-	answers, err := s.t.w.DB.LookUp(ctx, s.t.batch.ProjectID, flat, s.t.batch.Oldest())
-	if err != nil {
-		return s.t.fault("look up parts", err)
-	}
-	known := make(map[prompt.Key]string, len(answers))
-	for _, a := range answers {
-		known[prompt.Key(a.Key)] = a.Output
-	}
-	for i := range keys {
-		for _, k := range keys[i] {
-			if out[i] == "" {
-				out[i] = known[k]
-			}
-		}
-	}
-	return nil
-}
-
-// keepPart writes a part answer, and the calls so far, before the rest of the job is done.
-func (t *task) keepPart(ctx context.Context, part result) error {
-	answer := store.Completion{
-		ProjectID: t.batch.ProjectID, Key: part.resultKey, Refresh: t.batch.Renews(), Model: part.model, Provider: t.route.Steps[part.step].Provider,
-		AnsweredBy: clean(part.by), Format: part.format, Output: clean(part.output),
-	}
-	if t.batch.Reads() {
-		return t.flush(ctx, answer)
-	}
-	own := answer
-	own.Key, own.Refresh = t.partKey(answer.Key), false
-	if t.batch.Cache == "off" {
-		return t.flush(ctx, own)
-	}
-	return t.flush(ctx, own, answer)
-}
-
-// partKey is a key of a part's answer that only this job looks up.
-func (t *task) partKey(k prompt.Key) prompt.Key {
-	return prompt.DeriveKey("part", []byte(JobID(t.batch.ID, t.job.Seq)), k[:])
-}
-
-// request renders one call. The stable part comes first: it is the same for every document of a batch.
-func (s *summary) request(what, title, text string) *prompt.Request {
-	var b strings.Builder
-	b.WriteString("You summarise documents faithfully. Use only what the text says: no opinions, no additions. Keep names, figures and dates exact.\n")
-	fmt.Fprintf(&b, "Answer with the summary alone, in %s", lengths[s.o.Length].words)
-	if s.o.Language != "" {
-		fmt.Fprintf(&b, ", in %s.", s.o.Language)
-	} else {
-		b.WriteString(", in the language of the document.")
-	}
-	if s.o.Focus != "" {
-		fmt.Fprintf(&b, "\nThe reader wants to know: %s", s.o.Focus)
-	}
-	var user strings.Builder
-	switch what {
-	case "part":
-		user.WriteString("This is one part of a longer document. Summarise it so that its summary can be joined with those of the other parts.\n")
-	case "summaries":
-		user.WriteString("These are summaries of consecutive parts of one document. Combine them into one summary of the whole.\n")
-	}
-	if title != "" {
-		fmt.Fprintf(&user, "Title: %s\n", title)
-	}
-	user.WriteString("<document>\n")
-	user.WriteString(text)
-	user.WriteString("\n</document>")
-	return &prompt.Request{
-		Messages:  []prompt.Message{{Role: "system", Content: b.String()}, {Role: "user", Content: user.String()}},
-		MaxTokens: s.o.MaxTokens,
-	}
 }

@@ -270,7 +270,7 @@ func (t *task) succeed(s *settlement, out result, total totals) {
 	}
 	s.answers = append(s.answers, store.Completion{
 		ProjectID: t.batch.ProjectID, Key: key, Refresh: job.Refresh, Model: out.model, Provider: step.Provider,
-		AnsweredBy: clean(out.by), Format: out.format, Output: clean(out.output),
+		AnsweredBy: clean(out.by), Format: out.format, Output: clean(out.output), Details: out.details,
 		InputTokens: total.input, CachedInputTokens: total.cached, OutputTokens: total.output, CostMicrousd: total.microusd(),
 	})
 }

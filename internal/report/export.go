@@ -69,4 +69,4 @@ func (f Format) Write(w io.Writer, columns []Column, rows iter.Seq2[[][]byte, er
 
 // ResultColumns are those of an export of results, in the order in which the store reads them.
 var ResultColumns = columns(`index:integer custom_id job_id status cache_status provider model attempts:integer calls:integer input_tokens:integer
-	cached_input_tokens:integer output_tokens:integer cost_microusd:integer error_class error_message finished_at:timestamp output_format output`)
+	cached_input_tokens:integer output_tokens:integer cost_microusd:integer error_class error_message finished_at:timestamp output_format output coverage outline`)

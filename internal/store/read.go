@@ -100,12 +100,43 @@ select batch_id, seq, ticket_id, number, state, step, provider, model, error_cla
     latency_ms::bigint as latency_ms, purpose
 from calls where batch_id = $1 and seq = $2 order by ticket_id, number`
 	streamResults = `-- name: StreamResults
-select ` + jobCols + `, c.output, coalesce(c.format, 'text') as output_format` + jobFrom + `
+select ` + jobCols + `, c.output, coalesce(c.format, 'text') as output_format, ` + details + ` as details` + jobFrom + `
 left join completions c on c.project_id = b.project_id and c.key = j.result_key and c.generation = j.result_generation
 where b.id = $1 and i.seq > $3
     and ($2 = '' or coalesce(j.state, case when b.state in ('cancelling', 'cancelled', 'expired') then 'cancelled' else 'pending' end) = $2)
 order by i.seq`
 )
+
+// details are those of an answer c as the job j has it: whose answer was found in the cache made none of its calls.
+const details = `case when c.details is null or j.cache_status not in ('result_hit', 'coalesced') then c.details else (c.details::jsonb ||
+    jsonb_build_object('coverage', c.details::jsonb->'coverage' || jsonb_build_object('calls_made', 0, 'calls_reused', c.details->'coverage'->'calls')))::json end`
+
+const (
+	getDetails = `-- name: GetDetails
+select ` + details + ` as details from jobs j join batches b on b.id = j.batch_id
+join completions c on c.project_id = b.project_id and c.key = j.result_key and c.generation = j.result_generation
+where j.batch_id = $1 and j.seq = $2`
+	getSource = `-- name: GetSource
+select i.input, d.content_type, d.body from batches b join inputs i on i.batch_id = b.id
+join documents d on d.project_id = b.project_id and d.sha256 = i.document_sha256
+where b.project_id = $1 and b.id = $2 and i.seq = $3`
+)
+
+// Details returns what else there is to say of a job's answer, as JSON; nil for nothing. ErrNotFound: it has no answer.
+func (r Reader) Details(ctx context.Context, batch uuid.UUID, seq int32) ([]byte, error) {
+	return scalar[[]byte](ctx, r.q, getDetails, batch, seq)
+}
+
+// Source is the document of a job.
+type Source struct {
+	Input []byte
+	DocumentBody
+}
+
+// Source returns the document of a job of a project, or ErrNotFound when there is no such job, or it has no document.
+func (r Reader) Source(ctx context.Context, project, batch uuid.UUID, seq int32) (Source, error) {
+	return one[Source](ctx, r.q, getSource, project, batch, seq)
+}
 
 // Jobs pages through a batch in input order. An empty state matches all.
 func (r Reader) Jobs(ctx context.Context, batch uuid.UUID, state string, afterSeq int32, limit int) ([]Job, error) {
@@ -153,6 +184,7 @@ type Result struct {
 	Job
 	Output       *string
 	OutputFormat string // text or json
+	Details      []byte // JSON; nil for none
 }
 
 // Results streams a batch's jobs with their answers in input order, from after afterSeq on. An empty state matches all.

@@ -177,6 +177,7 @@ type Completion struct {
 	AnsweredBy        string
 	Format            string // text or json
 	Output            string
+	Details           []byte // JSON, what else there is to say of it; nil for nothing
 	InputTokens       int64
 	CachedInputTokens int64
 	OutputTokens      int64
@@ -253,13 +254,13 @@ select id from t`
 
 	completionRows = `
 insert into completions (project_id, key, generation, model, provider, answered_by, format, output, input_tokens, cached_input_tokens,
-    output_tokens, cost_microusd)
+    output_tokens, cost_microusd, details)
 select u.project_id, u.key,
     case when u.refresh then coalesce((select max(generation) from completions c where c.project_id = u.project_id and c.key = u.key), 0) + 1 else 1 end,
-    u.model, u.provider, u.answered_by, u.format, u.output, u.input_tokens, u.cached_input_tokens, u.output_tokens, u.cost
+    u.model, u.provider, u.answered_by, u.format, u.output, u.input_tokens, u.cached_input_tokens, u.output_tokens, u.cost, u.details
 from unnest($1::uuid[], $2::bytea[], $3::bool[], $4::text[], $5::text[], $6::text[], $7::text[], $8::text[], $9::bigint[], $10::bigint[],
-    $11::bigint[], $12::bigint[])
-    as u(project_id, key, refresh, model, provider, answered_by, format, output, input_tokens, cached_input_tokens, output_tokens, cost)`
+    $11::bigint[], $12::bigint[], $13::json[])
+    as u(project_id, key, refresh, model, provider, answered_by, format, output, input_tokens, cached_input_tokens, output_tokens, cost, details)`
 	putCompletions    = `-- name: PutCompletions` + completionRows
 	repeatCompletions = `-- name: RepeatCompletions` + completionRows + `
 on conflict do nothing`
@@ -425,13 +426,15 @@ func completionColumns(in []Completion) []any {
 	project, key, refresh, model := make([]pgtype.UUID, n), make([][]byte, n), make([]bool, n), make([]string, n)
 	provider, by, format, text := make([]string, n), make([]string, n), make([]string, n), make([]string, n)
 	input, cached, output, cost := make([]int64, n), make([]int64, n), make([]int64, n), make([]*int64, n)
+	details := make([][]byte, n)
 	for i := range in {
 		c := &in[i]
 		project[i], key[i], refresh[i], model[i] = uuidOf(c.ProjectID), c.Key[:], c.Refresh, c.Model
 		provider[i], by[i], format[i], text[i] = c.Provider, c.AnsweredBy, c.Format, c.Output
 		input[i], cached[i], output[i], cost[i] = c.InputTokens, c.CachedInputTokens, c.OutputTokens, c.CostMicrousd
+		details[i] = c.Details
 	}
-	return []any{project, key, refresh, model, provider, by, format, text, input, cached, output, cost}
+	return []any{project, key, refresh, model, provider, by, format, text, input, cached, output, cost, details}
 }
 
 func jobColumns(in []Settlement) []any {

@@ -101,8 +101,10 @@ const exportResults = `-- name: ExportResults
 select i.seq, i.custom_id, b.id::text || '-' || i.seq, coalesce(j.state, 'cancelled'), j.cache_status, j.provider, j.model, coalesce(j.attempts, 0),
     coalesce(j.calls, 0), coalesce(j.input_tokens, 0), coalesce(j.cached_input_tokens, 0), coalesce(j.output_tokens, 0),
     case when j.seq is null then 0 else j.cost_microusd end, j.error_class, j.error_message,
-    to_char(j.finished_at at time zone 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"'), c.format, c.output` + jobFrom + `
+    to_char(j.finished_at at time zone 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"'), c.format, c.output,
+    d.details->'coverage', d.details->'outline'` + jobFrom + `
 left join completions c on c.project_id = b.project_id and c.key = j.result_key and c.generation = j.result_generation
+cross join lateral (select ` + details + ` as details) d
 where b.id = $1 and i.seq between $2 and $3
     and (j.finished_at is not null or j.seq is null and b.state in ('cancelling', 'cancelled', 'expired'))
     and ($4 = '' or coalesce(j.state, 'cancelled') = $4)
