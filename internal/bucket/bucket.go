@@ -319,9 +319,9 @@ type WriteOptions struct {
 
 // Writer writes an object. Until Commit nothing is to be seen of it; Abort, or a context that ends before, leaves what was there.
 type Writer struct {
-	b    *Bucket
-	ctx  context.Context
-	sink sink
+	b     *Bucket
+	ended func() error // why the context did, or nil
+	sink  sink
 }
 
 // Create begins an object. The folders that it lies in are made.
@@ -333,24 +333,31 @@ func (b *Bucket) Create(ctx context.Context, key string, o WriteOptions) (*Write
 	if err != nil {
 		return nil, b.fail(ctx, err, "can't be written")
 	}
-	return &Writer{b, ctx, s}, nil
+	return &Writer{b, func() error { return context.Cause(ctx) }, s}, nil
 }
 
 // Write writes part of the object.
 func (w *Writer) Write(p []byte) (int, error) {
-	if w.ctx.Err() != nil { // of a file nobody else looks at it
-		return 0, context.Cause(w.ctx)
+	if err := w.ended(); err != nil { // of a file nobody else looks at it
+		return 0, err
 	}
 	n, err := w.sink.Write(p)
-	return n, w.b.fail(w.ctx, err, "can't be written")
+	return n, w.fail(err)
 }
 
 // Commit makes the object appear, whole and durable. After an error it is there whole, or not at all.
 func (w *Writer) Commit() error {
-	if w.ctx.Err() != nil {
-		return context.Cause(w.ctx)
+	if err := w.ended(); err != nil {
+		return err
 	}
-	return w.b.fail(w.ctx, w.sink.commit(), "can't be written")
+	return w.fail(w.sink.commit())
+}
+
+func (w *Writer) fail(err error) error {
+	if err == nil {
+		return nil
+	}
+	return cmp.Or(w.ended(), w.b.explain(err, "can't be written"))
 }
 
 // Abort drops the object. After Commit it does nothing.
@@ -366,16 +373,17 @@ func (b *Bucket) Probe(ctx context.Context, key string, unmade int) error {
 	return b.fail(ctx, b.d.probe(ctx, strings.Join(folders[:max(len(folders)-1-unmade, 0)], "")), "can't be written")
 }
 
-// fail says what a driver's error means.
+// fail says what an error means: the context's end comes first.
 func (b *Bucket) fail(ctx context.Context, err error, verb string) error {
 	if err == nil {
 		return nil
 	}
+	return cmp.Or(context.Cause(ctx), b.explain(err, verb))
+}
+
+func (b *Bucket) explain(err error, verb string) error {
 	if _, ok := errors.AsType[*Error](err); ok {
 		return err
-	}
-	if ctx.Err() != nil {
-		return context.Cause(ctx)
 	}
 	return b.d.explain(err, verb)
 }

@@ -119,8 +119,11 @@ func (c *cloud) explain(err error, verb string) error {
 	case gcerrors.DeadlineExceeded:
 		why = "the storage did not answer in time"
 	default:
-		var coded interface{ ErrorCode() string } // as AWS's errors have it
-		if errors.As(err, &coded) && isWord(coded.ErrorCode()) {
+		coded, ok := errors.AsType[interface {
+			error
+			ErrorCode() string // as AWS's errors have it
+		}](err)
+		if ok && isWord(coded.ErrorCode()) {
 			why = "the storage answers " + coded.ErrorCode()
 		}
 	}

@@ -503,6 +503,19 @@ func TestABatchIsPurgedOnlyWhenItWasExported(t *testing.T) {
 	if got := fmt.Sprint(len(w.files(t))); got != "3" {
 		t.Errorf("files %q", w.files(t))
 	}
+	// Whoever removes a batch doesn't wait for its export, and that doesn't wait for the batch.
+	removed := w.ended(t, 20)
+	storetest.Exec(t, w.url, `update batches set finished_at = now() - interval '8 days' where id = $1`, removed)
+	if planned() != 1 {
+		t.Error("not planned")
+	}
+	if done, err := w.DB.PurgeBatch(t.Context(), w.project.ID, removed, 100); err != nil || !done {
+		t.Fatal(done, err)
+	}
+	w.work(t)
+	if left := storetest.Scalar[int](t, w.url, `select count(*)::int from exports where state <> 'failed' and batch_id = $1 or due_at is not null`, removed); left != 0 {
+		t.Errorf("%d exports of a batch that is gone are to be made", left)
+	}
 	set(nil)
 	storetest.Exec(t, w.url, `update batches set finished_at = now() - interval '8 days' where id = $1`, young)
 	if got := purges(); got != young {

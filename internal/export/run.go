@@ -155,20 +155,20 @@ func (x *Exporter) attempt(ctx context.Context, e store.Export) {
 
 // fail decides what an error means.
 func (x *Exporter) fail(ctx context.Context, log *slog.Logger, e store.Export, err error) error {
-	reason, refused := fileFailed, false
+	reason, refused, over := fileFailed, false, false
 	if b, ok := errors.AsType[*bucket.Error](err); ok {
 		reason, refused = "target: "+b.Message, b.Refused
-	} else if j, ok := errors.AsType[*jobs.Error](err); ok {
-		reason, refused = j.Message, true
+	} else if j, ok := errors.AsType[*jobs.Error](err); ok { // there are no results to come
+		reason, over = j.Message, true
 	}
-	if !refused && e.Attempts < tries {
+	if !refused && !over && e.Attempts < tries {
 		rest := min(firstRest<<(e.Attempts-1), longRest)
 		rest += rand.N(rest / 2) //nolint:gosec // so that what failed together doesn't come back together
 		log.WarnContext(ctx, "export failed, will be tried again", "attempt", e.Attempts, "in", rest, "err", err)
 		return x.db.LeaveExport(ctx, e, store.ExportPending, reason, &rest)
 	}
 	var again *time.Duration
-	if e.Origin == store.ExportPurge {
+	if e.Origin == store.ExportPurge && !over {
 		rest := purgeRest
 		again = &rest
 	}
