@@ -42,7 +42,7 @@ func rows(src io.Reader, longest int) iter.Seq2[jobs.Line, error] {
 		r := csv.NewReader(buffered)
 		head, err := r.Read()
 		switch {
-		case err == io.EOF: //nolint:errorlint // only the plain EOF is the end
+		case err == io.EOF:
 			return
 		case err != nil:
 			yield(jobs.Line{}, headProblem(err, longest))
@@ -56,7 +56,7 @@ func rows(src io.Reader, longest int) iter.Seq2[jobs.Line, error] {
 			var line jobs.Line
 			bad, isBad := errors.AsType[*csv.ParseError](err)
 			switch {
-			case err == io.EOF: //nolint:errorlint // as above
+			case err == io.EOF:
 				return
 			case isBad:
 				line = jobs.Line{Number: bad.StartLine, Err: rowProblem(bad, len(cells), len(head))}

@@ -64,7 +64,8 @@ type Discards struct {
 // PreviewTemplate renders inputs with a template and checks it. Nothing is stored and no call is made.
 func (c *Client) PreviewTemplate(ctx context.Context, name string, o PreviewOptions) (Preview, error) {
 	var p Preview
-	raw, err := call[json.RawMessage](ctx, c, http.MethodPost, "/v1/templates/"+url.PathEscape(name)+"/preview", o)
+	// A count over millions of jobs takes its time.
+	raw, err := callWithin[json.RawMessage](ctx, c, commitLimit, http.MethodPost, "/v1/templates/"+url.PathEscape(name)+"/preview", o)
 	if err != nil {
 		return p, err
 	}

@@ -15,9 +15,6 @@ type schema struct {
 	AnyOf      []*schema          `json:"anyOf"`
 	OneOf      []*schema          `json:"oneOf"`
 	AllOf      []*schema          `json:"allOf"`
-	Not        json.RawMessage    `json:"not"`
-	If         json.RawMessage    `json:"if"`
-	Patterns   json.RawMessage    `json:"patternProperties"`
 	Ref        string             `json:"$ref"`
 	Defs       map[string]*schema `json:"$defs"`
 	OldDefs    map[string]*schema `json:"definitions"`
@@ -60,50 +57,74 @@ func (s *schema) kind() string {
 	return ""
 }
 
-// strict reports whether OpenAI's strict mode takes a schema: the root is an object, every object is closed and
-// requires all its properties, and none of the unsupported keywords occurs. A schema outside these rules would be
-// refused with strict set, so it is sent without. Source: OpenAI's structured outputs guide.
-func strict(raw json.RawMessage) bool {
-	var s schema
-	return json.Unmarshal(raw, &s) == nil && s.kind() == "object" && s.AnyOf == nil && s.closed(0)
+// strictKeywords are those that OpenAI's strict mode takes. Any other is an error 400 ("'default' is not permitted"), which would fail the
+// job. Source: OpenAI's guide to structured outputs and answers quoted in public bug reports, read in December 2026; lengths of strings are
+// left out, because it depends on the model.
+var strictKeywords = map[string]bool{
+	"type": true, "properties": true, "required": true, "additionalProperties": true, "items": true, "anyOf": true, "enum": true, "const": true,
+	"$ref": true, "$defs": true, "definitions": true, "$schema": true, "title": true, "description": true, "pattern": true, "format": true,
+	"multipleOf": true, "minimum": true, "maximum": true, "exclusiveMinimum": true, "exclusiveMaximum": true, "minItems": true, "maxItems": true,
 }
 
-func (s *schema) closed(depth int) bool {
-	if s == nil {
-		return true
-	}
-	if depth > 10 || s.OneOf != nil || s.AllOf != nil || s.Not != nil || s.If != nil || s.Patterns != nil {
+// strict reports whether OpenAI's strict mode takes a schema: the root is an object, every object is closed and
+// requires all its properties, and no other keyword than strictKeywords occurs. A schema outside these rules would be
+// refused with strict set, so it is sent without.
+func strict(raw json.RawMessage) bool {
+	var root map[string]json.RawMessage
+	return json.Unmarshal(raw, &root) == nil && string(root["type"]) == `"object"` && root["anyOf"] == nil && strictWithin(raw, 0)
+}
+
+func strictWithin(raw json.RawMessage, depth int) bool {
+	var s map[string]json.RawMessage
+	if json.Unmarshal(raw, &s) != nil || s == nil || depth > 10 {
 		return false
 	}
-	if s.kind() == "object" {
-		if string(s.Additional) != "false" {
+	for key := range s {
+		if !strictKeywords[key] {
 			return false
 		}
-		for name := range s.Properties {
-			if !slices.Contains(s.Required, name) {
+	}
+	var part schema
+	if json.Unmarshal(raw, &part) != nil {
+		return false
+	}
+	if isObject(s) {
+		if string(part.Additional) != "false" {
+			return false
+		}
+		for name := range part.Properties {
+			if !slices.Contains(part.Required, name) {
 				return false
 			}
 		}
 	}
-	for _, group := range []map[string]*schema{s.Properties, s.Defs, s.OldDefs} {
-		for _, sub := range group {
-			if !sub.closed(depth + 1) {
+	for _, key := range []string{"properties", "$defs", "definitions"} {
+		var subs map[string]json.RawMessage
+		if s[key] != nil && json.Unmarshal(s[key], &subs) != nil {
+			return false
+		}
+		for _, sub := range subs {
+			if !strictWithin(sub, depth+1) {
 				return false
 			}
 		}
 	}
-	for _, sub := range s.AnyOf {
-		if !sub.closed(depth + 1) {
+	var subs []json.RawMessage
+	if s["anyOf"] != nil && json.Unmarshal(s["anyOf"], &subs) != nil {
+		return false
+	}
+	for _, sub := range subs {
+		if !strictWithin(sub, depth+1) {
 			return false
 		}
 	}
-	return s.Items.closed(depth + 1)
+	return s["items"] == nil || strictWithin(s["items"], depth+1)
 }
 
 // LooseSchema says why a model that is asked for JSON after a schema isn't held to it by its provider, in words for the schema's author;
 // nothing when it is. Its answers are to be checked either way.
 func LooseSchema(provider, model string, raw json.RawMessage) string {
-	const open = `close each object with "additionalProperties": false, require all its properties, and leave out oneOf, allOf, not, if and patternProperties`
+	const open = `close each object with "additionalProperties": false, require all its properties (a type may be ["string", "null"]), and leave out default, oneOf, allOf, not, if, lengths of strings and what else strict mode doesn't take`
 	switch p, _ := Lookup(provider); p := p.(type) {
 	case openAI:
 		switch {

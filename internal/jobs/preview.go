@@ -75,6 +75,7 @@ func (s *Service) Preview(ctx context.Context, project uuid.UUID, spec PreviewSp
 		if err != nil {
 			return out, err
 		}
+		own.CheckProvider = known // no call is made, so its key need not be there
 		if b.route, _, err = own.resolveRoute(ctx, project, spec.Route, b.kind); err != nil {
 			return out, err
 		}
@@ -86,6 +87,14 @@ func (s *Service) Preview(ctx context.Context, project uuid.UUID, spec PreviewSp
 		return out, err
 	}
 	return out, s.lookUp(ctx, project, out.Inputs)
+}
+
+// known refuses a provider that doesn't exist.
+func known(provider, _ string) error {
+	if _, ok := gateway.Lookup(provider); !ok {
+		return fmt.Errorf("there is no provider %.40q", provider)
+	}
+	return nil
 }
 
 // compileInput compiles a template that a caller gives.

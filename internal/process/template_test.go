@@ -280,6 +280,15 @@ func TestPreviewSpendsNothingAndTellsWhatAnEditDiscards(t *testing.T) {
 	if len(p.Findings) != 2 || p.Findings[0].Code != "date_in_stable_part" || p.Findings[1].Code != "stable_part_short" {
 		t.Errorf("%+v", p.Findings)
 	}
+	// Who would be asked is known without a key for them.
+	p = s.preview(t, "triage", `{"spec":`+triage[len(`{"name":"triage","spec":`):len(triage)-1]+`,"route":"openai:gpt-4.1-mini,anthropic:claude-haiku-4-5","inputs":[{"text":"a"}]}`)
+	codes := ""
+	for _, f := range p.Findings {
+		codes += f.Code + " "
+	}
+	if codes != "stable_part_short stable_part_short " || len(p.Inputs[0].Keys) != 2 {
+		t.Errorf("findings %s, keys %v", codes, p.Inputs[0].Keys)
+	}
 	if p := s.preview(t, "another", edit(fresh)); p.Discards == nil || p.Discards.Results != 0 {
 		t.Errorf("a new name discards %+v", p.Discards)
 	}
@@ -300,7 +309,7 @@ func TestPreviewSpendsNothingAndTellsWhatAnEditDiscards(t *testing.T) {
 	}
 	for body, status := range map[string]int{
 		`{"version":9}`: http.StatusNotFound, `{"version":1,"spec":{"user":"x"}}`: http.StatusBadRequest, `{"spec":{"user":"{{.x}}"}}`: http.StatusBadRequest,
-		`{"route":"nope"}`: http.StatusBadRequest, `{"inputs":[1]}`: http.StatusBadRequest, `{"inputs":[` + strings.Repeat(`{},`, 100) + `{}]}`: http.StatusBadRequest, `{"x":1}`: http.StatusBadRequest,
+		`{"route":"nope"}`: http.StatusBadRequest, `{"route":"acme:x"}`: http.StatusBadRequest, `{"inputs":[1]}`: http.StatusBadRequest, `{"inputs":[` + strings.Repeat(`{},`, 100) + `{}]}`: http.StatusBadRequest, `{"x":1}`: http.StatusBadRequest,
 	} {
 		if r := s.post(t, "/v1/templates/blurb/preview", body); r.status != status {
 			t.Errorf("%.80s: %d %s", body, r.status, r.body)

@@ -9,7 +9,7 @@ import (
 // Keys of batches without the cache are their own: no look-up finds them.
 const templateAnswers = `-- name: TemplateAnswers
 with keys as materialized (
-    select distinct j.result_key as key from batches b join jobs j on j.batch_id = b.id
+    select j.result_key as key from batches b join jobs j on j.batch_id = b.id
     where b.project_id = $1 and b.template_id = any($2::uuid[]) and b.cache <> 'off' and j.state = 'succeeded'
     except
     select j.result_key from batches b join jobs j on j.batch_id = b.id
