@@ -1,0 +1,129 @@
+package document
+
+import (
+	"bytes"
+	"errors"
+	"strings"
+
+	"github.com/ledongthuc/pdf"
+)
+
+func init() {
+	register(format{
+		name:       "pdf",
+		mediaTypes: []string{"application/pdf"},
+		extensions: []string{".pdf"},
+		isolated:   true,
+		sniff: func(head, _ []byte) bool { // readers look for the mark in the first kilobyte
+			at := bytes.Index(head[:min(len(head), 1024)], []byte("%PDF-"))
+			return at == 0 || at > 0 && len(head) > at+5 && head[at+5] >= '1' && head[at+5] <= '2' && isBinary(head)
+		},
+		extract: extractPDF,
+	})
+}
+
+// PDF is what a reader of PDFs returns: the lines of each page, a blank line between blocks.
+type PDF struct {
+	Title     string
+	Pages     []string
+	Extractor string // name and version of the reader
+}
+
+// PDFTooLong refuses a PDF by its number of pages.
+func PDFTooLong(pages int) *Error {
+	return &Error{Code: CodeTooLarge, Figures: Figures{Pages: pages}, Message: "the document has too many pages; at most 5000 are read"}
+}
+
+// MaxPages is how many pages of a PDF are read.
+const MaxPages = maxPages
+
+// extractPDF returns the paragraphs of the pages. Lines that most pages begin or end with are dropped, and so are the numbers
+// of pages.
+func extractPDF(data []byte, o Options) (Document, *Error) {
+	read := o.PDF
+	if read == nil {
+		read = readPDF
+	}
+	p, err := read(data)
+	if err != nil {
+		return Document{}, err
+	}
+	if len(p.Pages) > maxPages {
+		return Document{}, PDFTooLong(len(p.Pages))
+	}
+	doc := Document{Title: pdfTitle(p.Title), Text: flow(p.Pages), Extractor: p.Extractor}
+	doc.Pages = len(p.Pages)
+	return doc, nil
+}
+
+// pdfTitle drops what programs write when an author gave no title.
+func pdfTitle(title string) string {
+	title = strings.TrimSpace(title)
+	for _, prefix := range []string{"Microsoft Word - ", "Microsoft PowerPoint - ", "Microsoft Excel - "} {
+		title = strings.TrimPrefix(title, prefix)
+	}
+	lower := strings.ToLower(title)
+	for _, suffix := range []string{".doc", ".docx", ".dvi", ".tex", ".pdf", ".indd", ".qxd", ".rtf", ".odt", ".fm", ".ppt", ".pptx", ".xls", ".xlsx"} {
+		if strings.HasSuffix(lower, suffix) {
+			return ""
+		}
+	}
+	if lower == "untitled" || lower == "title" || lower == "(anonymous)" || lower == "unknown" {
+		return ""
+	}
+	return title
+}
+
+// readPDF reads a PDF in Go: worse than poppler with columns, tables and rare fonts, but there on every machine.
+func readPDF(data []byte) (out PDF, problem *Error) {
+	defer func() {
+		if recover() != nil { // how the library tells of much that is wrong
+			out, problem = PDF{}, damaged("its PDF objects can't be read")
+		}
+	}()
+	r, err := pdf.NewReader(bytes.NewReader(data), int64(len(data)))
+	if errors.Is(err, pdf.ErrInvalidPassword) {
+		return PDF{}, errorf(CodeEncrypted, "the document needs a password: save it without one")
+	} else if err != nil {
+		return PDF{}, damaged("its PDF structure can't be read")
+	}
+	n := r.NumPage()
+	if n > maxPages {
+		return PDF{}, PDFTooLong(n)
+	}
+	out.Title = r.Trailer().Key("Info").Key("Title").Text()
+	size := 0
+	for i := 1; i <= n; i++ {
+		page := pageLines(r.Page(i))
+		if size += len(page); size > MaxBytes {
+			return PDF{}, errorf(CodeTooLarge, "the text of the document has more than %d bytes", MaxBytes)
+		}
+		out.Pages = append(out.Pages, page)
+	}
+	return out, nil
+}
+
+// pageLines puts the glyphs of a page together, in the order in which the page draws them: a glyph on another height begins a
+// line, a gap is a space, and a large step down a blank line.
+func pageLines(p pdf.Page) string {
+	if p.V.IsNull() {
+		return ""
+	}
+	var b strings.Builder
+	var last pdf.Text
+	for i, t := range p.Content().Text {
+		size := max(t.FontSize, 1)
+		switch down, gap := last.Y-t.Y, t.X-(last.X+last.W); {
+		case i == 0:
+		case down > 1.7*size || down < -1.7*size:
+			b.WriteString("\n\n")
+		case down > 0.5*size || down < -0.5*size || gap < -2*size:
+			b.WriteByte('\n')
+		case gap > 0.15*size && t.S != " ":
+			b.WriteByte(' ')
+		}
+		b.WriteString(t.S)
+		last = t
+	}
+	return b.String()
+}
