@@ -18,6 +18,8 @@ import (
 const (
 	maxEntries  = 20_000
 	maxInflated = 256 << 20 // bytes of all entries that are read
+	maxRatio    = 250       // to which one entry may unpack, once it has unpacked to ratioFrom bytes; sheets reach 100
+	ratioFrom   = 32 << 20
 	maxXMLDepth = 256
 	maxXMLToken = 16 << 20 // bytes of one text or tag
 )
@@ -64,7 +66,7 @@ func (a *archive) open(name string) (io.Reader, *Error) {
 	if err != nil {
 		return nil, damaged("a part can't be unpacked")
 	}
-	return &inflated{a, r}, nil
+	return &inflated{a: a, r: r, most: max(ratioFrom, int64(min(f.CompressedSize64, maxInflated))*maxRatio)}, nil
 }
 
 // read returns a part as a whole; nil when there is none.
@@ -82,14 +84,17 @@ func (a *archive) read(name string) ([]byte, *Error) {
 
 // inflated counts what comes out of an archive.
 type inflated struct {
-	a *archive
-	r io.Reader
+	a    *archive
+	r    io.Reader
+	n    int64
+	most int64 // of this entry
 }
 
 func (i *inflated) Read(p []byte) (int, error) {
 	n, err := i.r.Read(p)
-	if i.a.budget -= int64(n); i.a.budget < 0 {
-		return 0, errorf(CodeTooLarge, "the document unpacks to more than %d MiB", maxInflated>>20)
+	i.n += int64(n)
+	if i.a.budget -= int64(n); i.a.budget < 0 || i.n > i.most {
+		return 0, errorf(CodeTooLarge, "the document unpacks to more than %d MiB, or a part of it to %d times its size", maxInflated>>20, maxRatio)
 	}
 	return n, err
 }

@@ -76,6 +76,9 @@ func extractPPTX(data []byte, _ Options) (Document, *Error) {
 		if s.title == "" && s.body == "" && notes == "" {
 			continue
 		}
+		if b.Len() > MaxBytes {
+			return Document{}, errorf(CodeTooLarge, "the text of the document has more than %d bytes", MaxBytes)
+		}
 		fmt.Fprintf(&b, "## %s\n\n", title)
 		if s.body != "" {
 			b.WriteString(s.body + "\n")
