@@ -83,6 +83,7 @@ type batchReader interface {
 	Jobs(ctx context.Context, batch uuid.UUID, state string, afterSeq int32, limit int) ([]store.Job, error)
 	Job(ctx context.Context, project, batch uuid.UUID, seq int32) (store.Job, error)
 	Calls(ctx context.Context, batch uuid.UUID, seq int32) ([]store.Call, error)
+	JobText(ctx context.Context, project, batch uuid.UUID, seq int32) (store.TextInfo, error)
 	Results(ctx context.Context, batch uuid.UUID, state string, afterSeq int32) iter.Seq2[store.Result, error]
 }
 

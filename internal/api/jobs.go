@@ -2,6 +2,7 @@ package api
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net/http"
 	"strconv"
@@ -50,6 +51,12 @@ func (h *handlers) GetJob(ctx context.Context, req GetJobRequestObject) (GetJobR
 		return nil, fmt.Errorf("api: calls: %w", err)
 	}
 	out := jobDetail{Job: toJob(job), Calls: each(calls, toCall)}
+	text, err := h.Read.JobText(ctx, projectOf(ctx).ID, batch, seq)
+	if err == nil {
+		out.Document = &JobDocument{Format: text.Format, Extractor: text.Extractor, Title: text.Title, Pages: text.Pages, Characters: text.Characters, Letters: text.Letters}
+	} else if !errors.Is(err, store.ErrNotFound) {
+		return nil, fmt.Errorf("api: text of a job: %w", err)
+	}
 	for _, c := range calls {
 		if c.CostMicrousd == nil {
 			out.CallsWithoutCost++
@@ -61,8 +68,9 @@ func (h *handlers) GetJob(ctx context.Context, req GetJobRequestObject) (GetJobR
 // jobDetail is the contract's JobDetail.
 type jobDetail struct {
 	Job
-	CallsWithoutCost int64  `json:"calls_without_cost"`
-	Calls            []Call `json:"calls"`
+	Document         *JobDocument `json:"document"`
+	CallsWithoutCost int64        `json:"calls_without_cost"`
+	Calls            []Call       `json:"calls"`
 }
 
 func toJob(j store.Job) Job {

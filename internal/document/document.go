@@ -205,6 +205,9 @@ func detect(name, contentType string, data []byte) (*format, *Error) {
 			return f, nil
 		}
 	}
+	if bytes.HasPrefix(data, compoundFile) {
+		return nil, compound(data)
+	}
 	if looksLike := http.DetectContentType(head); !strings.HasPrefix(looksLike, "text/") && isBinary(head) {
 		return nil, unsupported(looksLike, data)
 	}
@@ -270,15 +273,19 @@ func formatNames() string {
 // compoundFile is how files of Word, Excel and PowerPoint before 2007 begin, and newer ones with a password.
 var compoundFile = []byte("\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1")
 
-func unsupported(looksLike string, data []byte) *Error {
-	if bytes.HasPrefix(data, compoundFile) {
-		if bytes.Contains(data, []byte("E\x00n\x00c\x00r\x00y\x00p\x00t\x00e\x00d\x00P\x00a\x00c\x00k\x00a\x00g\x00e\x00")) {
-			return errorf(CodeEncrypted, "the document needs a password: save it without one")
-		}
-		return errorf(CodeUnsupported, "the document looks like one of Word, Excel or PowerPoint before 2007: save it as docx, xlsx or pptx")
+func compound(data []byte) *Error {
+	if bytes.Contains(data, []byte("E\x00n\x00c\x00r\x00y\x00p\x00t\x00e\x00d\x00P\x00a\x00c\x00k\x00a\x00g\x00e\x00")) {
+		return errorf(CodeEncrypted, "the document needs a password: save it without one")
 	}
+	return errorf(CodeUnsupported, "the document looks like one of Word, Excel or PowerPoint before 2007: save it as docx, xlsx or pptx")
+}
+
+func unsupported(looksLike string, data []byte) *Error {
 	mediaType, _, _ := strings.Cut(looksLike, ";")
-	if mediaType == "application/octet-stream" {
+	switch {
+	case mediaType == "application/zip" && entries(data, func([]byte) bool { return false }) == 0:
+		return damaged("it begins as a zip archive and has no end; was it cut off?")
+	case mediaType == "application/octet-stream":
 		mediaType = "binary data"
 	}
 	return errorf(CodeUnsupported, "the document looks like %s; the formats that can be read are %s", mediaType, formatNames())

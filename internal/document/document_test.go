@@ -9,6 +9,8 @@ import (
 
 	"golang.org/x/text/encoding/unicode"
 	"golang.org/x/text/unicode/norm"
+
+	"batchwright/internal/document/documenttest"
 )
 
 // content is what most tests look at.
@@ -99,7 +101,8 @@ func TestExtractErrors(t *testing.T) {
 		{"half a UTF-16 unit", "", "\xff\xfea\x00b", CodeInvalidUTF8, "the document is not valid UTF-16: it ends at byte 5 inside a character"},
 		{"half a UTF-16 pair", "", "\xfe\xff\xd8\x3d\x00a", CodeInvalidUTF8, "the document is not valid UTF-16 at byte 2: half a surrogate pair"},
 		{"a damaged pdf", "a.txt", "%PDF-1.7\n1 0 obj", CodeDamaged, "the document is damaged: its PDF structure can't be read"},
-		{"zip", "a.docx", "PK\x03\x04\x14\x00\x06\x00\x08\x00\x00\x00!\x00\xff\xfe", CodeUnsupported, "the document looks like application/zip; the formats that can be read are " + formatNames()},
+		{"zip", "a.docx", "PK\x03\x04\x14\x00\x06\x00\x08\x00\x00\x00!\x00\xff\xfe", CodeDamaged, "the document is damaged: it begins as a zip archive and has no end; was it cut off?"},
+		{"another zip", "a.docx", string(documenttest.Zip(documenttest.Entry{Name: "a.txt", Body: prose})), CodeUnsupported, "the document looks like application/zip; the formats that can be read are " + formatNames()},
 		{"binary", "", "\x00\x01\x02\xff\xfe\xfd binary", CodeUnsupported, "the document looks like binary data; the formats that can be read are csv, docx, eml, epub, html, markdown, pdf, pptx, rtf, text, xlsx"},
 		{"Word before 2007", "a.doc", "\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1\x00\x00", CodeUnsupported, "the document looks like one of Word, Excel or PowerPoint before 2007: save it as docx, xlsx or pptx"},
 		{"Word with a password", "a.docx", "\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1\x00\x00" + strings.Join(strings.Split("EncryptedPackage", ""), "\x00") + "\x00", CodeEncrypted, "the document needs a password: save it without one"},

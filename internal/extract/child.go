@@ -110,7 +110,7 @@ func (c *child) wait() {
 }
 
 func start(program string) (*child, error) {
-	cmd := exec.Command(program) //nolint:gosec // this program
+	cmd := exec.Command(program)                                              //nolint:gosec // this program
 	cmd.Env = []string{childEnv + "=1", "GOTRACEBACK=none", "LC_ALL=C.UTF-8"} // nothing else: the parent's holds passwords
 	ownGroup(cmd)
 	c := &child{cmd: cmd, last: &tail{}}

@@ -11,6 +11,7 @@ import (
 	"strings"
 	"time"
 
+	"batchwright/internal/extract"
 	"batchwright/internal/jobs"
 	"batchwright/internal/store"
 )
@@ -33,6 +34,7 @@ type Config struct {
 
 	DBConns int32 // DB_MAX_CONNS; default 16
 	Worker  jobs.WorkerOptions
+	Extract extract.Options // EXTRACT_PROCESSES, EXTRACT_TIMEOUT, PDFTOTEXT
 	Gateway gatewayConfig
 	Server  serverConfig
 	Webhook webhookConfig
@@ -137,6 +139,7 @@ func Configure(getenv func(string) string) (Config, error) {
 		},
 	}
 	r.log(&c)
+	c.Extract = r.extraction()
 	c.Gateway = r.gateway()
 	c.Server = r.server()
 	c.Webhook = r.webhook()
