@@ -120,7 +120,7 @@ func TestADocumentWithoutTextFailsAloneAndMakesNoCall(t *testing.T) {
 	t.Parallel()
 	s := start(t, map[string]string{"PDFTOTEXT": "off", "EXTRACT_TIMEOUT": "1s", "EXTRACT_PROCESSES": "1"})
 	loop := documenttest.RawPDF("/Root 1 0 R", "<</Type/Catalog/Pages 2 0 R>>", "<</Type/Pages/Kids[3 0 R]/Count 1/Parent 3 0 R>>", "<</Type/Pages/Kids[2 0 R]/Count 1/Parent 2 0 R>>")
-	b := s.upload(t, file{"scan.pdf", documenttest.PDF("", nil, nil, nil)}, file{"loop.pdf", loop}, file{"cut.docx", documenttest.DOCX("</w:document><w:p>")},
+	b := s.upload(t, file{"scan.pdf", documenttest.PDF("", nil, nil, nil)}, file{"loop.pdf", loop}, file{"cut.docx", documenttest.DOCX("&bomb;")},
 		file{"ok.txt", []byte(paper)}, file{"few.txt", []byte("a b c 1 2 3")})
 	if b.State != "completed" || b.Stats.Jobs.Succeeded != 1 || b.Stats.Jobs.Failed != 4 || b.Stats.Calls != 1 {
 		t.Errorf("%+v", b)
