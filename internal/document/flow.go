@@ -15,7 +15,7 @@ func flow(pages []string) string {
 	for i, page := range pages {
 		lines[i] = strings.Split(strings.NewReplacer("\r\n", "\n", "\r", "\n", "\f", "").Replace(page), "\n")
 		for j, line := range lines[i] {
-			lines[i][j] = strings.TrimSpace(strings.ReplaceAll(line, "\u00a0", " "))
+			lines[i][j] = strings.TrimSpace(leaders.ReplaceAllString(strings.ReplaceAll(line, "\u00a0", " "), " … "))
 		}
 	}
 	dropRunning(lines)
@@ -25,6 +25,9 @@ func flow(pages []string) string {
 	}
 	return string(f.out)
 }
+
+// leaders are the dots of a table of contents.
+var leaders = regexp.MustCompile(`(?: ?\.){6,} ?`)
 
 // edge is how many lines at the top and at the bottom of a page may be a running header or footer.
 const edge = 2
@@ -130,7 +133,7 @@ func (f *flowing) page(lines []string) {
 			f.out = append(f.out, '\n')
 		}
 		f.out = append(f.out, line...)
-		first, blank, full = false, false, utf8.RuneCountInString(line) >= width*7/10 && !strings.Contains(line, "....")
+		first, blank, full = false, false, utf8.RuneCountInString(line) >= width*7/10 && !strings.Contains(line, "…")
 	}
 }
 

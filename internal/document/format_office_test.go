@@ -40,7 +40,7 @@ var binaries = map[string]struct {
 		`<p:sld xmlns:p="p"><p:sp><a:p xmlns:a="a"><a:r><a:t>free text</a:t></a:r></a:p></p:sp></p:sld>`,
 	}, documenttest.Entry{Name: "ppt/slides/_rels/slide3.xml.rels", Body: documenttest.Relations([3]string{"rId1", "notesSlide", "../notesSlides/n.xml"})},
 		documenttest.Entry{Name: "ppt/notesSlides/n.xml", Body: `<p:notes xmlns:p="p" xmlns:a="a"><p:sp><p:ph type="body"/><a:p><a:r><a:t>say this</a:t></a:r></a:p></p:sp></p:notes>`}),
-		content{"pptx", "First slide", "## First slide\n\n- " + prose + "\n  - below\n| k | v |\n| --- | --- |\n\n## Slide 3\n\nfree text\n\nNotes: say this"}},
+		content{"pptx", "First slide", "## First slide\n\n- " + prose + "\n  - below\n\n| k | v |\n| --- | --- |\n\n## Slide 3\n\nfree text\n\nNotes: say this"}},
 	"xlsx": {documenttest.XLSX(`<row r="1"><c r="A1" t="s"><v>0</v></c><c r="C1" t="inlineStr"><is><t>when</t></is></c></row>`+
 		`<row r="3"><c r="A3"><v>0.30000000000000004</v></c><c r="B3" s="1"><v>0.125</v></c><c r="C3" s="2"><f>TODAY()</f><v>45292</v></c></row>`+
 		`<row r="4"><c r="A4" t="b"><v>1</v></c><c r="B4" t="str"><v>text</v></c><c r="C4" s="3"><v>45292.75</v></c></row>`+

@@ -191,7 +191,13 @@ func readSlide(a *archive, name string, cells *int) (slide, *Error) {
 				shape.Reset()
 			case "tbl":
 				inTable = false
-				writeTable(&body, rows)
+				var t strings.Builder
+				if writeTable(&t, rows); t.Len() > 0 {
+					if body.Len() > 0 {
+						writeBlock(&body, "\n")
+					}
+					body.WriteString(t.String())
+				}
 			case "sp":
 				text := shape.String()
 				shape.Reset()
@@ -200,6 +206,9 @@ func readSlide(a *archive, name string, cells *int) (slide, *Error) {
 				case (kind == "title" || kind == "ctrTitle") && out.title == "":
 					out.title = strings.Join(strings.Fields(text), " ")
 				case strings.TrimSpace(text) != "":
+					if strings.HasSuffix(body.String(), "|\n") { // a table ends before a blank line
+						body.WriteByte('\n')
+					}
 					body.WriteString(text)
 				}
 			}
