@@ -181,7 +181,7 @@ func (p *part) next() (xml.Token, *Error) {
 	for {
 		before := p.d.InputOffset()
 		token, err := p.d.RawToken()
-		if err == io.EOF {
+		if errors.Is(err, io.EOF) {
 			if p.depth > 0 {
 				return nil, damaged("the XML of a part ends in the middle")
 			}
