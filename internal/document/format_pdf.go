@@ -3,6 +3,7 @@ package document
 import (
 	"bytes"
 	"errors"
+	"fmt"
 	"strings"
 
 	"github.com/ledongthuc/pdf"
@@ -29,9 +30,9 @@ type PDF struct {
 	Extractor string // name and version of the reader
 }
 
-// PDFTooLong refuses a PDF by its number of pages.
-func PDFTooLong(pages int) *Error {
-	return &Error{Code: CodeTooLarge, Figures: Figures{Pages: pages}, Message: "the document has too many pages; at most 5000 are read"}
+func pdfTooLong(pages int) *Error {
+	return &Error{Code: CodeTooLarge, Figures: Figures{Pages: pages},
+		Message: fmt.Sprintf("the document has more than %d pages; no more are read", maxPages)}
 }
 
 // MaxPages is how many pages of a PDF are read.
@@ -49,7 +50,7 @@ func extractPDF(data []byte, o Options) (Document, *Error) {
 		return Document{}, err
 	}
 	if len(p.Pages) > maxPages {
-		return Document{}, PDFTooLong(len(p.Pages))
+		return Document{}, pdfTooLong(len(p.Pages))
 	}
 	doc := Document{Title: pdfTitle(p.Title), Text: flow(p.Pages), Extractor: p.Extractor}
 	doc.Pages = len(p.Pages)
@@ -89,7 +90,7 @@ func readPDF(data []byte) (out PDF, problem *Error) {
 	}
 	n := r.NumPage()
 	if n > maxPages {
-		return PDF{}, PDFTooLong(n)
+		return PDF{}, pdfTooLong(n)
 	}
 	out.Title = r.Trailer().Key("Info").Key("Title").Text()
 	size := 0

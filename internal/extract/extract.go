@@ -15,6 +15,7 @@
 package extract
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -76,16 +77,22 @@ func New(ctx context.Context, o Options) (*Pool, error) {
 		o.Log = slog.New(slog.DiscardHandler)
 	}
 	p := &Pool{o: o, program: program, pdf: "pdf", seats: make(chan struct{}, o.Processes)}
-	switch o.PDFToText {
-	case "off":
-		p.o.PDFToText = ""
-	case "":
-		p.o.PDFToText, _ = exec.LookPath("pdftotext")
+	path := o.PDFToText
+	p.o.PDFToText = ""
+	if path == "" {
+		path, _ = exec.LookPath("pdftotext")
 	}
-	if p.o.PDFToText != "" {
-		if p.pdf, err = toolVersion(ctx, p.o.PDFToText); err != nil {
-			return nil, err
-		}
+	if path == "" || path == "off" {
+		return p, nil
+	}
+	version, err := toolVersion(ctx, path)
+	switch {
+	case err == nil:
+		p.pdf, p.o.PDFToText = version, path
+	case o.PDFToText != "":
+		return nil, err
+	default: // it was only found
+		o.Log.WarnContext(ctx, "pdftotext can't be used, PDFs are read in Go", "path", path, "err", err)
 	}
 	return p, nil
 }
@@ -97,7 +104,7 @@ func toolVersion(ctx context.Context, path string) (string, error) {
 	out, err := exec.CommandContext(ctx, path, "-v").CombinedOutput() //nolint:gosec // the operator names it
 	_, version, ok := strings.Cut(string(out), "pdftotext version ")
 	if !ok {
-		return "", fmt.Errorf("extract: %s doesn't say which version of pdftotext it is (%w)", path, err)
+		return "", fmt.Errorf("extract: %s doesn't say which version of pdftotext it is: %w", path, cmp.Or(err, errors.New("it is another program")))
 	}
 	version, _, _ = strings.Cut(version, "\n")
 	return "pdftotext " + strings.TrimSpace(version), nil

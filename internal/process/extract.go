@@ -21,17 +21,14 @@ func (r *reader) extraction() extract.Options {
 	}
 }
 
-// readers starts what reads documents. A pdftotext that was named and can't be used is an error; one that was only found is done without.
+// readers makes what reads documents.
 func readers(ctx context.Context, o extract.Options, log *slog.Logger) (*extract.Pool, error) {
 	o.Log = log
 	pool, err := extract.New(ctx, o)
-	if err == nil {
-		return pool, nil
+	if err != nil && o.PDFToText != "" {
+		err = fmt.Errorf("PDFTOTEXT: %w", err)
 	}
-	if o.PDFToText != "" {
-		return nil, fmt.Errorf("PDFTOTEXT: %w", err)
-	}
-	return nil, err
+	return pool, err
 }
 
 // Extracted is what a file's text would be in a batch.

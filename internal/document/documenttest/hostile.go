@@ -102,16 +102,16 @@ func Corpus(yield func(Hostile) bool) {
 
 	for _, h := range []func() Hostile{
 		func() Hostile {
-			return Hostile{"zip bomb of 1 GiB in one text", "docx", repeated("word/document.xml", wordBegin+"<w:p><w:r><w:t>", "a", "</w:t></w:r></w:p>"+wordEnd, 1<<30, main)}
+			return Hostile{"zip bomb in one text", "docx", repeated("word/document.xml", wordBegin+"<w:p><w:r><w:t>", "a", "</w:t></w:r></w:p>"+wordEnd, 64<<20, main)}
 		},
 		func() Hostile {
-			return Hostile{"zip bomb in an attribute", "docx", repeated("word/document.xml", `<w:document a="`, "a", `"/>`, 1<<30, main)}
+			return Hostile{"zip bomb in an attribute", "docx", repeated("word/document.xml", `<w:document a="`, "a", `"/>`, 64<<20, main)}
 		},
 		func() Hostile {
-			return Hostile{"zip bomb of paragraphs", "docx", repeated("word/document.xml", wordBegin, "<w:p><w:r><w:t>x</w:t></w:r></w:p>", wordEnd, 8_000_000, main)}
+			return Hostile{"zip bomb of paragraphs", "docx", repeated("word/document.xml", wordBegin, "<w:p><w:r><w:t>x</w:t></w:r></w:p>", wordEnd, 2_000_000, main)}
 		},
 		func() Hostile {
-			return Hostile{"zip bomb of styles", "docx", repeated("word/styles.xml", "<styles>", `<style styleId="a"/>`, "</styles>", 10_000_000,
+			return Hostile{"zip bomb of styles", "docx", repeated("word/styles.xml", "<styles>", `<style styleId="a"/>`, "</styles>", 4_000_000,
 				main, Entry{"word/document.xml", wordBegin + wordEnd}, Entry{"word/_rels/document.xml.rels", Relations([3]string{"rId1", "styles", "styles.xml"})})}
 		},
 		func() Hostile { return Hostile{"zip in zip in zip", "docx", inner} },
@@ -124,7 +124,7 @@ func Corpus(yield func(Hostile) bool) {
 			return Hostile{"an entity from a file", "docx", docx(`<!DOCTYPE d [<!ENTITY x SYSTEM "file:///etc/passwd">]>` + wordBegin + "<w:p><w:r><w:t>&x;</w:t></w:r></w:p>" + wordEnd)}
 		},
 		func() Hostile {
-			return Hostile{"deep XML", "docx", docx(strings.Repeat("<w:p>", 3_000_000))}
+			return Hostile{"deep XML", "docx", docx(strings.Repeat("<w:p>", 1_000_000))}
 		},
 		func() Hostile {
 			return Hostile{"tables in tables", "docx", docx(wordBegin + strings.Repeat("<w:tbl><w:tr><w:tc>", 80) + words + strings.Repeat("</w:tc></w:tr></w:tbl>", 80) + wordEnd)}
@@ -172,10 +172,10 @@ func Corpus(yield func(Hostile) bool) {
 			return Hostile{"objects that are each other", "pdf", RawPDF("/Root 1 0 R", "2 0 R", "3 0 R", "1 0 R")}
 		},
 		func() Hostile {
-			return Hostile{"a content stream of 1 GiB", "pdf", page(flate("BT /F1 10 Tf (x) Tj ET ", 1<<30))}
+			return Hostile{"a large content stream", "pdf", page(flate("BT /F1 10 Tf (x) Tj ET ", 256<<20))}
 		},
 		func() Hostile {
-			return Hostile{"text without end", "pdf", page(flate("BT /F1 10 Tf ("+words+") Tj ET ", 64<<20))}
+			return Hostile{"text without end", "pdf", page(flate("BT /F1 10 Tf ("+words+") Tj ET ", 16<<20))}
 		},
 		func() Hostile {
 			return Hostile{"forms within themselves", "pdf", page("<</Length 5>>stream\n/X Do\nendstream", "<</Type/XObject/Subtype/Form/BBox[0 0 9 9]/Resources<</XObject<</X 6 0 R>>>>/Length 29>>stream\n/X Do /X Do /X Do /X Do /X Do\nendstream")}
@@ -184,7 +184,7 @@ func Corpus(yield func(Hostile) bool) {
 			return Hostile{"an image of huge dimensions", "pdf", page("<</Length 5>>stream\n/X Do\nendstream", "<</Type/XObject/Subtype/Image/Width 2000000000/Height 2000000000/BitsPerComponent 16/ColorSpace/DeviceRGB/Length 4>>stream\nabcd\nendstream")}
 		},
 		func() Hostile {
-			return Hostile{"deep arrays", "pdf", RawPDF("/Root 1 0 R", "<</Type/Catalog/Pages 2 0 R>>", strings.Repeat("[", 5_000_000))}
+			return Hostile{"deep arrays", "pdf", RawPDF("/Root 1 0 R", "<</Type/Catalog/Pages 2 0 R>>", strings.Repeat("[", 2_000_000))}
 		},
 		func() Hostile {
 			return Hostile{"filters on filters", "pdf", page("<</Length 4/Filter[" + strings.Repeat("/FlateDecode", 100_000) + "]>>stream\nabcd\nendstream")}
@@ -196,13 +196,13 @@ func Corpus(yield func(Hostile) bool) {
 			return Hostile{"an object stream in itself", "pdf", RawPDF("/Root 1 0 R", "<</Type/ObjStm/N 2000000000/First 10/Extends 1 0 R/Length 20>>stream\n1 0 2 5 3 9 4 4 5 5 6 6\nendstream")}
 		},
 		func() Hostile {
-			return Hostile{"deep groups", "rtf", []byte(`{\rtf1` + strings.Repeat("{", 10_000_000))}
+			return Hostile{"deep groups", "rtf", []byte(`{\rtf1` + strings.Repeat("{", 1_000_000))}
 		},
 		func() Hostile {
 			return Hostile{"a length that lies", "rtf", []byte(`{\rtf1 ` + words + `\bin2147483647 x}`)}
 		},
 		func() Hostile {
-			return Hostile{"many fonts and cells", "rtf", []byte(`{\rtf1{\fonttbl` + strings.Repeat(`{\f1\fcharset204 a;}`, 200_000) + `}` + strings.Repeat(`\intbl x\cell`, 2_000_000) + `\row}`)}
+			return Hostile{"many fonts and cells", "rtf", []byte(`{\rtf1{\fonttbl` + strings.Repeat(`{\f1\fcharset204 a;}`, 200_000) + `}` + strings.Repeat(`\intbl x\cell`, 1_100_000) + `\row}`)}
 		},
 		func() Hostile {
 			return Hostile{"parts in parts", "eml", []byte("From: a@b.c\nMessage-ID: <1>\n" + nestedParts(2_000))}
@@ -211,25 +211,25 @@ func Corpus(yield func(Hostile) bool) {
 			return Hostile{"many parts", "eml", []byte("From: a@b.c\nMessage-ID: <1>\nContent-Type: multipart/mixed; boundary=x\n\n" + strings.Repeat("--x\n\n"+words+"\n", 100_000) + "--x--\n")}
 		},
 		func() Hostile {
-			return Hostile{"a header without end", "eml", []byte("From: a@b.c\nMessage-ID: <1>\nX: " + strings.Repeat("a\n b", 5_000_000))}
+			return Hostile{"a header without end", "eml", []byte("From: a@b.c\nMessage-ID: <1>\nX: " + strings.Repeat("a\n b", 1_000_000))}
 		},
 		func() Hostile {
-			return Hostile{"quotes without end", "csv", []byte(strings.Repeat("a,b,c\n", 5) + strings.Repeat(`"`, 30_000_001))}
+			return Hostile{"quotes without end", "csv", []byte(strings.Repeat("a,b,c\n", 5) + strings.Repeat(`"`, 8_000_001))}
 		},
 		func() Hostile {
 			return Hostile{"1,500,000 cells", "csv", []byte(strings.Repeat("a,b,c\n", 500_000))}
 		},
 		func() Hostile {
-			return Hostile{"one row of commas", "csv", []byte("a,b\nc,d\n" + strings.Repeat(",", 50_000_000))}
+			return Hostile{"one row of commas", "csv", []byte("a,b\nc,d\n" + strings.Repeat(",", 20_000_000))}
 		},
 		func() Hostile {
-			return Hostile{"a page of 60 MB", "html", []byte("<html><body>" + strings.Repeat("<p>"+words+"<b>bold</b> <table><tr><td>x</table>\n", 700_000))}
+			return Hostile{"many tags", "html", []byte("<html><body>" + strings.Repeat("<p>"+words+"<b>bold</b> <table><tr><td>x</table>\n", 150_000))}
 		},
 		func() Hostile {
-			return Hostile{"an attribute of 60 MB", "html", []byte(`<html><body><img src="` + strings.Repeat(png, 15_000) + `">` + words)}
+			return Hostile{"a long attribute", "html", []byte(`<html><body><img src="` + strings.Repeat(png, 5_000) + `">` + words)}
 		},
 		func() Hostile {
-			return Hostile{"deep elements", "html", []byte("<html>" + strings.Repeat("<div>", 10_000_000))}
+			return Hostile{"deep elements", "html", []byte("<html>" + strings.Repeat("<div>", 1_000_000))}
 		},
 	} {
 		if !yield(h()) {
