@@ -272,10 +272,14 @@ var (
 
 // readUnicode reads a table of what codes mean (ISO 32000, 9.10.3). It is a program in PostScript, of which only the tables matter.
 func (f *pdfFont) readUnicode(stream pdf.Value) {
-	f.unicode = map[string]string{}
 	r := stream.Reader()
 	defer func() { _ = r.Close() }()
 	table, _ := io.ReadAll(io.LimitReader(r, maxCMap)) // as much as there is of a broken one
+	f.unicode = map[string]string{}
+	f.readTable(table)
+}
+
+func (f *pdfFont) readTable(table []byte) {
 	for _, section := range cmapSection.FindAllSubmatch(table, -1) {
 		var args []string
 		list := -1 // where the one that is open begins
