@@ -20,7 +20,7 @@ OAPI := cd internal/api && go tool -modfile=../../tools/go.mod oapi-codegen -con
 PKG  ?= ./...
 ARGS ?=
 
-.PHONY: help build demo demo-nightly dev run migrate test test-clients bench bench-gateway bench-reports bench-content chaos generate lint fmt-check vet golangci fresh vuln docker-config clean
+.PHONY: help build demo demo-nightly dev run migrate test test-clients test-documents bench bench-gateway bench-reports bench-content chaos generate lint fmt-check vet golangci fresh vuln docker-config clean
 
 help: ## List the targets
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  %-14s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -68,6 +68,13 @@ test: build ## Run the tests against a real Postgres and Redis, with -race if th
 test-clients: build ## Run real AI clients (OpenAI, Anthropic, Vercel AI SDK, promptfoo) against the gateway; needs npm
 	@command -v npm >/dev/null 2>&1 || { echo "test-clients: npm is missing; install Node.js with npm (Debian: apt-get install nodejs npm)"; exit 1; }; \
 	$(BIN)/batchwright services -- go test -tags clients -count=1 -timeout 15m $(ARGS) ./internal/gateway/conformance/clients
+
+# Not part of `make test`, because it needs Debian's archive: the packages are fetched once into .run/documents. Without the archive it says so
+# and ends well, unless DOCUMENTS=required.
+test-documents: ## Read real documents of all formats (from Debian packages) and compare with known digests; needs apt
+	@sh internal/extract/testdata/fetch.sh .run/documents || { code=$$?; \
+		if [ "$$code" = 3 ] && [ "$(DOCUMENTS)" != required ]; then echo "test-documents: skipped, the documents can't be fetched"; exit 0; fi; exit $$code; }; \
+	[ ! -e .run/documents/complete ] || go test -count=1 -run TestRealDocuments $(ARGS) ./internal/extract -documents "$$PWD/.run/documents/files"
 
 bench: ## Measure throughput beside its ceilings
 	go run ./cmd/bench $(ARGS)

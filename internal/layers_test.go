@@ -12,30 +12,32 @@ const mod = "batchwright/"
 
 // allowed lists, for each package, what it may import from this module. Adding an edge is a design decision: say why in the commit.
 var allowed = map[string][]string{
-	"migrations":                   {},
-	"internal/gateway":             {"internal/gateway/jsonspan", "internal/pricing", "internal/abbrev"},
-	"internal/gateway/jsonspan":    {},
-	"internal/gateway/gatewaytest": {"internal/gateway"},
-	"internal/gateway/redis":       {"internal/gateway"},
-	"internal/gateway/server":      {"internal/fault", "internal/gateway", "internal/gateway/jsonspan", "internal/pricing", "internal/store"},
-	"internal/gateway/conformance": {"internal/gateway", "internal/gateway/gatewaytest"},
-	"internal/prompt":              {},
-	"internal/document":            {"internal/abbrev"},
-	"internal/abbrev":              {},
-	"internal/pricing":             {},
-	"internal/embedded":            {},
-	"internal/schedule":            {},
-	"internal/queue":               {},
-	"internal/queue/queuetest":     {"internal/embedded"}, // where a redis-server is
-	"internal/store":               {"migrations"},
-	"internal/store/storetest":     {"internal/store", "migrations"},
-	"internal/jobs":                {"internal/fault", "internal/gateway", "internal/prompt", "internal/document", "internal/pricing", "internal/schedule", "internal/store"}, // a round of its worker makes what is due
-	"internal/webhook":             {"internal/store"},
-	"internal/bucket":              {},
-	"internal/export":              {"internal/bucket", "internal/fault", "internal/jobs", "internal/report", "internal/store"}, // rows of a store, as report writes them, into a bucket
-	"internal/report":              {"internal/jobs", "internal/prompt", "internal/store"},                                      // what a template's spec says decides why two runs differ
-	"internal/api":                 {"internal/jobs", "internal/report", "internal/prompt", "internal/document", "internal/pricing", "internal/store", "internal/webhook"},
-	"internal/process": {"internal/api", "internal/bucket", "internal/embedded", "internal/export", "internal/fault", "internal/gateway", "internal/gateway/redis", "internal/gateway/server", "internal/jobs",
+	"migrations":                     {},
+	"internal/gateway":               {"internal/gateway/jsonspan", "internal/pricing", "internal/abbrev"},
+	"internal/gateway/jsonspan":      {},
+	"internal/gateway/gatewaytest":   {"internal/gateway"},
+	"internal/gateway/redis":         {"internal/gateway"},
+	"internal/gateway/server":        {"internal/fault", "internal/gateway", "internal/gateway/jsonspan", "internal/pricing", "internal/store"},
+	"internal/gateway/conformance":   {"internal/gateway", "internal/gateway/gatewaytest"},
+	"internal/prompt":                {},
+	"internal/document":              {"internal/abbrev"},
+	"internal/document/documenttest": {},
+	"internal/extract":               {"internal/document"},
+	"internal/abbrev":                {},
+	"internal/pricing":               {},
+	"internal/embedded":              {},
+	"internal/schedule":              {},
+	"internal/queue":                 {},
+	"internal/queue/queuetest":       {"internal/embedded"}, // where a redis-server is
+	"internal/store":                 {"migrations"},
+	"internal/store/storetest":       {"internal/store", "migrations"},
+	"internal/jobs":                  {"internal/fault", "internal/gateway", "internal/prompt", "internal/document", "internal/pricing", "internal/schedule", "internal/store"}, // a round of its worker makes what is due
+	"internal/webhook":               {"internal/store"},
+	"internal/bucket":                {},
+	"internal/export":                {"internal/bucket", "internal/fault", "internal/jobs", "internal/report", "internal/store"}, // rows of a store, as report writes them, into a bucket
+	"internal/report":                {"internal/jobs", "internal/prompt", "internal/store"},                                      // what a template's spec says decides why two runs differ
+	"internal/api":                   {"internal/jobs", "internal/report", "internal/prompt", "internal/document", "internal/pricing", "internal/store", "internal/webhook"},
+	"internal/process": {"internal/api", "internal/bucket", "internal/document", "internal/embedded", "internal/export", "internal/extract", "internal/fault", "internal/gateway", "internal/gateway/redis", "internal/gateway/server", "internal/jobs",
 		"internal/pricing", "internal/queue", "internal/store", "internal/webhook"},
 	"internal/client":  {}, // a client of the REST API, as a stranger would write it
 	"internal/command": {"internal/client", "internal/process"},
@@ -46,10 +48,10 @@ var allowed = map[string][]string{
 	"internal/fault": {},
 
 	"cmd/api":         {"internal/process"},
-	"cmd/worker":      {"internal/process"},
+	"cmd/worker":      {"internal/extract", "internal/process"}, // what has a pool of readers is one when started as such
 	"cmd/gateway":     {"internal/process"},
-	"cmd/batchwright": {"internal/command"},
-	"cmd/bench":       {"internal/bench"},
+	"cmd/batchwright": {"internal/command", "internal/extract"},
+	"cmd/bench":       {"internal/bench", "internal/extract"},
 	"cmd/chaos":       {"internal/chaos"},
 }
 
@@ -71,6 +73,8 @@ var owners = map[string][]string{
 	"github.com/gowebpki/jcs":                 {"internal/prompt"},
 	"github.com/tiktoken-go/tokenizer":        {"internal/prompt"},
 	"github.com/robfig/cron":                  {"internal/schedule"},
+	"github.com/gogs/chardet":                 {"internal/document"},
+	"github.com/ledongthuc/pdf":               {"internal/document"},
 	"golang.org/x/net/html":                   {"internal/document"},
 	"github.com/klauspost/compress":           {"internal/api"},
 	"github.com/aymanbagabas/go-udiff":        {"internal/report"},

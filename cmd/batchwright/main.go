@@ -8,9 +8,11 @@ import (
 	"syscall"
 
 	"batchwright/internal/command"
+	"batchwright/internal/extract"
 )
 
 func main() {
+	extract.Main() // returns, unless this process is to read documents for another one
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	context.AfterFunc(ctx, stop) // a second Ctrl-C ends the process at once
 	os.Exit(command.Main(ctx, os.Args[1:], os.Getenv, os.Stdin, os.Stdout, os.Stderr))

@@ -8,10 +8,12 @@ import (
 	"os/signal"
 	"syscall"
 
+	"batchwright/internal/extract"
 	"batchwright/internal/process"
 )
 
 func main() {
+	extract.Main() // returns, unless this process is to read documents for another one
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	if err := process.Worker(ctx, os.Getenv, os.Stderr); err != nil {

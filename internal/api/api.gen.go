@@ -1227,6 +1227,27 @@ type JobCounts struct {
 // JobDetail A job and its calls.
 type JobDetail = jobDetail
 
+// JobDocument What was read of the job's document; null for a job without one, and before it was read.
+type JobDocument struct {
+	// Characters Characters of the text.
+	Characters int32 `json:"characters"`
+
+	// Extractor What read it: the format's own reader, or the name and version of another program.
+	Extractor string `json:"extractor"`
+
+	// Format csv, docx, eml, epub, html, markdown, pdf, pptx, rtf, text or xlsx.
+	Format string `json:"format"`
+
+	// Letters Share of letters in them, white space aside, from 0 to 1.
+	Letters float32 `json:"letters"`
+
+	// Pages Pages, slides or sheets; 0 for what has none.
+	Pages int32 `json:"pages"`
+
+	// Title As the document names itself; empty if it doesn't.
+	Title string `json:"title"`
+}
+
 // JobFailure Why a job failed, or why its last attempt did.
 type JobFailure struct {
 	// Class Stable class of the failure, such as `rate_limited` or `invalid_request`.

@@ -89,6 +89,7 @@ type batchReader interface {
 	InvalidOutput(ctx context.Context, project, batch uuid.UUID, seq int32) (string, error)
 	Details(ctx context.Context, batch uuid.UUID, seq int32) ([]byte, error)
 	Source(ctx context.Context, project, batch uuid.UUID, seq int32) (store.Source, error)
+	JobText(ctx context.Context, project, batch uuid.UUID, seq int32) (store.TextInfo, error)
 	Results(ctx context.Context, batch uuid.UUID, state string, afterSeq int32) iter.Seq2[store.Result, error]
 }
 

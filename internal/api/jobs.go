@@ -59,6 +59,12 @@ func (h *handlers) GetJob(ctx context.Context, req GetJobRequestObject) (GetJobR
 		}
 		out.Coverage, out.Outline = toDetails(d)
 	}
+	text, err := h.Read.JobText(ctx, projectOf(ctx).ID, batch, seq)
+	if err == nil {
+		out.Document = &JobDocument{Format: text.Format, Extractor: text.Extractor, Title: text.Title, Pages: text.Pages, Characters: text.Characters, Letters: text.Letters}
+	} else if !errors.Is(err, store.ErrNotFound) {
+		return nil, fmt.Errorf("api: text of a job: %w", err)
+	}
 	for _, c := range calls {
 		if c.CostMicrousd == nil {
 			out.CallsWithoutCost++
@@ -79,11 +85,12 @@ func (h *handlers) GetJob(ctx context.Context, req GetJobRequestObject) (GetJobR
 // jobDetail is the contract's JobDetail.
 type jobDetail struct {
 	Job
-	CallsWithoutCost int64     `json:"calls_without_cost"`
-	RawOutput        *string   `json:"raw_output,omitempty"`
-	Calls            []Call    `json:"calls"`
-	Coverage         *Coverage `json:"coverage,omitempty"`
-	Outline          Outline   `json:"outline,omitempty"`
+	Document         *JobDocument `json:"document"`
+	CallsWithoutCost int64        `json:"calls_without_cost"`
+	RawOutput        *string      `json:"raw_output,omitempty"`
+	Calls            []Call       `json:"calls"`
+	Coverage         *Coverage    `json:"coverage,omitempty"`
+	Outline          Outline      `json:"outline,omitempty"`
 }
 
 // toDetails reads what the store has beside an answer.

@@ -58,6 +58,7 @@ type fake struct {
 	batches   []store.Batch
 	jobs      []store.Job
 	calls     []store.Call
+	text      *store.TextInfo
 	results   iter.Seq2[store.Result, error]
 	templates []store.Template
 	routes    []store.Route
@@ -175,6 +176,13 @@ func (f *fake) Job(_ context.Context, p, b uuid.UUID, seq int32) (store.Job, err
 }
 
 func (f *fake) Calls(context.Context, uuid.UUID, int32) ([]store.Call, error) { return f.calls, nil }
+
+func (f *fake) JobText(context.Context, uuid.UUID, uuid.UUID, int32) (store.TextInfo, error) {
+	if f.text == nil {
+		return store.TextInfo{}, store.ErrNotFound
+	}
+	return *f.text, nil
+}
 
 func (f *fake) Results(context.Context, uuid.UUID, string, int32) iter.Seq2[store.Result, error] {
 	return f.results

@@ -162,6 +162,14 @@ func TestJobs(t *testing.T) {
 	if diff := cmp.Diff(job, one.Job); diff != "" || one.CallsWithoutCost != 1 || len(one.Calls) != 2 || one.Calls[1].State != api.CallStateUncertain {
 		t.Errorf("%+v\n%s", one, diff)
 	}
+	if one.Document != nil {
+		t.Errorf("a job without a document has %+v", one.Document)
+	}
+	f.text = &store.TextInfo{TextID: store.TextID{Format: "pdf"}, Extractor: "pdftotext 22.12.0", Title: "T", Pages: 3, Characters: 900, Letters: 0.75}
+	one = into[api.JobDetail](t, a.do(t, call{path: "/v1/jobs/" + job.ID}), 200)
+	if want := (api.JobDocument{Format: "pdf", Extractor: "pdftotext 22.12.0", Title: "T", Pages: 3, Characters: 900, Letters: 0.75}); one.Document == nil || *one.Document != want {
+		t.Errorf("got %+v, want %+v", one.Document, want)
+	}
 }
 
 func results(rows ...any) iter.Seq2[store.Result, error] {

@@ -9,10 +9,13 @@ import (
 	"testing"
 
 	"go.uber.org/goleak"
+
+	"batchwright/internal/extract"
 )
 
 // TestMain makes the test binary serve the simulated providers as well, as the bench starts itself for them.
 func TestMain(m *testing.M) {
+	extract.Main()
 	if len(os.Args) > 1 && slices.Contains([]string{"-backend", "-proxy"}, os.Args[1]) {
 		os.Exit(Main(context.Background(), os.Args[1:], os.Stdin, os.Stdout, os.Stderr))
 	}

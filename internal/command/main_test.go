@@ -9,11 +9,16 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	"go.uber.org/goleak"
+
+	"batchwright/internal/extract"
 )
 
 var update = flag.Bool("update", false, "write the golden files anew")
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) {
+	extract.Main()
+	goleak.VerifyTestMain(m)
+}
 
 // golden compares got with a file in testdata.
 func golden(t *testing.T, name string, got []byte) {

@@ -10,6 +10,7 @@ import (
 	"github.com/JohannesKaufmann/html-to-markdown/v2/plugin/table"
 	"golang.org/x/net/html"
 	"golang.org/x/net/html/atom"
+	"golang.org/x/net/html/charset"
 )
 
 func init() {
@@ -17,8 +18,17 @@ func init() {
 		name:       "html",
 		mediaTypes: []string{"text/html", "application/xhtml+xml"},
 		extensions: []string{".html", ".htm", ".xhtml"},
-		sniff:      beginsHTML,
-		extract:    extractHTML,
+		isolated:   true,
+		sniff:      func(head, _ []byte) bool { return beginsHTML(head) },
+		extract: func(data []byte, _ Options) (Document, *Error) {
+			_, declared, _ := charset.DetermineEncoding(data[:min(len(data), 1024)], "")
+			source, err := decode(data, declared)
+			if err != nil {
+				return Document{}, err
+			}
+			title, text, err := extractHTML(source)
+			return Document{Title: title, Text: text}, err
+		},
 	})
 }
 
@@ -55,11 +65,7 @@ const maxElementDepth = 200
 
 // extractHTML returns the main content as markdown. Links keep their text and lose their address, images are their
 // alternative text: addresses are seldom content and often differ from one fetch to the next.
-func extractHTML(data []byte) (title, text string, err *Error) {
-	source, err := decode(data)
-	if err != nil {
-		return "", "", err
-	}
+func extractHTML(source string) (title, text string, err *Error) {
 	if source, err = closeFormatting(source); err != nil {
 		return "", "", err
 	}
@@ -81,8 +87,7 @@ func extractHTML(data []byte) (title, text string, err *Error) {
 	if !ok {
 		return "", "", errorf(CodeUnsupported, "the HTML can't be converted to text")
 	}
-	text, err = clean(tidy(markdown))
-	return title, text, err
+	return title, tidy(markdown), nil
 }
 
 // convert turns a tree into markdown. The converter is for pages of people: should one of somebody else make it panic,

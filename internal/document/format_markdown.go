@@ -7,9 +7,9 @@ func init() {
 		name:       "markdown",
 		mediaTypes: []string{"text/markdown", "text/x-markdown"},
 		extensions: []string{".md", ".markdown", ".mdown", ".mkd"},
-		extract: func(data []byte) (title, text string, err *Error) {
-			text, err = decode(data)
-			return markdownTitle(text), text, err
+		extract: func(data []byte, _ Options) (Document, *Error) {
+			text, err := decode(data, "")
+			return Document{Title: markdownTitle(text), Text: text}, err
 		},
 	})
 }

@@ -4,10 +4,10 @@ func init() {
 	register(format{
 		name:       "text",
 		mediaTypes: []string{"text/plain"},
-		extensions: []string{".txt", ".text", ".log", ".csv", ".tsv", ".json", ".xml", ".yaml", ".yml"},
-		extract: func(data []byte) (title, text string, err *Error) {
-			text, err = decode(data)
-			return "", text, err
+		extensions: []string{".txt", ".text", ".log", ".json", ".xml", ".yaml", ".yml"},
+		extract: func(data []byte, _ Options) (Document, *Error) {
+			text, err := decode(data, "")
+			return Document{Text: text}, err
 		},
 	})
 }

@@ -84,12 +84,12 @@ func (w *Worker) recheck(ctx context.Context, b *batch, t store.Ticket, claimed 
 	if !b.Reads() || len(claimed) == 0 || !due {
 		return make([]*store.Hit, len(claimed)), nil
 	}
-	keys := make([][][32]byte, len(claimed))
-	for i, job := range claimed {
-		keys[i] = planJob(b, store.Input{Seq: job.Seq, Input: job.Input, DocumentSHA256: job.DocumentSHA256}).Keys
-	}
 	var hits []*store.Hit
 	err := w.persist(ctx, func(ctx context.Context) (err error) {
+		keys, err := w.keysOf(ctx, b, claimed)
+		if err != nil {
+			return err
+		}
 		hits, err = w.DB.Hits(ctx, b.ProjectID, keys, b.Oldest())
 		return err
 	})
@@ -97,6 +97,40 @@ func (w *Worker) recheck(ctx context.Context, b *batch, t store.Ticket, claimed 
 		return make([]*store.Hit, len(claimed)), err
 	}
 	return hits, nil
+}
+
+// keysOf computes the keys of jobs once more. One whose document has no text by now has none.
+func (w *Worker) keysOf(ctx context.Context, b *batch, claimed []store.Claimed) ([][][32]byte, error) {
+	ins := make([]store.Input, len(claimed))
+	var ids []textID
+	for i, job := range claimed {
+		ins[i] = store.Input{Seq: job.Seq, Input: job.Input, DocumentSHA256: job.DocumentSHA256}
+		if job.DocumentSHA256 != nil {
+			_, id, err := refOf(ins[i])
+			if err != nil {
+				return nil, err
+			}
+			ids = append(ids, id)
+		}
+	}
+	var known map[textID]text
+	if len(ids) > 0 {
+		var err error
+		if known, err = w.lookUpTexts(ctx, b, ids); err != nil {
+			return nil, err
+		}
+	}
+	keys := make([][][32]byte, len(claimed))
+	for i, in := range ins {
+		if in.DocumentSHA256 != nil {
+			_, id, _ := refOf(in)
+			if in.TextSHA256 = known[id].sum; in.TextSHA256 == nil {
+				continue
+			}
+		}
+		keys[i] = planJob(b, in).Keys
+	}
+	return keys, nil
 }
 
 // reuse settles a job with an answer that is there: no call, so no attempt.

@@ -365,7 +365,14 @@ func (pipeline) run(ctx context.Context, t *task) (result, error) {
 			t.job.Input, t.job.DocumentSHA256 = input, nil
 		}
 		t.batch = st.batch
-		keys, err := st.batch.kind.plan(st.batch, store.Input{Seq: job.Seq, Input: t.job.Input, DocumentSHA256: t.job.DocumentSHA256})
+		in := store.Input{Seq: job.Seq, Input: t.job.Input, DocumentSHA256: t.job.DocumentSHA256}
+		if in.DocumentSHA256 != nil {
+			var err error
+			if _, in.TextSHA256, err = t.text(ctx); err != nil {
+				return result{}, st.blame(err)
+			}
+		}
+		keys, err := st.batch.kind.plan(st.batch, in)
 		if err != nil {
 			return result{}, st.blame(err)
 		}

@@ -116,24 +116,20 @@ func (summarize) decode(raw json.RawMessage) (any, error) {
 	return o, err
 }
 
-// documentRef is the stored input; the content is in documents.
-type documentRef struct {
-	Name        string `json:"name,omitempty"`
-	ContentType string `json:"content_type,omitempty"`
-}
-
+// accept looks at what a document is. Reading it is for the plan.
 func (summarize) accept(_ *batch, l *line) (json.RawMessage, *store.NewDocument, *LineError) {
 	ref := documentRef{}
 	var data []byte
 	if l.upload != nil {
-		ref, data = documentRef{l.upload.Name, l.upload.ContentType}, bytes.Clone(l.upload.Data) // the next file may overwrite it
+		ref, data = documentRef{Name: l.upload.Name, ContentType: l.upload.ContentType}, bytes.Clone(l.upload.Data) // the next file may overwrite it
 	} else {
 		if err := l.only("document"); err != nil {
 			return nil, nil, err
 		}
-		ref, data = documentRef{l.Document.Name, l.Document.ContentType}, []byte(l.Document.Text)
+		ref, data = documentRef{Name: l.Document.Name, ContentType: l.Document.ContentType}, []byte(l.Document.Text)
 	}
-	if _, err := document.Extract(ref.Name, ref.ContentType, data); err != nil {
+	var err error
+	if ref.Format, err = document.Detect(ref.Name, ref.ContentType, data); err != nil {
 		code, message := documentProblem(err)
 		return nil, nil, l.problem("document", code, message)
 	}
@@ -154,35 +150,24 @@ func documentProblem(err error) (code, message string) {
 
 func (summarize) plan(b *batch, in store.Input) ([]prompt.Key, error) {
 	var keys []prompt.Key
-	for _, name := range b.routeOf(in.Input, in.DocumentSHA256, nil).answerers("") {
-		keys = append(keys, treeKey(b, name, in.Input, in.DocumentSHA256))
+	for _, name := range b.routeOf(nil, in.TextSHA256, nil).answerers("") {
+		keys = append(keys, treeKey(b, name, in.TextSHA256))
 	}
 	return keys, nil
 }
 
-// treeKey is the key of a whole document's summary: what goes in, not how many calls it takes.
-func treeKey(b *batch, answerer string, ref json.RawMessage, sha []byte) prompt.Key {
-	return prompt.DeriveKey("summarize/"+summarizeVersion, []byte(answerer), b.Params, ref, sha)
+// treeKey is the key of a whole document's summary: the hash of the text that goes in, not how many calls it takes.
+func treeKey(b *batch, answerer string, text []byte) prompt.Key {
+	return prompt.DeriveKey("summarize/"+summarizeVersion, []byte(answerer), b.Params, text)
 }
 
 func (summarize) run(ctx context.Context, t *task) (result, error) {
 	o := t.batch.options.(summarizeOptions)
-	var ref documentRef
-	if err := json.Unmarshal(t.job.Input, &ref); err != nil {
-		return result{}, fmt.Errorf("jobs: stored document reference: %w", err)
-	}
-	body, err := t.w.DB.Document(ctx, t.batch.ProjectID, t.job.DocumentSHA256)
-	if errors.Is(err, store.ErrNotFound) {
-		return result{}, failf(gateway.InvalidRequest, "the document was purged: submit it again")
-	} else if err != nil {
-		return result{}, t.fault("read document", err)
-	}
-	doc, err := document.Extract(ref.Name, ref.ContentType, body.Body)
+	doc, sum, err := t.text(ctx)
 	if err != nil {
-		code, message := documentProblem(err)
-		return result{}, failf(gateway.InvalidRequest, "%s: %s", code, message)
+		return result{}, err
 	}
-	t.route = t.batch.routeOf(t.job.Input, t.job.DocumentSHA256, nil)
+	t.route = t.batch.routeOf(nil, sum, nil)
 	t.stable.Messages = 1 // the instructions
 	t.capField = "params.max_tokens"
 	calls := &partCalls{t: t, hit: true}
@@ -196,7 +181,7 @@ func (summarize) run(ctx context.Context, t *task) (result, error) {
 	}
 	// The summary is as good as its weakest part: an answer of a fallback anywhere makes it the fallback's.
 	out.hit, out.reused = calls.hit, out.Coverage.CallsMade == 0
-	out.resultKey = treeKey(t.batch, t.route.Steps[calls.step].answerer(""), t.job.Input, t.job.DocumentSHA256)
+	out.resultKey = treeKey(t.batch, t.route.Steps[calls.step].answerer(""), sum)
 	return out.result, nil
 }
 

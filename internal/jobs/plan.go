@@ -1,6 +1,7 @@
 package jobs
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -14,7 +15,7 @@ import (
 	"batchwright/internal/store"
 )
 
-// planTicket plans the inputs of a range. Once begun, it is finished even when the worker is told to stop.
+// planTicket plans the inputs of a range. Once begun, it is finished even when the worker is told to stop, unless documents are still to be read.
 func (w *Worker) planTicket(soft, hard context.Context, t store.Ticket) error {
 	if soft.Err() != nil {
 		return w.DB.ReturnTicket(hard, t.ID)
@@ -41,7 +42,7 @@ func (w *Worker) planTicket(soft, hard context.Context, t store.Ticket) error {
 	g, gctx := errgroup.WithContext(ctx)
 	g.Go(guarded(func() error { // renders while the part before is written
 		defer close(parts)
-		return renderRange(gctx, w.DB, b, t, parts)
+		return w.renderRange(gctx, l, parts)
 	}))
 	g.Go(func() error {
 		for rows := range parts {
@@ -52,7 +53,9 @@ func (w *Worker) planTicket(soft, hard context.Context, t store.Ticket) error {
 		}
 		return nil
 	})
-	if err := g.Wait(); err != nil {
+	if err := g.Wait(); errors.Is(err, errHandedBack) {
+		return w.DB.ReturnPlan(context.WithoutCancel(hard), t.ID, w.self.ID)
+	} else if err != nil {
 		return fmt.Errorf("plan: %w", err)
 	}
 	w.nudge()
@@ -93,14 +96,28 @@ func (w *Worker) startBatch(ctx context.Context, b store.OpenBatch) error {
 // planPart is how many jobs planning inserts at once.
 const planPart = 2500
 
-func renderRange(ctx context.Context, db *store.DB, b *batch, t store.Ticket, parts chan<- []store.Planned) error {
+func (w *Worker) renderRange(ctx context.Context, l *lease, parts chan<- []store.Planned) error {
+	b, t := l.batch, l.ticket
 	rows := make([]store.Planned, 0, planPart)
-	for in, err := range db.Inputs(ctx, t.BatchID, t.FirstSeq, t.LastSeq) {
+	var ins []store.Input // that bring documents: they are planned when the texts of the part's are there
+	for in, err := range w.DB.Inputs(ctx, t.BatchID, t.FirstSeq, t.LastSeq) {
 		if err != nil {
 			return fmt.Errorf("read inputs: %w", err)
 		}
-		if rows = append(rows, planJob(b, in)); len(rows) < planPart && in.Seq < t.LastSeq {
+		if in.DocumentSHA256 != nil && in.Invalid == nil {
+			ins = append(ins, store.Input{Seq: in.Seq, Input: bytes.Clone(in.Input), DocumentSHA256: bytes.Clone(in.DocumentSHA256)})
+			rows = append(rows, store.Planned{Seq: in.Seq})
+		} else {
+			rows = append(rows, planJob(b, in))
+		}
+		if len(rows) < planPart && in.Seq < t.LastSeq {
 			continue
+		}
+		if len(ins) > 0 {
+			if err := w.planDocuments(ctx, l, rows, ins); err != nil {
+				return err
+			}
+			ins = ins[:0]
 		}
 		select {
 		case parts <- rows:
@@ -108,6 +125,31 @@ func renderRange(ctx context.Context, db *store.DB, b *batch, t store.Ticket, pa
 			return context.Cause(ctx)
 		}
 		rows = make([]store.Planned, 0, planPart)
+	}
+	return nil
+}
+
+// planDocuments fills in the rows of jobs that bring documents.
+func (w *Worker) planDocuments(ctx context.Context, l *lease, rows []store.Planned, ins []store.Input) error {
+	known, err := w.texts(ctx, l, l.batch, ins)
+	if err != nil {
+		return err
+	}
+	for _, in := range ins {
+		row := &rows[in.Seq-rows[0].Seq]
+		_, id, err := refOf(in)
+		if err != nil {
+			return err
+		}
+		switch t, ok := known[id]; {
+		case !ok: // the batch is being cancelled
+			row.ErrorClass, row.ErrorMessage = string(gateway.Cancelled), "the document was not read: the batch was cancelled"
+		case t.err != nil:
+			row.ErrorClass, row.ErrorMessage = string(t.err.class), clean(t.err.message)
+		default:
+			in.TextSHA256 = t.sum
+			*row = planJob(l.batch, in)
+		}
 	}
 	return nil
 }

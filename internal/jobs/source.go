@@ -15,7 +15,17 @@ func SourceText(source store.Source) (string, error) {
 	if err := json.Unmarshal(source.Input, &ref); err != nil {
 		return "", fmt.Errorf("jobs: stored document reference: %w", err)
 	}
-	doc, err := document.Extract(ref.Name, ref.ContentType, source.Body)
+	if source.Text != nil {
+		return *source.Text, nil
+	}
+	var err error
+	if ref.Format == "" {
+		ref.Format, err = document.Detect(ref.Name, ref.ContentType, source.Body)
+	}
+	if err != nil || document.Isolated(ref.Format) { // it wasn't read yet, or has no text
+		return "", store.ErrNotFound
+	}
+	doc, err := document.Read(ref.Format, source.Body, document.Options{})
 	if _, ok := errors.AsType[*document.Error](err); ok {
 		return "", store.ErrNotFound
 	}

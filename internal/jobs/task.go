@@ -10,6 +10,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"batchwright/internal/document"
 	"batchwright/internal/fault"
 	"batchwright/internal/gateway"
 	"batchwright/internal/pricing"
@@ -31,6 +32,9 @@ type task struct {
 	route    Route          // the steps that this job takes
 	stable   gateway.Stable // what its requests share with those of the batch
 	capField string         // what a person raises when answers are cut off
+
+	document *document.Document // once it was read; sum is the hash of its text
+	sum      []byte
 
 	mu       sync.Mutex
 	sends    int32

@@ -15,6 +15,7 @@ import (
 	"golang.org/x/sync/errgroup"
 	"golang.org/x/sync/semaphore"
 
+	"batchwright/internal/document"
 	"batchwright/internal/fault"
 	"batchwright/internal/gateway"
 	"batchwright/internal/pricing"
@@ -44,6 +45,10 @@ type Worker struct {
 	Prices  *pricing.Table
 	Post    func(context.Context, []store.Ticket) error // enqueues tickets; may lose or double them
 	Log     *slog.Logger
+	// Extract reads a document in a format that document.Detect has found, apart from this process; nil to read it here. What is wrong with the
+	// document is a *document.Error. Readers is how many it reads at once, at least 1.
+	Extract func(ctx context.Context, format string, data []byte) (document.Document, error)
+	Readers int
 	Service *Service // makes the batches of schedules; without one this worker leaves them to others
 
 	o           WorkerOptions

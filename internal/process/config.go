@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"batchwright/internal/bucket"
+	"batchwright/internal/extract"
 	"batchwright/internal/jobs"
 	"batchwright/internal/store"
 )
@@ -34,6 +35,7 @@ type Config struct {
 
 	DBConns int32 // DB_MAX_CONNS; default 16
 	Worker  jobs.WorkerOptions
+	Extract extract.Options // EXTRACT_PROCESSES, EXTRACT_TIMEOUT, PDFTOTEXT
 	Gateway gatewayConfig
 	Server  serverConfig
 	Webhook webhookConfig
@@ -139,6 +141,7 @@ func Configure(getenv func(string) string) (Config, error) {
 		},
 	}
 	r.log(&c)
+	c.Extract = r.extraction()
 	c.Gateway = r.gateway()
 	c.Server = r.server()
 	c.Webhook = r.webhook()

@@ -12,7 +12,7 @@ import (
 
 const (
 	translate = `{"name":"translate","spec":{"system":"You translate.","user":"Into {{.language}}:\n{{.text}}","variables":{"text":{"type":"string","schema":{"minLength":9}},"language":{"type":"string","schema":{"minLength":3}}},"sampling":{"max_tokens":200}}}`
-	extract   = `{"name":"extract","spec":{"user":"Facts of {{.text}}, {{len .tags}} tags","variables":{"text":{"type":"string"},"tags":{"type":"array","default":[]}},"output":{"format":"json","schema":{"type":"object","properties":{"title":{"type":"string"},"words":{"type":"array","items":{"type":"string"}}},"required":["title","words"]}},"sampling":{"max_tokens":200}}}`
+	extractor = `{"name":"extract","spec":{"user":"Facts of {{.text}}, {{len .tags}} tags","variables":{"text":{"type":"string"},"tags":{"type":"array","default":[]}},"output":{"format":"json","schema":{"type":"object","properties":{"title":{"type":"string"},"words":{"type":"array","items":{"type":"string"}}},"required":["title","words"]}},"sampling":{"max_tokens":200}}}`
 )
 
 // stages is a pipeline's options: a summary, its translation, and facts of that.
@@ -36,7 +36,7 @@ func TestPipelinePaysForChangedStagesOnly(t *testing.T) {
 	t.Parallel()
 	s := start(t, nil)
 	s.saveTemplate(t, translate)
-	s.saveTemplate(t, extract)
+	s.saveTemplate(t, extractor)
 	run := func(options string) batch {
 		t.Helper()
 		b := s.finish(t, accepted(t, s.post(t, "/v1/batches", options+`,"jobs":[`+documents(5)+`]}`)).ID)
@@ -99,7 +99,7 @@ func TestPipelineGoesOnWhereItFailed(t *testing.T) {
 			asked.Store(0)
 			s := start(t, map[string]string{"OPENAI_COMPATIBLE_BASE_URL": backend + "/v1", "OPENAI_COMPATIBLE_API_KEY": "sk-1"})
 			s.saveTemplate(t, translate)
-			s.saveTemplate(t, extract)
+			s.saveTemplate(t, extractor)
 			b := s.finish(t, accepted(t, s.post(t, "/v1/batches", stages("German", `"openai-compatible:m"`)+`,"cache":"`+cache+`","jobs":[`+documents(1)+`]}`)).ID)
 			if b.Stats.Jobs.Failed != 1 || b.Stats.Calls != 3 {
 				t.Fatalf("%+v", b)
@@ -122,7 +122,7 @@ func TestPipelineIsAsGoodAsItsWeakestStage(t *testing.T) {
 	backend := httpServer(t, func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusNotFound) })
 	s := start(t, map[string]string{"OPENAI_COMPATIBLE_BASE_URL": backend + "/v1"})
 	s.saveTemplate(t, translate)
-	s.saveTemplate(t, extract)
+	s.saveTemplate(t, extractor)
 	run := func(accept string) batch {
 		t.Helper()
 		route := `{"accept":"` + accept + `","steps":[{"provider":"openai-compatible","model":"big"},{"provider":"simulator","model":"sim-1"}]}`
@@ -144,7 +144,7 @@ func TestPipelineIsAsGoodAsItsWeakestStage(t *testing.T) {
 func TestPipelinePassesValuesOn(t *testing.T) {
 	t.Parallel()
 	s := start(t, nil)
-	s.saveTemplate(t, extract)
+	s.saveTemplate(t, extractor)
 	s.saveTemplate(t, `{"name":"join","spec":{"user":"{{.title}}|{{join \",\" .words}}|{{.tag}}","variables":{"title":{"type":"string"},"words":{"type":"array"},"tag":{"type":"string","default":"none"}},"sampling":{"max_tokens":200}}}`)
 	params := `{"stages":[{"name":"facts","kind":"generate","template":"extract"},
 		{"name":"line","kind":"generate","template":"join","variables":{"title":{"stage":"facts","pointer":"/title"},"words":{"stage":"facts","pointer":"/words"},"tag":{"input":"text"}}}]}`
@@ -164,7 +164,7 @@ func TestPipelineRefusesWhatCannotRun(t *testing.T) {
 	s := start(t, nil)
 	s.saveTemplate(t, translate)
 	good := stages("German", `"simulator/sim-1"`)
-	s.saveTemplate(t, extract)
+	s.saveTemplate(t, extractor)
 	for _, c := range []struct{ old, new, pointer string }{
 		{`"stage":"summary"`, `"stage":"facts"`, "/params/stages/1/variables/text"},
 		{`"stage":"summary"`, `"stage":"summary","pointer":"x"`, "/params/stages/1/variables/text"},

@@ -231,8 +231,14 @@ func (s *system) runWorker(ctx context.Context) error {
 		return err
 	}
 	w.Service = s.service()
+	pool, err := readers(ctx, s.c.Extract, s.log)
+	if err != nil {
+		return err
+	}
+	defer pool.Close()
+	w.Extract, w.Readers = pool.Read, pool.Processes()
 	s.metrics.addWorker(w, o.Concurrency)
-	s.log.Info("worker ready", "concurrency", s.c.Worker.Concurrency)
+	s.log.Info("worker ready", "concurrency", s.c.Worker.Concurrency, "pdf", pool.PDF())
 	plan, express, run := w.Lanes()
 	return w.Run(ctx, func(ctx context.Context, work func(context.Context, store.Ticket)) error {
 		return queue.Serve(ctx, s.c.RedisURL, queue.Lanes{Plan: plan, Express: express, Run: run}, s.c.Worker.Grace+10*time.Second, s.log, func(ctx context.Context, t queue.Ticket) {

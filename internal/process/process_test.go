@@ -429,7 +429,7 @@ func TestRemoteGatewayRunsTheChain(t *testing.T) {
 func TestDocumentsAndBodiesThatCannotBeRun(t *testing.T) {
 	t.Parallel()
 	s := start(t, map[string]string{"MAX_BODY_BYTES": "4000", "MAX_LINE_BYTES": "1100"})
-	for want, doc := range map[string]string{"empty": "", "no_text": "  ... 12 ", "invalid_utf8": "bad \xff byte and enough letters to be a text"} {
+	for want, doc := range map[string]string{"empty": "", "unsupported": "GIF89a\x00\x01\xff\xfe\x00\x02", "encrypted": "\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1E\x00n\x00c\x00r\x00y\x00p\x00t\x00e\x00d\x00P\x00a\x00c\x00k\x00a\x00g\x00e\x00"} {
 		r := s.do(t, http.MethodPost, "/v1/batches", "multipart/form-data; boundary=x", strings.NewReader("--x\r\nContent-Disposition: form-data; name=\"batch\"\r\n\r\n"+
 			`{"kind":"summarize","route":"local/extractive"}`+"\r\n--x\r\nContent-Disposition: form-data; name=\"documents\"; filename=\"a.txt\"\r\n\r\n"+doc+"\r\n--x--\r\n"))
 		if r.status != http.StatusUnprocessableEntity || !bytes.Contains(r.body, []byte(`"code":"`+want+`"`)) || !bytes.Contains(r.body, []byte("a.txt")) {

@@ -18,6 +18,7 @@ import (
 
 	"go.uber.org/goleak"
 
+	"batchwright/internal/extract"
 	"batchwright/internal/process"
 	"batchwright/internal/queue/queuetest"
 	"batchwright/internal/store/storetest"
@@ -25,6 +26,7 @@ import (
 
 // TestMain lets more tests run at once than there are cores: they wait for leases, latencies and processes more than they compute.
 func TestMain(m *testing.M) {
+	extract.Main()
 	flag.Parse()
 	if err := flag.Set("test.parallel", "6"); err != nil {
 		panic(err)

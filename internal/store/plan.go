@@ -17,6 +17,7 @@ type Input struct {
 	Input          json.RawMessage
 	DocumentSHA256 []byte
 	Invalid        json.RawMessage
+	TextSHA256     []byte // of the document's text; not stored with the input, but set by who has looked it up
 }
 
 const readInputs = `-- name: ReadInputs

@@ -117,9 +117,10 @@ select ` + details + ` as details from jobs j join batches b on b.id = j.batch_i
 join completions c on c.project_id = b.project_id and c.key = j.result_key and c.generation = j.result_generation
 where j.batch_id = $1 and j.seq = $2`
 	getSource = `-- name: GetSource
-select i.input, d.content_type, d.body from batches b join inputs i on i.batch_id = b.id
+select i.input, d.content_type, d.body, t.body as text from batches b join inputs i on i.batch_id = b.id
 join documents d on d.project_id = b.project_id and d.sha256 = i.document_sha256
-where b.project_id = $1 and b.id = $2 and i.seq = $3`
+left join texts t on t.project_id = d.project_id and t.document_sha256 = d.sha256 and t.format = i.input->>'format'
+where b.project_id = $1 and b.id = $2 and i.seq = $3 order by t.version desc nulls last limit 1`
 )
 
 // Details returns what else there is to say of a job's answer, as JSON; nil for nothing. ErrNotFound: it has no answer.
@@ -130,6 +131,7 @@ func (r Reader) Details(ctx context.Context, batch uuid.UUID, seq int32) ([]byte
 // Source is the document of a job.
 type Source struct {
 	Input []byte
+	Text  *string // where it was stored apart
 	DocumentBody
 }
 

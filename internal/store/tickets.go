@@ -159,6 +159,15 @@ func (db *DB) ReturnTicket(ctx context.Context, ticket int64) error {
 	return err
 }
 
+const returnPlan = `-- name: ReturnPlan
+update tickets set worker_id = null, lease_until = null, posted_at = '-infinity' where id = $1 and worker_id = $2 and purpose = 'plan'`
+
+// ReturnPlan gives a plan ticket that the worker holds back: the next sweep posts it again.
+func (db *DB) ReturnPlan(ctx context.Context, ticket int64, worker uuid.UUID) error {
+	_, err := db.pool.Exec(ctx, returnPlan, ticket, worker)
+	return translate(err)
+}
+
 const (
 	expiredTickets = `-- name: ExpiredTickets
 select id from tickets where lease_until < now() and purpose <> 'plan'`
