@@ -87,41 +87,48 @@ order by n.rank, p.project_id is null, p.valid_from desc limit 1
 $$;
 -- +goose StatementEnd
 
--- One row a kind, provider and model of a batch, from the rows of what is not summed up, and from the sums of what is.
+-- One row a kind, provider and model of a batch, from the rows of what is not summed up, and from the sums of what is. All that the report says of a
+-- batch is here: were it joined, Postgres might go over the rows once a batch.
 create view saving_usage as
-select b.project_id, b.id as batch_id, u.saving, u.provider, u.model, u.uses, u.unknown, u.input_tokens, u.output_tokens, u.saved_microusd
+select b.project_id, b.id as batch_id, b.name as batch, (b.created_at at time zone 'UTC')::date as day, u.saving, u.provider, u.model, u.uses, u.unknown,
+       u.input_tokens, u.output_tokens, u.saved_microusd
 from batches b join usage_savings u on u.batch_id = b.id
 where b.usage_at is not null
 union all
 -- What the answers cost when they were made. One that took no call, because the gateway had it, is not saved here.
-select b.project_id, b.id, case j.cache_status when 'result_hit' then 'result_cache' else 'coalesced' end, c.provider, c.model, count(*),
-       count(*) filter (where c.cost_microusd is null), coalesce(sum(c.input_tokens), 0)::bigint, coalesce(sum(c.output_tokens), 0)::bigint,
-       coalesce(sum(c.cost_microusd), 0)::bigint
+select b.project_id, b.id, b.name, (b.created_at at time zone 'UTC')::date, case j.cache_status when 'result_hit' then 'result_cache' else 'coalesced' end,
+       c.provider, c.model, count(*), count(*) filter (where c.cost_microusd is null), coalesce(sum(c.input_tokens), 0)::bigint,
+       coalesce(sum(c.output_tokens), 0)::bigint, coalesce(sum(c.cost_microusd), 0)::bigint
 from batches b join jobs j on j.batch_id = b.id
 join completions c on c.project_id = b.project_id and c.key = j.result_key and c.generation = j.result_generation
 where b.usage_at is null and j.cache_status in ('result_hit', 'coalesced') and j.state = 'succeeded'
-group by 1, 2, 3, 4, 5
+group by 1, 2, 3, 4, 5, 6, 7
 union all
-select b.project_id, b.id, 'gateway_cache', c.provider, c.model, count(*), count(*) filter (where n.replayed_microusd is null),
-       coalesce(sum(n.replayed_input_tokens), 0)::bigint, coalesce(sum(n.replayed_output_tokens), 0)::bigint, coalesce(sum(n.replayed_microusd), 0)::bigint
+select b.project_id, b.id, b.name, (b.created_at at time zone 'UTC')::date, 'gateway_cache', c.provider, c.model, count(*),
+       count(*) filter (where n.replayed_microusd is null), coalesce(sum(n.replayed_input_tokens), 0)::bigint,
+       coalesce(sum(n.replayed_output_tokens), 0)::bigint, coalesce(sum(n.replayed_microusd), 0)::bigint
 from batches b join calls c on c.batch_id = b.id
 left join call_notes n on n.batch_id = c.batch_id and n.seq = c.seq and n.ticket_id = c.ticket_id and n.number = c.number
 where b.usage_at is null and c.gateway_cache_status = 'HIT' and c.state = 'settled'
-group by 1, 2, 3, 4, 5
+group by 1, 2, 3, 4, 5, 6, 7
 union all
--- What the provider's cache took off, less what it took for being written to, by the prices of the day of the call.
-select g.project_id, g.batch_id, 'prefix_cache', g.provider, g.model, count(*), count(*) filter (where r.id is null), coalesce(sum(c.cached_input_tokens), 0)::bigint, 0,
-       coalesce(sum(call_cost(r, c.input_tokens, 0, 0, 0) - call_cost(r, c.input_tokens, c.cached_input_tokens, coalesce(c.cache_write_tokens, 0), 0)), 0)::bigint
-from (select b.project_id, c.batch_id, c.provider, c.model, (c.started_at at time zone 'UTC')::date as day
-      from batches b join calls c on c.batch_id = b.id
-      where b.usage_at is null and c.state = 'settled' and (c.cached_input_tokens > 0 or c.cache_write_tokens > 0) group by 1, 2, 3, 4, 5) g
-left join lateral price_at(g.project_id, g.provider, g.model, g.day) r on true
-join calls c on c.batch_id = g.batch_id and c.provider = g.provider and c.model = g.model and (c.started_at at time zone 'UTC')::date = g.day
+-- What the provider's cache took off, less what it took for being written to, by the prices of the day of the call, looked up once a group: a
+-- grouped subquery is computed before it is joined.
+select g.project_id, g.batch_id, g.batch, g.day, 'prefix_cache', g.provider, g.model, count(*), count(*) filter (where (g.price).id is null),
+       coalesce(sum(c.cached_input_tokens), 0)::bigint, 0,
+       coalesce(sum(call_cost(g.price, c.input_tokens, 0, 0, 0) - call_cost(g.price, c.input_tokens, c.cached_input_tokens, coalesce(c.cache_write_tokens, 0), 0)), 0)::bigint
+from (select b.project_id, b.id as batch_id, b.name as batch, (b.created_at at time zone 'UTC')::date as day, c.provider, c.model, d.called,
+          (select r from price_at(b.project_id, c.provider, c.model, d.called) r) as price
+      from batches b join calls c on c.batch_id = b.id cross join lateral (select (c.started_at at time zone 'UTC')::date as called) d
+      where b.usage_at is null and c.state = 'settled' and (c.cached_input_tokens > 0 or c.cache_write_tokens > 0) group by 1, 2, 3, 4, 5, 6, 7) g
+join calls c on c.batch_id = g.batch_id and c.provider = g.provider and c.model = g.model and (c.started_at at time zone 'UTC')::date = g.called
 where c.state = 'settled' and (c.cached_input_tokens > 0 or c.cache_write_tokens > 0)
-group by 1, 2, 3, 4, 5;
+group by 1, 2, 3, 4, 5, 6, 7;
 comment on view saving_usage is 'What the caches saved: sums of batches that have some, rows of the others.';
 comment on column saving_usage.project_id is 'Owner.';
 comment on column saving_usage.batch_id is 'The batch.';
+comment on column saving_usage.batch is 'Its name.';
+comment on column saving_usage.day is 'UTC day on which it was submitted.';
 comment on column saving_usage.saving is 'As in usage_savings, and so are the following.';
 comment on column saving_usage.provider is 'Provider.';
 comment on column saving_usage.model is 'Model asked for.';
@@ -132,10 +139,8 @@ comment on column saving_usage.output_tokens is 'Generated tokens that weren''t 
 comment on column saving_usage.saved_microusd is 'In millionths of a US dollar.';
 
 create or replace view reports.savings with (security_barrier) as
-select b.project_id, p.name as project, b.id as batch_id, b.name as batch, (b.created_at at time zone 'UTC')::date as day, s.saving, s.provider, s.model,
-       s.uses, s.unknown, s.input_tokens, s.output_tokens, s.saved_microusd
+select s.project_id, p.name as project, s.batch_id, s.batch, s.day, s.saving, s.provider, s.model, s.uses, s.unknown, s.input_tokens, s.output_tokens, s.saved_microusd
 from saving_usage s
-join batches b on b.id = s.batch_id
 join report_projects p on p.id = s.project_id;
 
 create view drift_usage as

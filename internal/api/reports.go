@@ -2,6 +2,7 @@ package api
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"iter"
 	"log/slog"
@@ -112,7 +113,9 @@ func (s fileStream) write(w http.ResponseWriter) error {
 	case !out.started:
 		return fmt.Errorf("api: report: %w", err)
 	}
-	s.log.Error("report broke off", "err", err)
+	if !errors.Is(err, context.Canceled) { // by whoever asked, and has gone
+		s.log.Error("report broke off", "err", err)
+	}
 	panic(http.ErrAbortHandler)
 }
 

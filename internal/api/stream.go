@@ -2,7 +2,9 @@ package api
 
 import (
 	"bytes"
+	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"iter"
 	"log/slog"
@@ -54,7 +56,9 @@ func (s ndjsonStream[Row, Line]) write(w http.ResponseWriter) error {
 			if !started {
 				return fmt.Errorf("api: %s: %w", s.what, err)
 			}
-			s.log.Error(s.what+" broke off", "err", err)
+			if !errors.Is(err, context.Canceled) { // by whoever asked, and has gone
+				s.log.Error(s.what+" broke off", "err", err)
+			}
 			panic(http.ErrAbortHandler)
 		}
 		if err := enc.Encode(s.convert(row)); err != nil {

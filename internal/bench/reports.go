@@ -78,7 +78,7 @@ func (a *archive) fill(ctx context.Context, n int) error {
 		`insert into completions (project_id, key, input_tokens, cached_input_tokens, output_tokens, cost_microusd, format, model, provider, answered_by, output)
 			select '` + a.project.String() + `', decode(md5(g::text), 'hex'), 700, 0, 90, 100, 'text', 'm', 'p', 'm', repeat(md5(g::text) || ' ', 8)
 			from generate_series(0, least($1, 100000) - 1) g`,
-		`insert into call_notes select batch_id, seq, ticket_id, number, false, 700, 0, 90, 200 from calls where gateway_cache_status = 'HIT' and seq % 2 = 0 and $1 > 0`,
+		`insert into call_notes select batch_id, seq, ticket_id, number, false, 700, 0, 90, 200 from calls where gateway_cache_status = 'HIT' and seq % 3 = 0 and $1 > 0`,
 		`insert into prices (id, provider, model, valid_from, input_microusd, output_microusd, cached_input_microusd, cache_write_microusd)
 			select gen_random_uuid(), 'p1', 'm1', '2025-01-01', 1000000, 4000000, 100000, 1250000 where $1 > 0`,
 		`insert into gateway_logs (id, account, gateway, created_at, event_id, request_id, provider, model, model_type, path, request_type, request_content_type,

@@ -40,6 +40,9 @@ type ticking struct {
 	id string
 }
 
+// ran is what the names of its batches begin with.
+func (t timetable) ran() string { return t.name + "-tick-" }
+
 // tickPoints are those at which a worker can die on the way from a due time to its batch. The other points are in a list of their own, from which
 // the plans of seeds are drawn.
 var tickPoints = []string{"ticks-made", "tick-claimed", "tick-submitted", "tick-started"}
@@ -82,11 +85,15 @@ func (w *world) plant(ctx context.Context, t timetable) error {
 	}
 	o := t.options("")
 	jobs := "[" + strings.ReplaceAll(strings.TrimSpace(t.lines(0, len(t.tags))), "\n", ",") + "]"
+	route := json.RawMessage(t.route)
+	if !json.Valid(route) {
+		route = quoted(t.route)
+	}
 	begun := time.Now()
 	starts := begun.UTC().Truncate(time.Second)
 	body, err := json.Marshal(map[string]any{"name": t.name, "cron": "@every " + t.every.String(), "starts_at": starts, "ends_at": starts.Add(t.lasts), "overlap": t.overlap,
 		"catch_up": t.catchUp, "catch_up_limit": 100,
-		"batch": map[string]any{"kind": o.Kind, "template": o.Template, "route": t.route, "cache": t.cache, "jobs": json.RawMessage(jobs)}})
+		"batch": map[string]any{"kind": o.Kind, "template": o.Template, "route": route, "cache": t.cache, "jobs": json.RawMessage(jobs)}})
 	if err != nil {
 		return err
 	}
@@ -184,7 +191,7 @@ func (w *world) gather(ctx context.Context) (wrong []string, err error) {
 		return wrong, err
 	}
 	for _, s := range w.schedules {
-		rows, err := w.query(ctx, `select t.batch_id, t.due_at from ticks t join schedules s on s.id = t.schedule_id where s.name = $1 and t.batch_id is not null order by t.due_at`, s.name)
+		rows, err := w.query(ctx, `select t.batch_id from ticks t join schedules s on s.id = t.schedule_id where s.name = $1 and t.batch_id is not null order by t.due_at`, s.name)
 		if err != nil {
 			return wrong, err
 		}
@@ -192,9 +199,9 @@ func (w *world) gather(ctx context.Context) (wrong []string, err error) {
 		if len(rows) == 0 && s.catchUp == "all" && len(s.runs) > 0 {
 			wrong = append(wrong, s.name+" never ran")
 		}
-		for _, row := range rows {
+		for i, row := range rows {
 			a := accepted{load: s.load, id: row[0], sent: len(s.tags)}
-			a.name += " of " + row[1]
+			a.name = fmt.Sprintf("%s%d", s.ran(), i)
 			if s.overlap == "cancel_older" {
 				a.moves = []move{{verb: "cancel"}} // by the next one
 			}
@@ -207,7 +214,7 @@ func (w *world) gather(ctx context.Context) (wrong []string, err error) {
 // repeat runs schedules and batches again whose every answer is known: no call may be made.
 func (w *world) repeat(ctx context.Context) (wrong []string, err error) {
 	for _, s := range w.schedules {
-		i := slices.IndexFunc(w.accepted, func(a accepted) bool { return strings.HasPrefix(a.name, s.name+" of ") && a.cache == "use" })
+		i := slices.IndexFunc(w.accepted, func(a accepted) bool { return strings.HasPrefix(a.name, s.ran()) && a.cache == "use" })
 		if whole, err := w.whole(ctx, i); err != nil {
 			return wrong, err
 		} else if !whole {

@@ -3,6 +3,7 @@ package command
 import (
 	"net/http"
 	"regexp"
+	"strings"
 	"testing"
 
 	"batchwright/internal/queue/queuetest"
@@ -31,6 +32,9 @@ func TestNightlyPaysForWhatChangedOnly(t *testing.T) {
 		if !regexp.MustCompile(want).MatchString(out) {
 			t.Errorf("nothing matches %s in\n%s", want, out)
 		}
+	}
+	if strings.Contains(errs, "level=ERROR") { // such as of the diff that the demo reads the beginning of
+		t.Error(errs)
 	}
 	if bad := storetest.Rows[string](t, env["DATABASE_URL"], `select kind || ': ' || detail from reports.ledger_check`); len(bad) > 0 {
 		t.Errorf("%v", bad)
