@@ -24,16 +24,19 @@ var allowed = map[string][]string{
 	"internal/pricing":             {},
 	"internal/embedded":            {},
 	"internal/schedule":            {},
+	"internal/bucket":              {},
+	"internal/egress":              {},
+	"internal/source":              {"internal/bucket", "internal/egress"},
 	"internal/queue":               {},
 	"internal/queue/queuetest":     {"internal/embedded"}, // where a redis-server is
 	"internal/store":               {"migrations"},
 	"internal/store/storetest":     {"internal/store", "migrations"},
-	"internal/jobs":                {"internal/fault", "internal/gateway", "internal/prompt", "internal/document", "internal/pricing", "internal/schedule", "internal/store"}, // a round of its worker makes what is due
-	"internal/webhook":             {"internal/store"},
+	"internal/jobs":                {"internal/fault", "internal/gateway", "internal/prompt", "internal/document", "internal/pricing", "internal/schedule", "internal/source", "internal/store"}, // a round of its worker makes what is due
+	"internal/webhook":             {"internal/egress", "internal/store"},
 	"internal/report":              {"internal/jobs", "internal/prompt", "internal/store"}, // what a template's spec says decides why two runs differ
 	"internal/api":                 {"internal/jobs", "internal/report", "internal/prompt", "internal/document", "internal/pricing", "internal/store", "internal/webhook"},
-	"internal/process": {"internal/api", "internal/embedded", "internal/fault", "internal/gateway", "internal/gateway/redis", "internal/gateway/server", "internal/jobs",
-		"internal/pricing", "internal/queue", "internal/store", "internal/webhook"},
+	"internal/process": {"internal/api", "internal/bucket", "internal/egress", "internal/embedded", "internal/fault", "internal/gateway", "internal/gateway/redis", "internal/gateway/server", "internal/jobs",
+		"internal/pricing", "internal/queue", "internal/source", "internal/store", "internal/webhook"},
 	"internal/client":  {}, // a client of the REST API, as a stranger would write it
 	"internal/command": {"internal/client", "internal/process"},
 	"internal/bench": {"internal/client", "internal/embedded", "internal/report", "internal/gateway", "internal/gateway/server", "internal/gateway/redis", "internal/process", "internal/store", "internal/prompt",
@@ -68,6 +71,7 @@ var owners = map[string][]string{
 	"github.com/gowebpki/jcs":                 {"internal/prompt"},
 	"github.com/robfig/cron":                  {"internal/schedule"},
 	"golang.org/x/net/html":                   {"internal/document"},
+	"gocloud.dev":                             {"internal/bucket"},
 	"github.com/klauspost/compress":           {"internal/api"},
 	"github.com/aymanbagabas/go-udiff":        {"internal/report"},
 	"github.com/parquet-go/parquet-go":        {"internal/report"},

@@ -13,17 +13,18 @@ import (
 	"path/filepath"
 	"strings"
 
+	"batchwright/internal/egress"
 	"batchwright/internal/webhook"
 )
 
 // webhookConfig is what the API and the workers must agree on.
 type webhookConfig struct {
 	key   []byte // WEBHOOK_KEY: secrets are derived from it; default none, and then no webhooks
-	guard webhook.Guard
+	guard egress.Guard
 }
 
 func (r *reader) webhook() webhookConfig {
-	c := webhookConfig{guard: webhook.Guard{
+	c := webhookConfig{guard: egress.Guard{
 		AllowHTTP:    r.flag("WEBHOOK_ALLOW_HTTP"),
 		AllowPrivate: r.flag("WEBHOOK_ALLOW_PRIVATE"),
 	}}
