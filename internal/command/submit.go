@@ -16,23 +16,26 @@ import (
 
 func (a *app) submit() *cobra.Command {
 	var o client.BatchOptions
+	var from sourceFlags
 	var params string
 	var wait bool
 	c := &cobra.Command{
-		Use:   "submit FILE... | JOBS.ndjson | -",
+		Use:   "submit FILE... | JOBS.ndjson | - | --source URL,...",
 		Short: "Submit documents, or jobs as NDJSON, as a batch",
 		Long: `Submit documents, or jobs as NDJSON, as a batch, and print its id.
 
 Documents are files, or folders of which every file counts, but not the hidden ones and not those
 of folders within. Each is one job of kind summarize. Jobs are one JSON object a line, in a file
 that ends in .ndjson or .jsonl, or - for standard input. A file that ends in .gz or .zst behind
-that is sent as it is.`,
+that is sent as it is. With --source or --source-query nothing is sent: the server gathers the jobs,
+and again at each rerun.`,
 		Example: `  batchwright submit --route local/extractive --wait examples/documents
   batchwright submit --kind generate --template product-blurb --route openai:gpt-4.1-mini examples/products.ndjson
+  batchwright submit --route nightly --source 's3://docs/reports/**/*.pdf,https://example.com/terms.html'
   produce-jobs | batchwright submit --kind chat --route nightly@3 -`,
-		Args: cobra.MinimumNArgs(1),
 	}
 	f := c.Flags()
+	from.define(c)
 	f.StringVar(&o.Kind, "kind", "", "summarize, generate, chat or pipeline (required for NDJSON; documents are summarized unless it is pipeline)")
 	f.StringVar(&o.Route, "route", "", "stored route, chain such as openai:gpt-4.1-mini,local/extractive, or JSON (required)")
 	f.StringVar(&o.Template, "template", "", "template, as NAME or NAME@VERSION")
@@ -49,6 +52,9 @@ that is sent as it is.`,
 	c.RunE = a.talk(func(ctx context.Context, api *client.Client, args []string) error {
 		var err error
 		if o.Params, err = readParams(params); err != nil {
+			return err
+		}
+		if o.Source, err = from.source(); err != nil {
 			return err
 		}
 		b, err := a.send(ctx, api, args, o)
@@ -72,21 +78,19 @@ func readParams(text string) (json.RawMessage, error) {
 	if text == "" {
 		return nil, nil
 	}
-	raw := json.RawMessage(text)
-	if path, named := strings.CutPrefix(text, "@"); named {
-		var err error
-		if raw, err = os.ReadFile(path); err != nil {
-			return nil, err
-		}
-	}
-	if !json.Valid(raw) {
-		return nil, usagef("--params is not JSON")
-	}
-	return raw, nil
+	return readJSON("--params", text)
 }
 
 // send submits what the arguments name.
 func (a *app) send(ctx context.Context, api *client.Client, args []string, o client.BatchOptions) (client.Batch, error) {
+	switch {
+	case o.Source != nil && len(args) > 0:
+		return client.Batch{}, usagef("a batch with a source takes no files")
+	case o.Source != nil:
+		return api.SubmitSource(ctx, o)
+	case len(args) == 0:
+		return client.Batch{}, usagef("name files or folders, a file of jobs, - for standard input, or a --source")
+	}
 	if !slices.ContainsFunc(args, isNDJSON) {
 		if o.Kind != "" && o.Kind != "summarize" && o.Kind != "pipeline" {
 			return client.Batch{}, usagef("documents are for the kinds summarize and pipeline; jobs of kind %s come as NDJSON", o.Kind)

@@ -36,6 +36,7 @@ type Config struct {
 	Gateway gatewayConfig
 	Server  serverConfig
 	Webhook webhookConfig
+	Source  sourceConfig
 }
 
 // reader collects what is wrong, so that all of it is reported together.
@@ -91,8 +92,10 @@ func (r *reader) rate(name string) float64 {
 	return f
 }
 
-func (r *reader) flag(name string) bool {
-	v := r.text(name, "false")
+func (r *reader) flag(name string) bool { return r.flagOr(name, "false") }
+
+func (r *reader) flagOr(name, fallback string) bool {
+	v := r.text(name, fallback)
 	b, err := strconv.ParseBool(v)
 	if err != nil {
 		r.fail(name, "want true or false")
@@ -140,6 +143,7 @@ func Configure(getenv func(string) string) (Config, error) {
 	c.Gateway = r.gateway()
 	c.Server = r.server()
 	c.Webhook = r.webhook()
+	c.Source = r.source(c.MaxLine)
 	c.Worker.Tag = c.Gateway.remote()
 	return c, errors.Join(r.problems...)
 }
