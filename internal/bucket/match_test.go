@@ -21,7 +21,7 @@ func TestMatchIsWhatListYields(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	for _, pattern := range []string{"", "sub/", "*.md", "**/*.md", "sub/*", "sub/**", "sub/?.md", "**/[cd]*.md", "b.txt", "none/*"} {
+	for _, pattern := range []string{"", "sub/", "*.md", "**/*.md", "sub/*", "sub/**", "sub/?.md", "**/[cd]*.md", "b.txt", "*.none"} {
 		var listed []string
 		for o, err := range b.List(t.Context(), pattern) {
 			if err != nil {

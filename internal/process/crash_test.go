@@ -68,11 +68,33 @@ func (d *disturbed) worker(t *testing.T, binary string) *exec.Cmd {
 	return cmd
 }
 
-func buildWorker(t *testing.T) string {
+// dies starts a worker, from a build with the tag chaos, and waits until it was killed at a fault point.
+func (d *disturbed) dies(t *testing.T, binary, spec string) {
+	t.Helper()
+	d.env["BATCHWRIGHT_FAULT"] = spec
+	defer delete(d.env, "BATCHWRIGHT_FAULT")
+	w := d.worker(t, binary)
+	died := make(chan struct{})
+	go func() {
+		defer close(died)
+		_ = w.Wait() // it was killed, which is what is wanted
+	}()
+	select {
+	case <-died:
+	case <-time.After(40 * time.Second):
+		t.Errorf("nothing passed the point %s", spec)
+		_ = w.Process.Kill()
+		<-died
+	}
+}
+
+// buildWorker builds cmd/worker, with flags of go build.
+func buildWorker(t *testing.T, flags ...string) string {
 	t.Helper()
 	binary := filepath.Join(t.TempDir(), "worker")
 	// As make build does, which has then compiled all of it already.
-	cmd := exec.Command("go", "build", "-trimpath", "-buildvcs=false", "-o", binary, "batchwright/cmd/worker")
+	args := append([]string{"build", "-trimpath", "-buildvcs=false", "-o", binary}, flags...)
+	cmd := exec.Command("go", append(args, "batchwright/cmd/worker")...)
 	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
 	if out, err := cmd.CombinedOutput(); err != nil {
 		t.Fatalf("build worker: %v\n%s", err, out)

@@ -6,9 +6,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"net/http"
-	"os"
 	"os/exec"
-	"path/filepath"
 	"strings"
 	"syscall"
 	"testing"
@@ -256,12 +254,7 @@ func TestBadSchedulesAreRefusedByField(t *testing.T) {
 // TestKilledSchedulersDoubleAndLoseNoTick kills two workers that share a schedule at each step of a tick's life, and then at random.
 func TestKilledSchedulersDoubleAndLoseNoTick(t *testing.T) {
 	t.Parallel()
-	binary := filepath.Join(t.TempDir(), "worker")
-	build := exec.Command("go", "build", "-tags", "chaos", "-trimpath", "-buildvcs=false", "-o", binary, "batchwright/cmd/worker")
-	build.Env = append(os.Environ(), "CGO_ENABLED=0")
-	if out, err := build.CombinedOutput(); err != nil {
-		t.Fatalf("build worker: %v\n%s", err, out)
-	}
+	binary := buildWorker(t, "-tags", "chaos")
 	s := &system{env: map[string]string{
 		"DATABASE_URL": storetest.URL(t), "REDIS_URL": queuetest.URL(t), "HTTP_ADDR": freeAddr(t), "LOG_LEVEL": "error", "WORKER_CONCURRENCY": "8",
 		"SCHEDULE_FLOOR": "1s", "WORKER_LEASE": "2s", "UPLOAD_PATIENCE": "2s", "WORKER_PATIENCE": "1s",
@@ -274,26 +267,9 @@ func TestKilledSchedulersDoubleAndLoseNoTick(t *testing.T) {
 	d, url := &disturbed{system: s}, s.env["DATABASE_URL"]
 	made := s.schedule(t, `{"cron":"* * * * * *","catch_up":"all","catch_up_limit":100,"overlap":"cancel_older","batch":{"kind":"generate","template":"blurb","route":"simulator/sim-1",
 		"jobs":[{"variables":{"name":"one"}},{"variables":{"name":"two"}}]}}`)
-	dies := func(spec string) {
-		s.env["BATCHWRIGHT_FAULT"] = spec
-		w := d.worker(t, binary)
-		died := make(chan struct{})
-		go func() {
-			defer close(died)
-			_ = w.Wait() // it was killed, which is what is wanted
-		}()
-		select {
-		case <-died:
-		case <-time.After(40 * time.Second):
-			t.Errorf("nothing passed the point %s", spec)
-			_ = w.Process.Kill()
-			<-died
-		}
-	}
 	for _, spec := range []string{"ticks-made:3=kill", "tick-claimed:2=kill", "ingest-chunk:2=kill", "ingest-sealed:2=kill", "tick-submitted:2=kill", "tick-started:2=kill"} {
-		dies(spec)
+		d.dies(t, binary, spec)
 	}
-	delete(s.env, "BATCHWRIGHT_FAULT")
 	for range 8 { // now two at once
 		a, b := d.worker(t, binary), d.worker(t, binary)
 		timer := time.NewTimer(time.Duration(300+rand.IntN(1500)) * time.Millisecond) //nolint:gosec // any time will do
