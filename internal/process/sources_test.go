@@ -137,10 +137,10 @@ func TestRowsOfAQuery(t *testing.T) {
 		t.Errorf("%+v", documents)
 	}
 	for sql, words := range map[string]string{
-		"select id, name from nothing":         `source.query.sql: is refused by the database: relation \"nothing\" does not exist`,
-		"select name from products":            "source.query.id: is none of the columns",
-		"select id, name, body from products":  "source.query.sql: gives the column \\\"body\\\"",
-		"select id from products":              "source.query.sql: gives no column \\\"name\\\"",
+		"select id, name from nothing":         `/source/query/sql: is refused by the database: relation \"nothing\" does not exist`,
+		"select name from products":            "/source/query/id: is none of the columns",
+		"select id, name, body from products":  `/source/query/sql: gives the column \"body\"`,
+		"select id from products":              `/source/query/sql: gives no column \"name\"`,
 		"delete from products returning id":    "gives no column",
 		"select id, name as id from products":  "two columns",
 		"insert into products (id) values (1)": "gives no rows",
@@ -171,12 +171,12 @@ func TestSourcesThatCanNotBeGathered(t *testing.T) {
 		return `{"kind":"summarize","route":"local/extractive","source":{"urls":["file://` + dir + `/` + urls + `"]}` + rest + `}`
 	}
 	for what, tt := range map[string]struct{ body, words string }{
-		"another folder":  {strings.ReplaceAll(body("in/*", ""), dir, "/etc"), "source.urls[0]"},
+		"another folder":  {strings.ReplaceAll(body("in/*", ""), dir, "/etc"), "/source/urls/0"},
 		"jobs as well":    {body("in/*", `,"jobs":[{"document":{"text":"x"}}]`), "can't come with a source"},
 		"open":            {body("in/*", `,"open":true`), "open"},
 		"chat":            {strings.Replace(body("in/*", ""), "summarize", "chat", 1), "not for the kind chat"},
 		"urls for a kind": {`{"kind":"summarize","route":"local/extractive","source":{}}`, "source"},
-		"inside":          {`{"kind":"summarize","route":"local/extractive","source":{"urls":["http://127.0.0.1:1/"]}}`, "not public"},
+		"inside":          {`{"kind":"summarize","route":"local/extractive","source":{"urls":["http://127.0.0.1:8080/"]}}`, "not public"},
 	} {
 		if r := s.post(t, "/v1/batches", tt.body); r.status != http.StatusBadRequest || !strings.Contains(string(r.body), tt.words) {
 			t.Errorf("%s: %d %s", what, r.status, r.body)

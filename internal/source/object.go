@@ -38,7 +38,7 @@ type listing struct {
 	places bucket.Places
 	open   map[string]*bucket.Bucket // by place
 	before []pattern
-	seen   map[string]bool // URLs of single objects and pages
+	seen   map[string]bool // URLs of what is named
 	hosts  map[string]*host
 }
 
@@ -51,36 +51,42 @@ func (l *listing) close() {
 	}
 }
 
+// tasks yields what is named first, whether it is there or not, and then what patterns find beside that.
 func (l *listing) tasks(ctx context.Context, urls []string) iter.Seq2[task, error] {
 	return func(yield func(task, error) bool) {
-		for i, raw := range urls {
-			if isWeb(raw) {
-				if !l.seen[raw] && !yield(l.page(raw), nil) {
-					return
-				}
-				l.seen[raw] = true
-				continue
-			}
-			for t, err := range l.stored(ctx, raw) {
-				if err != nil {
-					yield(task{}, inField(urlField(i), err))
-					return
-				}
-				if !yield(t, nil) {
-					return
+		for _, patterns := range []bool{false, true} {
+			for i, raw := range urls {
+				for t, err := range l.of(ctx, raw, patterns) {
+					if err != nil {
+						yield(task{}, inField(urlField(i), err))
+						return
+					}
+					if !yield(t, nil) {
+						return
+					}
 				}
 			}
 		}
 	}
 }
 
-// stored yields the objects of a storage that a URL stands for.
-func (l *listing) stored(ctx context.Context, raw string) iter.Seq2[task, error] {
+// of yields what a URL stands for, if it is a pattern or else if it is none.
+func (l *listing) of(ctx context.Context, raw string, patterns bool) iter.Seq2[task, error] {
 	return func(yield func(task, error) bool) {
+		if isWeb(raw) {
+			if !patterns && !l.seen[raw] {
+				l.seen[raw] = true
+				yield(l.page(raw), nil)
+			}
+			return
+		}
 		place, key, err := l.places.Locate(raw)
 		u, perr := url.Parse(raw)
 		if err = errors.Join(err, perr); err != nil {
 			yield(task{}, err)
+			return
+		}
+		if bucket.IsPattern(key) != patterns {
 			return
 		}
 		b := l.open[place]
@@ -91,13 +97,14 @@ func (l *listing) stored(ctx context.Context, raw string) iter.Seq2[task, error]
 			}
 			l.open[place] = b
 		}
-		named := func(key2 string) task {
-			at := url.URL{Scheme: u.Scheme, Host: u.Host, Path: strings.TrimSuffix(u.Path, key) + key2}
-			return task{item: Item{ID: at.String(), Name: path.Base(key2)}, size: l.s.o.MaxDocument,
-				read: func(ctx context.Context) ([]byte, string, error) { return l.s.object(ctx, b, key2) }}
+		folder := strings.TrimSuffix(u.Path, key)
+		named := func(key string) task {
+			at := url.URL{Scheme: u.Scheme, Host: u.Host, Path: folder + key}
+			return task{item: Item{ID: at.String(), Name: path.Base(key)}, size: l.s.o.MaxDocument,
+				read: func(ctx context.Context) ([]byte, string, error) { return l.s.object(ctx, b, key) }}
 		}
-		if !bucket.IsPattern(key) {
-			if t := named(key); !l.listed(place, key) && !l.seen[t.item.ID] {
+		if !patterns {
+			if t := named(key); !l.seen[t.item.ID] {
 				l.seen[t.item.ID] = true
 				yield(t, nil)
 			}

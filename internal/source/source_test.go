@@ -79,18 +79,23 @@ func TestObjectsComeOnceAndInOrder(t *testing.T) {
 	if err != nil || len(items) != 204 {
 		t.Fatalf("%d items, %v", len(items), err)
 	}
-	if items[0].ID != base+"other.txt" || items[0].Name != "other.txt" || string(items[0].Data) != "other" {
-		t.Errorf("%+v", items[0])
+	for i, want := range []string{"other.txt", "a%20b.md", "all/007.md", "none.md"} { // what is named comes first
+		if items[i].ID != base+want {
+			t.Errorf("%+v, want %s", items[i], want)
+		}
 	}
-	for i, item := range items[1:201] {
+	if items[0].Name != "other.txt" || string(items[0].Data) != "other" || items[1].Name != "a b.md" || string(items[1].Data) != "with a blank" {
+		t.Errorf("%+v, %+v", items[0], items[1])
+	}
+	for i, item := range items[4:203] {
+		if i >= 7 {
+			i++
+		}
 		if item.ID != fmt.Sprintf("%sall/%03d.md", base, i) || item.Err != nil || len(item.Data) != i*100 {
 			t.Fatalf("item %d is %s: %d bytes, %v", i, item.ID, len(item.Data), item.Err)
 		}
 	}
-	if items[201].ID != base+"a%20b.md" || string(items[201].Data) != "with a blank" {
-		t.Errorf("%+v", items[201])
-	}
-	for i, why := range map[int]string{202: "longer than 1048576 bytes", 203: "does not exist"} {
+	for i, why := range map[int]string{203: "longer than 1048576 bytes", 3: "does not exist"} {
 		if items[i].Err == nil || !strings.Contains(items[i].Err.Error(), why) {
 			t.Errorf("%s: %v", items[i].ID, items[i].Err)
 		}
