@@ -72,6 +72,7 @@ type place struct {
 	scheme, host string
 	prefix       string // of paths: begins and ends with /
 	query        string
+	own          bool // of one project: its folder is made when it is missing
 }
 
 func (p place) String() string { return p.scheme + "://" + p.host + p.prefix }
@@ -96,7 +97,7 @@ func ParsePlaces(list string) (Places, error) {
 		case u.Scheme == "file" && u.RawQuery != "":
 			return Places{}, refuse("has a file with a query, which means nothing")
 		}
-		at := place{u.Scheme, u.Host, path.Clean("/" + strings.TrimSuffix(u.Path, "*")), u.RawQuery}
+		at := place{scheme: u.Scheme, host: u.Host, prefix: path.Clean("/" + strings.TrimSuffix(u.Path, "*")), query: u.RawQuery}
 		if at.prefix != "/" {
 			at.prefix += "/"
 		}
@@ -121,7 +122,9 @@ func (p Places) String() string {
 func (p Places) Of(project string) Places {
 	out := Places{slices.Clone(p.all)}
 	for i := range out.all {
-		out.all[i].prefix = strings.ReplaceAll(out.all[i].prefix, "{project}", Segment(project))
+		at := &out.all[i]
+		at.own = strings.Contains(at.prefix, "{project}")
+		at.prefix = strings.ReplaceAll(at.prefix, "{project}", Segment(project))
 	}
 	return out
 }
@@ -202,7 +205,7 @@ func (p Places) Open(ctx context.Context, raw string) (b *Bucket, key string, er
 		return nil, "", err
 	}
 	if at.scheme == "file" {
-		d, err := openDir(filepath.FromSlash(at.prefix))
+		d, err := openDir(filepath.FromSlash(at.prefix), at.own)
 		if err != nil {
 			return nil, "", err
 		}
@@ -316,9 +319,9 @@ type WriteOptions struct {
 
 // Writer writes an object. Until Commit nothing is to be seen of it; Abort, or a context that ends before, leaves what was there.
 type Writer struct {
-	b    *Bucket
-	ctx  context.Context
-	sink sink
+	b     *Bucket
+	ended func() error // why the context did, or nil
+	sink  sink
 }
 
 // Create begins an object. The folders that it lies in are made.
@@ -330,49 +333,57 @@ func (b *Bucket) Create(ctx context.Context, key string, o WriteOptions) (*Write
 	if err != nil {
 		return nil, b.fail(ctx, err, "can't be written")
 	}
-	return &Writer{b, ctx, s}, nil
+	return &Writer{b, func() error { return context.Cause(ctx) }, s}, nil
 }
 
 // Write writes part of the object.
 func (w *Writer) Write(p []byte) (int, error) {
-	if w.ctx.Err() != nil { // of a file nobody else looks at it
-		return 0, context.Cause(w.ctx)
+	if err := w.ended(); err != nil { // of a file nobody else looks at it
+		return 0, err
 	}
 	n, err := w.sink.Write(p)
-	return n, w.b.fail(w.ctx, err, "can't be written")
+	return n, w.fail(err)
 }
 
 // Commit makes the object appear, whole and durable. After an error it is there whole, or not at all.
 func (w *Writer) Commit() error {
-	if w.ctx.Err() != nil {
-		return context.Cause(w.ctx)
+	if err := w.ended(); err != nil {
+		return err
 	}
-	return w.b.fail(w.ctx, w.sink.commit(), "can't be written")
+	return w.fail(w.sink.commit())
+}
+
+func (w *Writer) fail(err error) error {
+	if err == nil {
+		return nil
+	}
+	return cmp.Or(w.ended(), w.b.explain(err, "can't be written"))
 }
 
 // Abort drops the object. After Commit it does nothing.
 func (w *Writer) Abort() { w.sink.abort() }
 
-// Probe writes an object beside the one that key means and removes it, so it fails where that one could not be written. Of a key with {
-// placeholders }, the folders before the first one count, and must be there.
-func (b *Bucket) Probe(ctx context.Context, key string) error {
+// Probe writes an object beside the one that key means and removes it, so it fails where that one could not be written. It does so above the
+// last folders, as many as unmade says: those that needn't be there, because Create will make them.
+func (b *Bucket) Probe(ctx context.Context, key string, unmade int) error {
 	if key == "" || strings.HasSuffix(key, "/") {
 		return refuse("names a folder: name a file in it")
 	}
-	fixed, _, _ := strings.Cut(key, "{")
-	return b.fail(ctx, b.d.probe(ctx, fixed[:strings.LastIndexByte(fixed, '/')+1]), "can't be written")
+	folders := strings.SplitAfter(key, "/")
+	return b.fail(ctx, b.d.probe(ctx, strings.Join(folders[:max(len(folders)-1-unmade, 0)], "")), "can't be written")
 }
 
-// fail says what a driver's error means.
+// fail says what an error means: the context's end comes first.
 func (b *Bucket) fail(ctx context.Context, err error, verb string) error {
 	if err == nil {
 		return nil
 	}
+	return cmp.Or(context.Cause(ctx), b.explain(err, verb))
+}
+
+func (b *Bucket) explain(err error, verb string) error {
 	if _, ok := errors.AsType[*Error](err); ok {
 		return err
-	}
-	if ctx.Err() != nil {
-		return context.Cause(ctx)
 	}
 	return b.d.explain(err, verb)
 }

@@ -158,11 +158,11 @@ func conform(t *testing.T, b *Bucket, base string) {
 	if err := r.Close(); err != nil {
 		t.Error(err)
 	}
-	if err := b.Probe(t.Context(), base+"x/{batch}/{name}.csv"); err != nil {
+	if err := b.Probe(t.Context(), base+"x/new/name.csv", 1); err != nil {
 		t.Error(err)
 	}
 	for _, key := range []string{"", base + "x/"} {
-		if err := b.Probe(t.Context(), key); !refused(err) {
+		if err := b.Probe(t.Context(), key, 0); !refused(err) {
 			t.Errorf("probe of %q: %v", key, err)
 		}
 		if _, err := b.Create(t.Context(), key, WriteOptions{}); !refused(err) {
@@ -201,9 +201,14 @@ func TestFiles(t *testing.T) {
 	}); err != nil || left != nil {
 		t.Errorf("left over: %q, %v", left, err)
 	}
-	if err := b.Probe(t.Context(), "no/such/folder/{batch}.csv"); err == nil || !strings.Contains(err.Error(), "does not exist") {
+	if err := b.Probe(t.Context(), "no/such/folder/x.csv", 2); err == nil || !strings.Contains(err.Error(), "does not exist") {
 		t.Errorf("a folder that is missing: %v", err)
 	}
+	if err := b.Probe(t.Context(), "no/such/folder/x.csv", 3); err != nil {
+		t.Error(err)
+	}
+	own, _ := open(t, places(t, "file://"+folder+"/{project}/").Of("mine"), "file://"+folder+"/mine/x")
+	write(t, own, "x", "in a folder that was made")
 	if err := os.MkdirAll(filepath.Join(folder, "taken"), 0o700); err != nil {
 		t.Fatal(err)
 	}
@@ -245,7 +250,7 @@ func TestNothingLeadsOutOfAFolder(t *testing.T) {
 			w.Abort()
 			t.Errorf("created %s", key)
 		}
-		if err := b.Probe(t.Context(), key); err == nil {
+		if err := b.Probe(t.Context(), key, 0); err == nil {
 			t.Errorf("probed %s", key)
 		}
 	}

@@ -17,8 +17,12 @@ import (
 // dir is a folder of the machine. Nothing leads out of it, neither .. nor a symbolic link: [os.Root] sees to it at each step.
 type dir struct{ root *os.Root }
 
-func openDir(name string) (*dir, error) {
+func openDir(name string, make bool) (*dir, error) {
 	root, err := os.OpenRoot(name)
+	if make && errors.Is(err, fs.ErrNotExist) {
+		_ = os.Mkdir(name, 0o750) // the folder that it lies in is the operator's
+		root, err = os.OpenRoot(name)
+	}
 	if err != nil {
 		return nil, (&dir{}).explain(err, "can't be reached")
 	}

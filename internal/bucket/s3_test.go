@@ -162,7 +162,7 @@ func TestS3RefusalsHaveReasons(t *testing.T) {
 		s.deny = tt.deny
 		s.mu.Unlock()
 		b, key := open(t, at(tt.bucket), "s3://"+tt.bucket+"/nightly/x.csv")
-		err := b.Probe(t.Context(), key)
+		err := b.Probe(t.Context(), key, 0)
 		if tt.want == "" && err != nil || tt.want != "" && (err == nil || !strings.Contains(err.Error(), tt.want)) {
 			t.Errorf("%s, %s forbidden: %v, want %q", tt.bucket, tt.deny, err, cmp.Or(tt.want, "none"))
 		}
@@ -170,7 +170,7 @@ func TestS3RefusalsHaveReasons(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), time.Nanosecond)
 	defer cancel()
 	b, key := open(t, at("reports"), "s3://reports/nightly/x.csv")
-	if err := b.Probe(ctx, key); err == nil {
+	if err := b.Probe(ctx, key, 0); err == nil {
 		t.Error("a probe without time succeeded")
 	}
 }

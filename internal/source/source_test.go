@@ -115,6 +115,7 @@ func TestReadingStopsWithItsReader(t *testing.T) {
 		break
 	}
 	ctx, cancel := context.WithCancelCause(t.Context())
+	defer cancel(nil)
 	why := errors.New("for a reason")
 	n := 0
 	for item, err := range s.Items(ctx, "test", spec, true) {
