@@ -25,7 +25,7 @@ type RerunSpec struct {
 	OnInvalid      string
 	Cache          string // use (default), refresh, only or off
 	MaxAgeSeconds  *int32
-	Inputs         string `json:",omitempty"` // source: those that the batch's source gives now, the default when it has one and nothing is changed; same: those that it had
+	Inputs         string `json:",omitempty"` // source: what the batch's source gives now, the default unless there are changes; same: what it gave
 	IdempotencyKey string `json:"-"`
 }
 
@@ -43,8 +43,9 @@ type rerun struct {
 	lists  bool           // the jobs are those that the source's own source gives now: there are no changes
 }
 
-// Rerun makes a batch of the jobs of another one, or of those that the other one's source gives now. The lines are jobs that take the place of those with their custom ids, new ones, and ones
-// with "removed": true, which leave theirs out. Inputs that another template or route may not take are checked as at a submission.
+// Rerun makes a batch of the jobs of another one, or of those that the other one's source gives now. The lines are jobs that take the place
+// of those with their custom ids, new ones, and ones with "removed": true, which leave theirs out. Inputs that another template or route may
+// not take are checked as at a submission.
 //
 // Errors are those of [Service.Submit], [store.ErrNotFound], and *[Error]: conflict when the batch has no whole set of inputs, too large for
 // more than MaxChanges lines.

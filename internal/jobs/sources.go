@@ -220,19 +220,16 @@ func (w *Worker) gatherSources(ctx context.Context) {
 			w.Log.WarnContext(ctx, "no look at sources, will be tried again", "err", err)
 		}
 		for _, b := range due {
-			if ctx.Err() == nil {
-				w.gather(ctx, b)
+			if ctx.Err() == nil && w.gather(ctx, b) {
+				poke(w.sources) // more may have come meanwhile
 			}
 		}
 		timer.Reset(w.steadily(gatherPoll, gatherQuiet)())
-		if len(due) > 0 {
-			poke(w.sources)
-		}
 	}
 }
 
-// gather gathers a batch's jobs, and records a failure.
-func (w *Worker) gather(ctx context.Context, b store.DueSource) {
+// gather gathers a batch's jobs, and records a failure. It reports whether they are there.
+func (w *Worker) gather(ctx context.Context, b store.DueSource) bool {
 	fault.Point("source-due")
 	err := guarded(func() error { return w.Service.gather(ctx, b) })()
 	_, behind := errors.AsType[*store.OffsetError](err)
@@ -240,12 +237,12 @@ func (w *Worker) gather(ctx context.Context, b store.DueSource) {
 	switch {
 	case err == nil:
 		w.nudge()
-		return
+		return true
 	case ctx.Err() != nil:
 		w.Log.InfoContext(ctx, "source not gathered to its end, another worker begins anew", "batch", b.ID)
-		return
+		return false
 	case gone: // by another worker, or cancelled
-		return
+		return false
 	}
 	last, end := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
 	defer end()
@@ -259,6 +256,7 @@ func (w *Worker) gather(ctx context.Context, b store.DueSource) {
 	if err != nil {
 		w.Log.ErrorContext(ctx, "failure of a source not recorded, it will be tried again", "batch", b.ID, "err", err)
 	}
+	return false
 }
 
 // whyNotGathered words a failure, and says whether it is the last one.

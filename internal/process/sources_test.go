@@ -267,7 +267,7 @@ func TestAScheduleListsItsSourceAtEachRun(t *testing.T) {
 	}
 }
 
-// TestKilledWhileGatheringLosesAndDoublesNothing kills workers at each step of gathering a source, and stops one in order.
+// TestKilledWhileGatheringLosesAndDoublesNothing kills workers at each step of gathering a source.
 func TestKilledWhileGatheringLosesAndDoublesNothing(t *testing.T) {
 	t.Parallel()
 	binary := buildWorker(t, "-tags", "chaos")

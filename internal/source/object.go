@@ -16,6 +16,7 @@ import (
 
 const (
 	tries     = 4                      // at reading one item
+	readLimit = 10 * time.Minute       // for one of them
 	firstRest = 300 * time.Millisecond // between the first two of them; then twice as long each time
 )
 
@@ -144,6 +145,8 @@ func (l *listing) listed(place, key string) bool {
 func (s *Sources) object(ctx context.Context, b *bucket.Bucket, key string) ([]byte, string, error) {
 	var data []byte
 	err := again(ctx, tries, func() (time.Duration, error) {
+		ctx, cancel := context.WithTimeoutCause(ctx, readLimit, &Error{Message: "can't be read: the storage takes longer than " + readLimit.String()})
+		defer cancel()
 		r, _, err := b.Read(ctx, key, s.o.MaxDocument)
 		if err != nil {
 			return 0, inField("", err)
