@@ -111,7 +111,10 @@ func TestReadingStopsWithItsReader(t *testing.T) {
 		write(t, dir, fmt.Sprintf("docs/%03d.md", i), "text")
 	}
 	spec := source.Spec{URLs: []string{"file://" + dir + "/docs/"}}
-	for range s.Items(t.Context(), "test", spec, true) {
+	for _, err := range s.Items(t.Context(), "test", spec, true) {
+		if err != nil {
+			t.Error(err)
+		}
 		break
 	}
 	ctx, cancel := context.WithCancelCause(t.Context())
