@@ -31,14 +31,16 @@ var allowed = map[string][]string{
 	"internal/queue/queuetest":       {"internal/embedded"}, // where a redis-server is
 	"internal/store":                 {"migrations"},
 	"internal/store/storetest":       {"internal/store", "migrations"},
-	"internal/jobs":                  {"internal/fault", "internal/gateway", "internal/prompt", "internal/document", "internal/pricing", "internal/schedule", "internal/store"}, // a round of its worker makes what is due
-	"internal/webhook":               {"internal/store"},
+	"internal/jobs":                  {"internal/fault", "internal/gateway", "internal/prompt", "internal/document", "internal/pricing", "internal/schedule", "internal/source", "internal/store"}, // a round of its worker makes what is due
+	"internal/webhook":               {"internal/egress", "internal/store"},
 	"internal/bucket":                {},
+	"internal/egress":                {},
+	"internal/source":                {"internal/bucket", "internal/egress"},
 	"internal/export":                {"internal/bucket", "internal/fault", "internal/jobs", "internal/report", "internal/store"}, // rows of a store, as report writes them, into a bucket
 	"internal/report":                {"internal/jobs", "internal/prompt", "internal/store"},                                      // what a template's spec says decides why two runs differ
 	"internal/api":                   {"internal/jobs", "internal/report", "internal/prompt", "internal/document", "internal/pricing", "internal/store", "internal/webhook"},
-	"internal/process": {"internal/api", "internal/bucket", "internal/document", "internal/embedded", "internal/export", "internal/extract", "internal/fault", "internal/gateway", "internal/gateway/redis", "internal/gateway/server", "internal/jobs",
-		"internal/pricing", "internal/queue", "internal/store", "internal/webhook"},
+	"internal/process": {"internal/api", "internal/bucket", "internal/document", "internal/egress", "internal/embedded", "internal/export", "internal/extract", "internal/fault", "internal/gateway", "internal/gateway/redis", "internal/gateway/server", "internal/jobs",
+		"internal/pricing", "internal/queue", "internal/source", "internal/store", "internal/webhook"},
 	"internal/client":  {}, // a client of the REST API, as a stranger would write it
 	"internal/command": {"internal/client", "internal/process"},
 	"internal/bench": {"internal/client", "internal/document", "internal/embedded", "internal/report", "internal/gateway", "internal/gateway/server", "internal/gateway/redis", "internal/process", "internal/store", "internal/prompt",

@@ -159,6 +159,12 @@ const (
 	PriceSourceServer  PriceSource = "server"
 )
 
+// Defines values for RerunInputs.
+const (
+	RerunInputsSame   RerunInputs = "same"
+	RerunInputsSource RerunInputs = "source"
+)
+
 // Defines values for ResultStatus.
 const (
 	ResultStatusCancelled ResultStatus = "cancelled"
@@ -286,7 +292,7 @@ type Batch struct {
 	// Metadata The labels given at submission.
 	Metadata json.RawMessage `json:"metadata"`
 
-	// OnInvalid What a line that can't be run does.
+	// OnInvalid What a line that can't be run does. For a batch with a `source`, the default is `skip`, and a refusal fails the batch.
 	OnInvalid OnInvalid `json:"on_invalid"`
 
 	// Cache How the durable result cache is used.
@@ -336,6 +342,9 @@ type Batch struct {
 
 	// RerunOf The batch whose jobs it runs again; null for a submission.
 	RerunOf *openapi_types.UUID `json:"rerun_of"`
+
+	// Source Where its jobs come from, a Source; null when they were submitted, or copied from another batch.
+	Source json.RawMessage `json:"source"`
 }
 
 // BatchConcurrency Most jobs of the batch that run at once, over all workers; no limit of its own when left out.
@@ -376,7 +385,7 @@ type BatchOptions struct {
 	// Name A free name, for people.
 	Name *BatchName `json:"name,omitempty"`
 
-	// OnInvalid What a line that can't be run does.
+	// OnInvalid What a line that can't be run does. For a batch with a `source`, the default is `skip`, and a refusal fails the batch.
 	OnInvalid *OnInvalid `json:"on_invalid,omitempty"`
 
 	// Open Take more jobs in later requests, until the batch is sealed. Then it may be submitted without any.
@@ -390,6 +399,9 @@ type BatchOptions struct {
 
 	// Route Where the calls go: the name of a stored route (`name` or `name@version`), a shorthand chain (`openai:gpt-5.2,local/extractive`), or a chain inline.
 	Route RouteChoice `json:"route"`
+
+	// Source Where the jobs come from, instead of being submitted: `urls` or a `query`. A worker gathers them, while the batch is `ingesting`; a rerun and each run of a schedule gather them anew. What can't be read becomes a failed job, unless `on_invalid` is `refuse`. What is allowed is the operator's to say.
+	Source *Source `json:"source,omitempty"`
 
 	// Template `name` (the latest version at submission) or `name@version`.
 	Template *VersionRef `json:"template,omitempty"`
@@ -1323,7 +1335,7 @@ type MicrousdPerMtok = int64
 // NextCursor Pass as `cursor` for the next page; null on the last one.
 type NextCursor = string
 
-// OnInvalid What a line that can't be run does.
+// OnInvalid What a line that can't be run does. For a batch with a `source`, the default is `skip`, and a refusal fails the batch.
 type OnInvalid string
 
 // Open Take more jobs in later requests, until the batch is sealed. Then it may be submitted without any.
@@ -1698,6 +1710,9 @@ type RerunChange struct {
 	Variables map[string]interface{} `json:"variables,omitempty"`
 }
 
+// RerunInputs Whose jobs of a batch with a source are run. Left out, `source`, unless there are changes.
+type RerunInputs string
+
 // RerunOptions In what a rerun differs from the batch. What is left out is as it was there, but for `cache` and `expires_at`.
 type RerunOptions struct {
 	// Cache How the durable result cache is used.
@@ -1708,6 +1723,9 @@ type RerunOptions struct {
 
 	// ExpiresAt When what is not finished is given up; finished work is kept. Never when left out.
 	ExpiresAt *ExpiresAt `json:"expires_at,omitempty"`
+
+	// Inputs Whose jobs of a batch with a source are run. Left out, `source`, unless there are changes.
+	Inputs *RerunInputs `json:"inputs,omitempty"`
 
 	// JobTimeoutSeconds As in BatchOptions; null for the workers' default.
 	JobTimeoutSeconds *int32 `json:"job_timeout_seconds,omitempty"`
@@ -1727,7 +1745,7 @@ type RerunOptions struct {
 	// Name A free name, for people.
 	Name *BatchName `json:"name,omitempty"`
 
-	// OnInvalid What a line that can't be run does.
+	// OnInvalid What a line that can't be run does. For a batch with a `source`, the default is `skip`, and a refusal fails the batch.
 	OnInvalid *OnInvalid `json:"on_invalid,omitempty"`
 
 	// Params Options of the kind. summarize: `length` (short, medium or long; default medium), `bullets` (true for a list), `audience` (who reads it), `language` (of the summary; default the document's), `focus` (what the reader wants to know), `max_tokens` (tokens generated a call at most; default by length), `strategy` (single, map_reduce or refine; default auto, by size), `outline` (true for a line for each section as well), `chunk_tokens` (tokens of a document in one call at most; default what the route's models can read), `chunk_target_tokens` (a part with headings that has more is divided at one; default three quarters of that) and `chunk_min_tokens` (default a quarter of it). generate and chat have none. pipeline: `stages`, a list of 1 to 8 objects with `name`, `kind` (summarize or generate; later ones generate), `params`, `template`, `route` (default that of the batch), and in later stages `variables`: an object of the template's variables, each `{"stage": NAME}`, `{"stage": NAME, "pointer": JSON-POINTER}`, `{"input": NAME}` or `{"value": ANYTHING}`.
@@ -2016,7 +2034,7 @@ type Schedule struct {
 	// NextStartAt The same with its jitter.
 	NextStartAt *time.Time `json:"next_start_at"`
 
-	// JobCount How many `jobs` it has; null with `inputs_of`.
+	// JobCount How many `jobs` it has; null with `inputs_of` and `source`.
 	JobCount *int32 `json:"job_count"`
 
 	// Batch As in the request. Lists leave `jobs` out.
@@ -2089,7 +2107,7 @@ type ScheduleTiming struct {
 // Example: Europe/Berlin
 type ScheduleZone = string
 
-// ScheduledBatch The batch to run. Its jobs are either `jobs` or those of the batch `inputs_of`, and one of both is required.
+// ScheduledBatch The batch to run. Its jobs are either `jobs`, those of the batch `inputs_of`, or those that its `source` gives at each run; one of them is required.
 type ScheduledBatch struct {
 	// Cache How the durable result cache is used.
 	Cache *CachePolicy `json:"cache,omitempty"`
@@ -2121,7 +2139,7 @@ type ScheduledBatch struct {
 	// Name A free name, for people.
 	Name *BatchName `json:"name,omitempty"`
 
-	// OnInvalid What a line that can't be run does.
+	// OnInvalid What a line that can't be run does. For a batch with a `source`, the default is `skip`, and a refusal fails the batch.
 	OnInvalid *OnInvalid `json:"on_invalid,omitempty"`
 
 	// Params Options of the kind. summarize: `length` (short, medium or long; default medium), `bullets` (true for a list), `audience` (who reads it), `language` (of the summary; default the document's), `focus` (what the reader wants to know), `max_tokens` (tokens generated a call at most; default by length), `strategy` (single, map_reduce or refine; default auto, by size), `outline` (true for a line for each section as well), `chunk_tokens` (tokens of a document in one call at most; default what the route's models can read), `chunk_target_tokens` (a part with headings that has more is divided at one; default three quarters of that) and `chunk_min_tokens` (default a quarter of it). generate and chat have none. pipeline: `stages`, a list of 1 to 8 objects with `name`, `kind` (summarize or generate; later ones generate), `params`, `template`, `route` (default that of the batch), and in later stages `variables`: an object of the template's variables, each `{"stage": NAME}`, `{"stage": NAME, "pointer": JSON-POINTER}`, `{"input": NAME}` or `{"value": ANYTHING}`.
@@ -2133,8 +2151,35 @@ type ScheduledBatch struct {
 	// Route Where the calls go: the name of a stored route (`name` or `name@version`), a shorthand chain (`openai:gpt-5.2,local/extractive`), or a chain inline.
 	Route RouteChoice `json:"route"`
 
+	// Source Where the jobs come from, instead of being submitted: `urls` or a `query`. A worker gathers them, while the batch is `ingesting`; a rerun and each run of a schedule gather them anew. What can't be read becomes a failed job, unless `on_invalid` is `refuse`. What is allowed is the operator's to say.
+	Source *Source `json:"source,omitempty"`
+
 	// Template `name` (the latest version at submission) or `name@version`.
 	Template *VersionRef `json:"template,omitempty"`
+}
+
+// Source Where the jobs come from, instead of being submitted: `urls` or a `query`. A worker gathers them, while the batch is `ingesting`; a rerun and each run of a schedule gather them anew. What can't be read becomes a failed job, unless `on_invalid` is `refuse`. What is allowed is the operator's to say.
+type Source struct {
+	// Query Rows of a Postgres database that the server knows, read in a transaction that can't write.
+	Query *struct {
+		// Connection Its name at this server.
+		Connection string `json:"connection"`
+
+		// Document Column of the document, a text or bytea, for kinds that take documents. Without it, the columns but `id` are the variables.
+		Document *string `json:"document,omitempty"`
+
+		// ID Column of the `custom_id`.
+		ID string `json:"id"`
+
+		// Name Column of the document's name.
+		Name *string `json:"name,omitempty"`
+
+		// SQL One statement that gives rows; with `order by`, each run has its jobs in the same order.
+		SQL string `json:"sql"`
+	} `json:"query,omitempty"`
+
+	// Urls Documents, each the job whose `custom_id` is its URL. `http` and `https`: a page. `s3`, `gs`, `azblob` and `file`, in the places that the server allows: an object, or a pattern, with `*` and `?` for what is not a `/`, `[a-z]` for one character, a part `**` for any number of folders; a folder, with a `/` in the end, is all that is below it. What several stand for is one job.
+	Urls []string `json:"urls,omitempty"`
 }
 
 // StablePart What the requests of all jobs share from their start. A mark for the provider's prompt cache stands at its end, if it is long enough.

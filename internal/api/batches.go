@@ -134,7 +134,7 @@ func toBatch(b store.Batch, stats *store.BatchStats) Batch {
 		Priority: int(b.Priority), Concurrency: b.Concurrency, MaxAttempts: b.MaxAttempts, JobTimeoutSeconds: b.JobTimeoutSeconds,
 		ExpiresAt: utc(b.ExpiresAt), MaxCostMicrousd: b.MaxCostMicrousd,
 		CreatedAt: b.CreatedAt.UTC(), StartedAt: utc(b.StartedAt), FinishedAt: utc(b.FinishedAt),
-		Open: b.OpenUpload && b.State == "ingesting", PurgedAt: utc(b.PurgedAt), MaxAgeSeconds: b.MaxAgeSeconds, RerunOf: b.RerunOf,
+		Open: b.OpenUpload && b.State == "ingesting" && b.Source == nil, PurgedAt: utc(b.PurgedAt), MaxAgeSeconds: b.MaxAgeSeconds, RerunOf: b.RerunOf, Source: b.Source,
 	}
 	if b.PauseReason != nil && b.PausedAt != nil {
 		out.Pause = &Pause{Reason: PauseReason(*b.PauseReason), Detail: deref(b.PauseDetail, ""), Since: b.PausedAt.UTC()}

@@ -97,13 +97,14 @@ func (h *handlers) rerunSpec(opts options) (jobs.RerunSpec, error) {
 		OnInvalid     string          `json:"on_invalid"`
 		Cache         string          `json:"cache"`
 		MaxAgeSeconds *int32          `json:"max_age_seconds"`
+		Inputs        string          `json:"inputs"`
 	}
 	if err := json.Unmarshal(raw, &in); err != nil {
 		return jobs.RerunSpec{}, badOptions()
 	}
 	change, err := changeOf(raw)
 	return jobs.RerunSpec{Template: in.Template, Route: in.Route, Params: in.Params, OnInvalid: in.OnInvalid, Cache: in.Cache,
-		MaxAgeSeconds: in.MaxAgeSeconds, Change: change}, err
+		MaxAgeSeconds: in.MaxAgeSeconds, Inputs: in.Inputs, Change: change}, err
 }
 
 func badOptions() error {

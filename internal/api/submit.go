@@ -82,7 +82,10 @@ func (h *handlers) spec(opts options) (jobs.Spec, error) {
 	spec := jobs.Spec{
 		Kind: text("kind", ""), Name: text("name", ""), Template: text("template", ""),
 		Route: opts["route"], Params: opts["params"],
-		OnInvalid: text("on_invalid", string(OnInvalidRefuse)), Cache: text("cache", string(CachePolicyUse)),
+		OnInvalid: text("on_invalid", string(OnInvalidRefuse)), Cache: text("cache", string(CachePolicyUse)), Source: opts["source"],
+	}
+	if spec.Source != nil {
+		spec.OnInvalid = text("on_invalid", "") // it has another default then
 	}
 	if err := limits(opts, &spec.Limits); err != nil {
 		return jobs.Spec{}, err
@@ -121,7 +124,7 @@ func fromJSON(body json.RawMessage) (options, iter.Seq2[jobs.Line, error], error
 	}
 	list, ok := opts["jobs"]
 	switch {
-	case !ok && string(opts["open"]) == "true":
+	case !ok && (string(opts["open"]) == "true" || opts["source"] != nil):
 		list = json.RawMessage("[]")
 	case !ok:
 		return nil, nil, invalidField("/jobs", "required", "is required")

@@ -22,6 +22,7 @@ type RerunOptions struct {
 	MaxAgeSeconds int               `json:"max_age_seconds,omitempty"` // of cached answers; 0 for any
 	Metadata      map[string]string `json:"metadata,omitempty"`
 	Priority      *int              `json:"priority,omitempty"`
+	Inputs        string            `json:"inputs,omitempty"` // of a batch with a source: source (default without Changes), listed anew, or same
 
 	// Changes are lines of jobs that are changed, new, or removed; nil for none.
 	Changes io.Reader `json:"-"`

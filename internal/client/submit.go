@@ -50,6 +50,26 @@ func (c *Client) submitStream(ctx context.Context, contentType string, lines io.
 // SubmitDocuments submits files, one summarize job each; the file's name without its folder becomes the job's
 // custom_id. Files are read while they are sent, one after the other.
 func (c *Client) SubmitDocuments(ctx context.Context, paths []string, o BatchOptions) (Batch, error) {
+	options, err := o.marshal()
+	if err != nil {
+		return Batch{}, err
+	}
+	f := newForm(options, paths)
+	defer f.leave(true) //nolint:errcheck // read-only
+	return c.submit(ctx, "/v1/batches", f.parts.FormDataContentType(), f, o)
+}
+
+// SubmitSource submits a batch whose jobs the server gathers from o.Source.
+func (c *Client) SubmitSource(ctx context.Context, o BatchOptions) (Batch, error) {
+	options, err := o.marshal()
+	if err != nil {
+		return Batch{}, err
+	}
+	return c.submit(ctx, "/v1/batches", "application/json", bytes.NewReader(options), o)
+}
+
+// marshal is what the API takes as a batch's options. Without a kind, documents are summarized.
+func (o BatchOptions) marshal() (json.RawMessage, error) {
 	options, err := json.Marshal(struct {
 		Kind      string            `json:"kind"`
 		Name      string            `json:"name,omitempty"`
@@ -59,13 +79,12 @@ func (c *Client) SubmitDocuments(ctx context.Context, paths []string, o BatchOpt
 		OnInvalid string            `json:"on_invalid,omitempty"`
 		Cache     string            `json:"cache,omitempty"`
 		Metadata  map[string]string `json:"metadata,omitempty"`
-	}{cmp.Or(o.Kind, "summarize"), o.Name, o.Template, o.route(), o.Params, o.OnInvalid, o.Cache, o.Metadata})
+		Source    json.RawMessage   `json:"source,omitempty"`
+	}{cmp.Or(o.Kind, "summarize"), o.Name, o.Template, o.route(), o.Params, o.OnInvalid, o.Cache, o.Metadata, o.Source})
 	if err != nil {
-		return Batch{}, fmt.Errorf("client: batch options: %w", err)
+		return nil, fmt.Errorf("client: batch options: %w", err)
 	}
-	f := newForm(options, paths)
-	defer f.leave(true) //nolint:errcheck // read-only
-	return c.submit(ctx, "/v1/batches", f.parts.FormDataContentType(), f, o)
+	return options, nil
 }
 
 func (c *Client) submit(ctx context.Context, path, contentType string, body io.Reader, o BatchOptions) (Batch, error) {

@@ -21,6 +21,9 @@ type BatchOptions struct {
 	Cache     string            // use (default), refresh or off
 	Metadata  map[string]string // labels
 
+	// Source says where the jobs come from, a JSON object with urls or a query; for SubmitSource.
+	Source json.RawMessage
+
 	Encoding string // of NDJSON that is compressed: gzip or zstd
 
 	// IdempotencyKey makes a repeat of the same submission safe: it answers with the first one's batch.
@@ -51,6 +54,8 @@ type Batch struct {
 	FinishedAt *time.Time `json:"finished_at"`
 	Stats      Stats      `json:"stats"` // zero in the answer to a submission
 	Pause      *Pause     `json:"pause"` // nil while it isn't paused
+
+	Source json.RawMessage `json:"source"` // where its jobs come from; null when they were submitted
 
 	// Progress is the server's reckoning of rate, time and cost. Only [Client.Watch] sets it, while it follows an open batch's events.
 	Progress *Progress `json:"-"`

@@ -26,7 +26,7 @@ func (a *app) rerun() *cobra.Command {
 	c := &cobra.Command{
 		Use: "rerun BATCH", Short: "Run a batch's jobs again, as a new batch", Args: cobra.ExactArgs(1),
 		Long: `Run a batch's jobs again, as a new batch, and print its id. The inputs are those that the server
-has. What no flag changes is as it was, and the result cache answers what it can: only what changed
+has; those of a batch with a source are gathered anew. What no flag changes is as it was, and the result cache answers what it can: only what changed
 makes calls.
 
 Changes are one JSON object a line, as for submit, in a file or - for standard input: a job with the
@@ -48,6 +48,7 @@ new.`,
 	f.Lookup("max-age").DefValue = "" // the text says it
 	f.StringToStringVar(&o.Metadata, "metadata", nil, "other labels, as KEY=VALUE,...")
 	f.IntVar(&priority, "priority", 0, "another priority, from -10 to 10")
+	f.StringVar(&o.Inputs, "inputs", "", "of a batch with a source: source (default) lists it again, same runs the inputs that it had")
 	f.StringVar(&changes, "changes", "", "file with changed, new and removed jobs, or -")
 	f.StringVar(&o.IdempotencyKey, "idempotency-key", "", "makes a repeat safe: the same key and rerun is the same batch")
 	f.BoolVar(&wait, "wait", false, "wait for the end, showing progress on standard error")

@@ -25,6 +25,7 @@ func (a *app) schedule() *cobra.Command {
 // scheduleFlags are the fields of a schedule and of its batch. Only what is given is sent.
 type scheduleFlags struct {
 	o                        client.BatchOptions
+	from                     sourceFlags
 	params, inputsOf         string
 	zone, starts, ends, name string
 	cron, overlap, catchUp   string
@@ -57,6 +58,7 @@ func (s *scheduleFlags) define(c *cobra.Command) {
 	f.StringVar(&s.inputsOf, "inputs-of", "", "batch whose inputs are run, instead of JOBS.ndjson")
 	f.StringVar(&s.target, "export-target", "", "URL of a file for the results of each run, below one that the server's EXPORT_TARGETS allows; none for none")
 	f.StringVar(&s.format, "export-format", "parquet", "its format: csv, ndjson or parquet")
+	s.from.define(c)
 	s.changed = f.Changed
 }
 
@@ -118,6 +120,13 @@ func (s *scheduleFlags) fields(jobs json.RawMessage) (map[string]any, error) {
 	if jobs != nil {
 		batch["jobs"] = jobs
 	}
+	from, err := s.from.source()
+	if err != nil {
+		return nil, err
+	}
+	if from != nil {
+		batch["source"] = from
+	}
 	if len(batch) > 0 {
 		out["batch"] = batch
 	}
@@ -172,9 +181,11 @@ func (a *app) createSchedule() *cobra.Command {
 	c := &cobra.Command{
 		Use: "create [JOBS.ndjson | -]", Short: "Make a schedule, and print its id", Args: cobra.MaximumNArgs(1),
 		Long: `Make a schedule, and print its id. Its jobs are one JSON object a line, in a file or from standard
-input, or with --inputs-of those of a batch that was submitted before.`,
+input, with --inputs-of those of a batch that was submitted before, or with --source or
+--source-query what the server finds there at each run.`,
 		Example: `  batchwright schedule create --cron "0 2 * * *" --time-zone Europe/Berlin --kind generate --template product-blurb --route nightly products.ndjson
-  batchwright schedule create --cron "@every 6h" --kind summarize --route local/extractive --inputs-of 0199...`,
+  batchwright schedule create --cron "@every 6h" --kind summarize --route local/extractive --inputs-of 0199...
+  batchwright schedule create --cron @daily --kind summarize --route nightly --source 's3://docs/reports/**'`,
 	}
 	s.define(c)
 	for _, flag := range []string{"cron", "kind", "route"} {

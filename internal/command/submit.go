@@ -16,10 +16,11 @@ import (
 
 func (a *app) submit() *cobra.Command {
 	var o client.BatchOptions
+	var from sourceFlags
 	var params string
 	var wait bool
 	c := &cobra.Command{
-		Use:   "submit FILE... | JOBS.ndjson | TABLE.csv | -",
+		Use:   "submit FILE... | JOBS.ndjson | TABLE.csv | - | --source URL,...",
 		Short: "Submit documents, or jobs as NDJSON or CSV, as a batch",
 		Long: `Submit documents, or jobs as NDJSON or CSV, as a batch, and print its id.
 
@@ -27,14 +28,16 @@ Documents are files, or folders of which every file counts, but not the hidden o
 of folders within. Each is one job of kind summarize. Jobs are one JSON object a line, in a file
 that ends in .ndjson or .jsonl, or - for standard input; or the rows of a .csv file, whose first
 line names the template's variables, and id for the jobs' own ids. A file that ends in .gz or .zst
-behind that is sent as it is.`,
+behind that is sent as it is. With --source or --source-query nothing is sent: the server gathers
+the jobs, and again at each rerun.`,
 		Example: `  batchwright submit --route local/extractive --wait examples/documents
   batchwright submit --kind generate --template product-blurb --route openai:gpt-4.1-mini examples/products.ndjson
   batchwright submit --template ticket-triage --route nightly examples/tickets.csv
+  batchwright submit --route nightly --source 's3://docs/reports/**/*.pdf,https://example.com/terms.html'
   produce-jobs | batchwright submit --kind chat --route nightly@3 -`,
-		Args: cobra.MinimumNArgs(1),
 	}
 	f := c.Flags()
+	from.define(c)
 	f.StringVar(&o.Kind, "kind", "", "summarize, generate, chat or pipeline (required for NDJSON; else documents are summarized, a table is for generate)")
 	f.StringVar(&o.Route, "route", "", "stored route, chain such as openai:gpt-4.1-mini,local/extractive, or JSON (required)")
 	f.StringVar(&o.Template, "template", "", "template, as NAME or NAME@VERSION")
@@ -55,6 +58,9 @@ behind that is sent as it is.`,
 			return err
 		}
 		if o.Params, err = style.addTo(o.Params); err != nil {
+			return err
+		}
+		if o.Source, err = from.source(); err != nil {
 			return err
 		}
 		b, err := a.send(ctx, api, args, o)
@@ -78,21 +84,19 @@ func readParams(text string) (json.RawMessage, error) {
 	if text == "" {
 		return nil, nil
 	}
-	raw := json.RawMessage(text)
-	if path, named := strings.CutPrefix(text, "@"); named {
-		var err error
-		if raw, err = os.ReadFile(path); err != nil {
-			return nil, err
-		}
-	}
-	if !json.Valid(raw) {
-		return nil, usagef("--params is not JSON")
-	}
-	return raw, nil
+	return readJSON("--params", text)
 }
 
 // send submits what the arguments name.
 func (a *app) send(ctx context.Context, api *client.Client, args []string, o client.BatchOptions) (client.Batch, error) {
+	switch {
+	case o.Source != nil && len(args) > 0:
+		return client.Batch{}, usagef("a batch with a source takes no files")
+	case o.Source != nil:
+		return api.SubmitSource(ctx, o)
+	case len(args) == 0:
+		return client.Batch{}, usagef("name files or folders, a file of jobs, - for standard input, or a --source")
+	}
 	if !slices.ContainsFunc(args, isStream) {
 		if o.Kind != "" && o.Kind != "summarize" && o.Kind != "pipeline" {
 			return client.Batch{}, usagef("documents are for the kinds summarize and pipeline; jobs of kind %s come as NDJSON or CSV", o.Kind)

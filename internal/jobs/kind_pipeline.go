@@ -130,14 +130,8 @@ func (p *pipelineParams) check(i int) *Error {
 }
 
 func (p *pipelineParams) checkOrigin(i int, o origin) string {
-	given := 0
-	for _, is := range []bool{o.Stage != "", o.Input != "", o.Value != nil} {
-		if is {
-			given++
-		}
-	}
 	switch {
-	case given != 1:
+	case given(o.Stage != "", o.Input != "", o.Value != nil) != 1:
 		return "comes from exactly one of stage, input and value"
 	case o.Pointer != nil && o.Stage == "":
 		return "has a pointer, which goes with stage"

@@ -25,6 +25,7 @@ type RerunSpec struct {
 	OnInvalid      string
 	Cache          string // use (default), refresh, only or off
 	MaxAgeSeconds  *int32
+	Inputs         string `json:",omitempty"` // source: what the batch's source gives now, the default unless there are changes; same: what it gave
 	IdempotencyKey string `json:"-"`
 }
 
@@ -39,10 +40,12 @@ type rerun struct {
 	source store.Batch
 	asked  RerunSpec
 	seen   map[string]int // the line of each change, by custom id
+	lists  bool           // the jobs are those that the source's own source gives now: there are no changes
 }
 
-// Rerun makes a batch of the jobs of another one. The lines are jobs that take the place of those with their custom ids, new ones, and ones
-// with "removed": true, which leave theirs out. Inputs that another template or route may not take are checked as at a submission.
+// Rerun makes a batch of the jobs of another one, or of those that the other one's source gives now. The lines are jobs that take the place
+// of those with their custom ids, new ones, and ones with "removed": true, which leave theirs out. Inputs that another template or route may
+// not take are checked as at a submission.
 //
 // Errors are those of [Service.Submit], [store.ErrNotFound], and *[Error]: conflict when the batch has no whole set of inputs, too large for
 // more than MaxChanges lines.
@@ -55,7 +58,15 @@ func (s *Service) Rerun(ctx context.Context, project store.Project, id uuid.UUID
 	if err != nil {
 		return store.Batch{}, false, err
 	}
-	in := &intake{service: s, spec: spec, hash: sha256.New(), base: store.Changes, rerun: &rerun{source: source, asked: ask, seen: map[string]int{}}}
+	lists, lines, stop, err := ask.relists(source, lines)
+	defer stop()
+	if err != nil {
+		return store.Batch{}, false, err
+	}
+	in := &intake{service: s, spec: spec, hash: sha256.New(), base: store.Changes, rerun: &rerun{source: source, asked: ask, seen: map[string]int{}, lists: lists}}
+	if lists {
+		in.spec.Source = source.Source
+	}
 	if err := in.open(ctx, project); err != nil {
 		return store.Batch{}, false, err
 	}

@@ -37,7 +37,7 @@ func DefaultSchedule() ScheduleSettings {
 	return ScheduleSettings{TimeZone: "UTC", Enabled: true, Overlap: "skip", CatchUp: "last", CatchUpLimit: 10}
 }
 
-// ScheduledBatch is what a schedule runs: a batch's options, and either its jobs or a batch whose inputs they are.
+// ScheduledBatch is what a schedule runs: a batch's options, and either its jobs, a batch whose inputs they are, or in the options their source.
 type ScheduledBatch struct {
 	Spec     Spec
 	Jobs     json.RawMessage // a JSON list
@@ -69,18 +69,19 @@ type scheduledOptions struct {
 	MaxAttempts       *int32            `json:"max_attempts,omitempty"`
 	JobTimeoutSeconds *int32            `json:"job_timeout_seconds,omitempty"`
 	MaxCostMicrousd   *int64            `json:"max_cost_microusd,omitempty"`
+	Source            json.RawMessage   `json:"source,omitempty"`
 }
 
 func storedOptions(s Spec) (json.RawMessage, error) {
 	l := s.Limits
 	return json.Marshal(scheduledOptions{s.Kind, s.Name, s.Template, s.Route, s.Params, s.OnInvalid, s.Cache, s.Metadata,
-		l.Priority, l.Concurrency, l.MaxAttempts, l.JobTimeoutSeconds, l.MaxCostMicrousd})
+		l.Priority, l.Concurrency, l.MaxAttempts, l.JobTimeoutSeconds, l.MaxCostMicrousd, s.Source})
 }
 
 func specOf(options json.RawMessage) (Spec, error) {
 	var o scheduledOptions
 	err := json.Unmarshal(options, &o)
-	return Spec{Kind: o.Kind, Name: o.Name, Template: o.Template, Route: o.Route, Params: o.Params, OnInvalid: o.OnInvalid, Cache: o.Cache, Metadata: o.Metadata,
+	return Spec{Kind: o.Kind, Name: o.Name, Template: o.Template, Route: o.Route, Params: o.Params, OnInvalid: o.OnInvalid, Cache: o.Cache, Metadata: o.Metadata, Source: o.Source,
 		Limits: store.Limits{Priority: o.Priority, Concurrency: o.Concurrency, MaxAttempts: o.MaxAttempts, JobTimeoutSeconds: o.JobTimeoutSeconds,
 			MaxCostMicrousd: o.MaxCostMicrousd}}, err
 }
@@ -182,7 +183,7 @@ func (s *Service) settle(ctx context.Context, project store.Project, row *store.
 		return within("batch", err)
 	}
 	row.Jobs, row.JobCount, row.InputsOf = nil, nil, in.Batch.InputsOf
-	if in.Batch.InputsOf == nil {
+	if in.Batch.Jobs != nil {
 		row.Jobs, row.JobCount = in.Batch.Jobs, &n
 	}
 	row.Batch, err = storedOptions(in.Batch.Spec)
@@ -196,14 +197,17 @@ func (s *Service) checkScheduled(ctx context.Context, project store.Project, b S
 		return 0, invalidf("open", "is not for a schedule: its batches are complete")
 	case b.Spec.Limits.ExpiresAt != nil:
 		return 0, invalidf("expires_at", "is not for a schedule: each of its batches would have the same")
-	case (b.InputsOf == nil) == (b.Jobs == nil):
-		return 0, invalidf("jobs", "is wanted, or else inputs_of, and not both")
+	case given(b.InputsOf != nil, b.Jobs != nil, b.Spec.Source != nil) != 1:
+		return 0, invalidf("jobs", "is wanted, or else inputs_of or source, and only one of them")
 	case len(b.Jobs) > maxScheduledJobs:
 		return 0, &Error{Code: TooLarge, Field: "jobs", Message: fmt.Sprintf("is over %d MiB: submit the jobs as a batch, and name that as inputs_of", maxScheduledJobs>>20)}
 	}
 	in := &intake{service: s, spec: b.Spec, hash: sha256.New()}
 	if err := in.open(ctx, project); err != nil {
 		return 0, err
+	}
+	if b.Spec.Source != nil {
+		return 0, nil
 	}
 	if b.InputsOf != nil {
 		return 0, s.checkInputsOf(ctx, project.ID, *b.InputsOf, b.Spec.Kind)
@@ -229,6 +233,16 @@ func (s *Service) checkScheduled(ctx context.Context, project store.Project, b S
 		return 0, in.end()
 	}
 	return in.seq, nil
+}
+
+// given counts what is.
+func given(is ...bool) (n int) {
+	for _, one := range is {
+		if one {
+			n++
+		}
+	}
+	return n
 }
 
 func (s *Service) checkInputsOf(ctx context.Context, project, id uuid.UUID, kind string) error {
@@ -394,9 +408,12 @@ func (s *Service) submitScheduled(ctx context.Context, row store.Schedule, key s
 	return b, err
 }
 
-// listed yields the members of a JSON list as lines.
+// listed yields the members of a JSON list as lines; none of no list.
 func listed(list json.RawMessage) iter.Seq2[Line, error] {
 	return func(yield func(Line, error) bool) {
+		if list == nil {
+			return
+		}
 		d := json.NewDecoder(bytes.NewReader(list))
 		_, err := d.Token()
 		for n := 1; err == nil && d.More(); n++ {

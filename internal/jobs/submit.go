@@ -20,6 +20,7 @@ import (
 	"batchwright/internal/fault"
 	"batchwright/internal/pricing"
 	"batchwright/internal/prompt"
+	"batchwright/internal/source"
 	"batchwright/internal/store"
 )
 
@@ -30,7 +31,8 @@ type Service struct {
 	CheckProvider func(provider, via string) error                  // why no call can go to a provider here, in words for people
 	Post          func(ctx context.Context, t []store.Ticket) error // enqueues tickets; may lose or double them
 	Log           *slog.Logger
-	ScheduleFloor time.Duration // the least time between two ticks of a schedule; default a minute
+	Sources       *source.Sources // that batches may have; nil for none
+	ScheduleFloor time.Duration   // the least time between two ticks of a schedule; default a minute
 
 	CheckExport func(ctx context.Context, project store.Project, e ExportSpec) error // refuses what a run of a schedule could not be written to
 }
@@ -43,10 +45,11 @@ type Spec struct {
 	Route          json.RawMessage // a JSON string or object, see ParseRoute
 	Params         json.RawMessage
 	Open           bool   // take more jobs, until it is sealed
-	OnInvalid      string // refuse (default) or skip
+	OnInvalid      string // refuse (default, but for a source) or skip
 	Cache          string // use (default), refresh, only or off
 	MaxAgeSeconds  *int32 // of answers that the cache gives, before the batch was made; nil for any
 	Metadata       map[string]string
+	Source         json.RawMessage // where the jobs come from, see source.Spec; nil when they are submitted
 	IdempotencyKey string
 	Limits         store.Limits
 }
@@ -58,6 +61,7 @@ type Line struct {
 	Upload *Upload         // or a document
 	Row    *Row            // or a row of a table
 	Err    error           // or why the line couldn't be read
+	ID     string          // then: the job's custom_id, if it is known
 }
 
 // Upload is a document that came as a file.
@@ -66,7 +70,7 @@ type Upload struct {
 	ContentType string
 	Data        []byte
 
-	Stored   bool    // it comes from another batch, and CustomID is what it had there
+	Stored   bool    // it comes from another batch or a source, and CustomID is what it has there
 	CustomID *string // else its name
 }
 
@@ -83,6 +87,9 @@ func (s *Service) Submit(ctx context.Context, project store.Project, spec Spec, 
 	in := &intake{service: s, spec: spec, hash: sha256.New()}
 	if err := in.open(ctx, project); err != nil {
 		return store.Batch{}, false, err
+	}
+	if spec.Source != nil {
+		lines = noLines(lines)
 	}
 	return in.submit(ctx, lines)
 }
@@ -115,7 +122,7 @@ func (in *intake) create(ctx context.Context, lines iter.Seq2[Line, error]) (b s
 				return store.Batch{}, nil, nil, err
 			}
 		}
-		if in.rerun != nil {
+		if in.rerun != nil && !in.rerun.lists {
 			b, tickets, err = in.runAgain(ctx, lines)
 		} else {
 			b, tickets, err = db.CreateBatch(ctx, in.row, in.chunks(lines), in.seal)
@@ -169,6 +176,9 @@ func (in *intake) open(ctx context.Context, project store.Project) error {
 		return kerr
 	}
 	in.kind = k
+	if spec.OnInvalid == "" && spec.Source != nil { // one file that can't be read doesn't keep the others from being
+		spec.OnInvalid = "skip"
+	}
 	if err := oneOf("on_invalid", &spec.OnInvalid, "refuse", "skip"); err != nil {
 		return err
 	}
@@ -231,12 +241,20 @@ func (in *intake) open(ctx context.Context, project store.Project) error {
 		}
 		in.row.Params = in.batch.Params
 	}
+	if spec.Source != nil {
+		if err := in.openSource(ctx, project); err != nil {
+			return err
+		}
+	}
 	about := []any{spec.Kind, spec.Name, spec.Template, spec.Route, spec.Params, spec.OnInvalid, spec.Cache, spec.Metadata, spec.Limits}
 	if spec.Open {
 		about = append(about, "open")
 	}
 	if spec.MaxAgeSeconds != nil {
 		about = append(about, "max_age_seconds", *spec.MaxAgeSeconds)
+	}
+	if spec.Source != nil {
+		about = append(about, "source", spec.Source)
 	}
 	if r := in.rerun; r != nil { // what was asked, not what it came to
 		about = []any{"rerun", r.source.ID, r.asked}
@@ -390,7 +408,7 @@ func (in *intake) end() error {
 	case in.badN > 0 && in.spec.OnInvalid == "refuse":
 		return &Error{Code: Unprocessable, Field: "jobs", LineCount: in.badN, Lines: in.bad,
 			Message: fmt.Sprintf("%d of %d jobs can't be run; nothing was accepted. Correct them, or submit with on_invalid=skip", in.badN, in.seq)}
-	case in.seq == 0 && !in.spec.Open && in.rerun == nil:
+	case in.seq == 0 && !in.row.Open && in.rerun == nil:
 		return invalidf("jobs", "is empty: a batch has at least one job")
 	}
 	return nil
@@ -410,7 +428,11 @@ func (in *intake) accept(l Line) (store.NewInput, *store.NewDocument, *LineError
 	}
 	row := store.NewInput{Seq: in.base + in.seq}
 	if l.Err != nil {
-		return row, nil, &LineError{Line: l.Number, Code: "unreadable", Message: l.Err.Error()}
+		problem := &LineError{Line: l.Number, Code: "unreadable", Message: l.Err.Error()}
+		if len(l.ID) <= maxCustomID {
+			problem.CustomID = l.ID
+		}
+		return row, nil, problem
 	}
 	parse := parseLine
 	switch {

@@ -28,27 +28,55 @@ func (s *Service) Append(ctx context.Context, project, id uuid.UUID, offset int3
 	if err != nil {
 		return Appended{}, err
 	}
-	b, err := compile(ctx, s.DB.Reader, row)
+	if err := fromItsSource(row); err != nil {
+		return Appended{}, err
+	}
+	in, err := s.appending(ctx, row, offset)
 	if err != nil {
 		return Appended{}, err
 	}
-	own, err := s.of(ctx, project)
+	total, err := in.add(ctx, row, offset, lines)
 	if err != nil {
 		return Appended{}, err
-	}
-	b.check = own.checkModel
-	in := &intake{service: s, spec: Spec{Kind: row.Kind, OnInvalid: row.OnInvalid}, kind: b.kind, batch: b, base: offset}
-	total, err := s.DB.AppendJobs(ctx, project, id, offset, in.chunks(lines), func() int32 { return in.seq })
-	if err != nil {
-		return Appended{}, inWords(err)
 	}
 	return Appended{TotalJobs: total, First: offset + 1, Last: offset + in.seq}, nil
+}
+
+// appending is an intake of more jobs of an open upload.
+func (s *Service) appending(ctx context.Context, row store.Batch, offset int32) (*intake, error) {
+	b, err := compile(ctx, s.DB.Reader, row)
+	if err != nil {
+		return nil, err
+	}
+	own, err := s.of(ctx, row.ProjectID)
+	if err != nil {
+		return nil, err
+	}
+	b.check = own.checkModel
+	return &intake{service: s, spec: Spec{Kind: row.Kind, OnInvalid: row.OnInvalid}, kind: b.kind, batch: b, base: offset}, nil
+}
+
+// add stores lines as jobs of an open upload, and returns how many it has then.
+func (in *intake) add(ctx context.Context, row store.Batch, offset int32, lines iter.Seq2[Line, error]) (int64, error) {
+	total, err := in.service.DB.AppendJobs(ctx, row.ProjectID, row.ID, offset, in.chunks(lines), func() int32 { return in.seq })
+	return total, inWords(err)
 }
 
 // Seal ends an open upload: its jobs are planned. On a batch that takes no more jobs it changes nothing. Errors are [store.ErrNotFound]
 // and *[Error]: conflict while a request adds jobs or when the upload ended before it was sealed, unprocessable when it has none or when
 // custom_ids clash.
 func (s *Service) Seal(ctx context.Context, project, id uuid.UUID) (store.Batch, error) {
+	row, err := s.DB.Batch(ctx, project, id)
+	if err == nil && row.State == "ingesting" {
+		err = fromItsSource(row)
+	}
+	if err != nil {
+		return store.Batch{}, err
+	}
+	return s.seal(ctx, project, id)
+}
+
+func (s *Service) seal(ctx context.Context, project, id uuid.UUID) (store.Batch, error) {
 	b, tickets, err := s.DB.SealUpload(ctx, project, id)
 	if dup, ok := errors.AsType[*store.DuplicateError](err); ok {
 		e := new(intake).duplicates(dup)

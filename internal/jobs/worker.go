@@ -49,7 +49,7 @@ type Worker struct {
 	// document is a *document.Error. Readers is how many it reads at once, at least 1.
 	Extract func(ctx context.Context, format string, data []byte) (document.Document, error)
 	Readers int
-	Service *Service // makes the batches of schedules; without one this worker leaves them to others
+	Service *Service // makes the batches of schedules and gathers sources; without one this worker leaves them to others
 
 	o           WorkerOptions
 	self        store.Worker
@@ -63,6 +63,7 @@ type Worker struct {
 	starts      chan store.OpenBatch
 	calendar    chan struct{} // schedule, there may be something due
 	ticks       chan struct{} // runTicks, there may be ticks to take
+	sources     chan struct{} // gatherSources, there may be sources to gather
 	nextTick    atomic.Int64  // nanoseconds until something is due, as of the last look
 	quiet       atomic.Bool   // nothing is open
 	settled     atomic.Int64  // jobs, since the start
@@ -132,7 +133,7 @@ func NewWorker(db *store.DB, gw gateway.Gateway, prices *pricing.Table, post fun
 		gate: newGate(o.Concurrency),
 		room: semaphore.NewWeighted(int64(max(2*o.Concurrency, 2*maxTicket))),
 		wake: make(chan struct{}, 1), beat: make(chan struct{}, 1), look: make(chan struct{}, 1), starts: make(chan store.OpenBatch),
-		calendar: make(chan struct{}, 1), ticks: make(chan struct{}, 1),
+		calendar: make(chan struct{}, 1), ticks: make(chan struct{}, 1), sources: make(chan struct{}, 1),
 		batches: map[uuid.UUID]*batch{}, leases: map[int64]*lease{}, following: map[uuid.UUID]*recurrence{},
 	}
 	w.crew = newCrew()
@@ -215,6 +216,7 @@ func (w *Worker) Run(ctx context.Context, serve func(ctx context.Context, work f
 		for range tickRunners {
 			g.Go(func() error { w.runTicks(ctx); return nil })
 		}
+		g.Go(func() error { w.gatherSources(ctx); return nil })
 	}
 	err := g.Wait()
 	w.crew.stop()
@@ -252,6 +254,9 @@ func (w *Worker) hear(hint string) {
 		poke(w.beat)
 	case store.HintSchedule:
 		poke(w.calendar)
+		return
+	case store.HintSource:
+		poke(w.sources)
 		return
 	}
 	w.nudge()

@@ -40,6 +40,7 @@ type Config struct {
 	Server  serverConfig
 	Webhook webhookConfig
 	Exports bucket.Places // EXPORT_TARGETS: URL prefixes below which results may be written; default none
+	Source  sourceConfig
 }
 
 // reader collects what is wrong, so that all of it is reported together.
@@ -95,8 +96,10 @@ func (r *reader) rate(name string) float64 {
 	return f
 }
 
-func (r *reader) flag(name string) bool {
-	v := r.text(name, "false")
+func (r *reader) flag(name string) bool { return r.flagOr(name, "false") }
+
+func (r *reader) flagOr(name, fallback string) bool {
+	v := r.text(name, fallback)
 	b, err := strconv.ParseBool(v)
 	if err != nil {
 		r.fail(name, "want true or false")
@@ -146,6 +149,7 @@ func Configure(getenv func(string) string) (Config, error) {
 	c.Server = r.server()
 	c.Webhook = r.webhook()
 	c.Exports = r.places("EXPORT_TARGETS")
+	c.Source = r.source(c.MaxLine)
 	c.Worker.Tag = c.Gateway.remote()
 	return c, errors.Join(r.problems...)
 }

@@ -23,6 +23,7 @@ import (
 	"batchwright/internal/jobs"
 	"batchwright/internal/pricing"
 	"batchwright/internal/queue"
+	"batchwright/internal/source"
 	"batchwright/internal/store"
 )
 
@@ -37,6 +38,7 @@ type system struct {
 	gw      gateway.Gateway
 	check   func(provider, via string) error
 	prices  *pricing.Table
+	sources *source.Sources
 	close   []func()
 }
 
@@ -72,6 +74,7 @@ func open(ctx context.Context, c Config, log *slog.Logger) (_ *system, err error
 		return nil, err
 	}
 	s.close = append(s.close, func() { _ = s.queue.Close() })
+	s.openSources()
 	return s, nil
 }
 
@@ -115,7 +118,7 @@ func (s *system) post(ctx context.Context, tickets []store.Ticket) error {
 }
 
 func (s *system) service() *jobs.Service {
-	return &jobs.Service{DB: s.db, Prices: s.prices, CheckProvider: s.check, Post: s.post, Log: s.log, ScheduleFloor: s.c.ScheduleFloor,
+	return &jobs.Service{DB: s.db, Prices: s.prices, CheckProvider: s.check, Post: s.post, Log: s.log, Sources: s.sources, ScheduleFloor: s.c.ScheduleFloor,
 		CheckExport: s.exports().CheckScheduled}
 }
 

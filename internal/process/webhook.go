@@ -8,24 +8,24 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"net/netip"
 	"os"
 	"path/filepath"
-	"strings"
 
+	"batchwright/internal/egress"
 	"batchwright/internal/webhook"
 )
 
 // webhookConfig is what the API and the workers must agree on.
 type webhookConfig struct {
 	key   []byte // WEBHOOK_KEY: secrets are derived from it; default none, and then no webhooks
-	guard webhook.Guard
+	guard egress.Guard
 }
 
 func (r *reader) webhook() webhookConfig {
-	c := webhookConfig{guard: webhook.Guard{
+	c := webhookConfig{guard: egress.Guard{
 		AllowHTTP:    r.flag("WEBHOOK_ALLOW_HTTP"),
 		AllowPrivate: r.flag("WEBHOOK_ALLOW_PRIVATE"),
+		AllowHosts:   r.hosts("WEBHOOK_ALLOW_HOSTS"),
 	}}
 	if v := r.text("WEBHOOK_KEY", ""); v != "" {
 		key, err := hex.DecodeString(v)
@@ -36,17 +36,6 @@ func (r *reader) webhook() webhookConfig {
 			r.fail("WEBHOOK_KEY", "want at least %d random bytes in base64 or hex, as `openssl rand -base64 %d` makes them", webhook.MinKey, webhook.MinKey)
 		}
 		c.key = key
-	}
-	for host := range strings.SplitSeq(r.text("WEBHOOK_ALLOW_HOSTS", ""), ",") {
-		host = strings.ToLower(strings.Trim(strings.TrimSpace(host), "[]."))
-		if host == "" {
-			continue
-		}
-		if _, err := netip.ParseAddr(host); err != nil && strings.ContainsAny(host, "/:@* ") {
-			r.fail("WEBHOOK_ALLOW_HOSTS", "want names or addresses without scheme and port, with commas between")
-			continue
-		}
-		c.guard.AllowHosts = append(c.guard.AllowHosts, host)
 	}
 	return c
 }

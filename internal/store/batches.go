@@ -63,6 +63,8 @@ type Batch struct {
 
 	MaxAgeSeconds *int32     // of answers of the cache, before the batch was made; nil for any
 	RerunOf       *uuid.UUID // whose jobs it runs again
+
+	Source json.RawMessage // where its jobs come from; nil for none
 }
 
 const batchCols = `b.id, b.project_id, b.name, b.kind, b.state, b.template_id, t.name as template_name,
@@ -70,7 +72,7 @@ t.version as template_version, b.route_id, r.name as route_name, r.version as ro
 b.on_invalid, b.cache, b.request_sha256, b.total_jobs, b.next_seq, b.has_followers, b.error, b.created_at, b.started_at, b.finished_at,
 b.api_key_id, b.priority, b.concurrency, b.max_attempts, b.job_timeout_seconds, b.max_cost_microusd, b.expires_at, b.open_upload,
 b.pause_reason, b.pause_detail, b.paused_at, b.ending, b.ending_at, b.followed, b.follows, b.recheck, b.stalled_at, b.purged_at,
-b.max_age_seconds, b.rerun_of`
+b.max_age_seconds, b.rerun_of, b.source`
 
 const batchFrom = ` from batches b left join templates t on t.id = b.template_id left join routes r on r.id = b.route_id `
 
@@ -144,6 +146,8 @@ type NewBatch struct {
 
 	MaxAgeSeconds *int32
 	RerunOf       *uuid.UUID
+
+	Source json.RawMessage // of its jobs, which a worker gathers once the batch is open; nil for none
 }
 
 const (

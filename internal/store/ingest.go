@@ -50,9 +50,9 @@ const (
 	createBatch = `-- name: CreateBatch
 insert into batches (id, project_id, name, kind, state, template_id, route_id, route, params, metadata, on_invalid, cache,
     idempotency_key, request_sha256, api_key_id, priority, concurrency, max_attempts, job_timeout_seconds, max_cost_microusd, expires_at,
-    upload_id, ingested_at, max_age_seconds, rerun_of)
+    upload_id, ingested_at, max_age_seconds, rerun_of, source, source_due_at)
 values ($1, $2, $3, $4, 'ingesting', $5, $6, $7, $8, $9, $10, $11, nullif($12, ''), '', nullif($13::uuid, '00000000-0000-0000-0000-000000000000'),
-    $14, $15, $16, $17, $18, $19, $20, now(), $21, $22)`
+    $14, $15, $16, $17, $18, $19, $20, now(), $21, $22, $23::json, case when $23::json is not null then now() end)`
 	putDocuments = `-- name: PutDocuments
 insert into documents (project_id, sha256, content_type, bytes, body)
 select $1, u.sha256, u.content_type, octet_length(u.body), u.body
@@ -64,7 +64,7 @@ update batches set total_jobs = total_jobs + $3, ingested_at = now() where id = 
 select total_jobs from batches where id = $1 and upload_id = $2 and state = 'ingesting' for update`
 	sealBatch = `-- name: SealBatch
 update batches set state = 'planning', total_jobs = $2, request_sha256 = coalesce($3, request_sha256), open_upload = false, upload_id = null,
-    ingested_at = now() where id = $1`
+    ingested_at = now(), source_due_at = null where id = $1`
 	openBatch = `-- name: OpenBatch
 update batches set total_jobs = $2, request_sha256 = $3, open_upload = true, upload_id = null, ingested_at = now() where id = $1`
 	issuePlanTickets = `-- name: IssuePlanTickets
@@ -113,7 +113,7 @@ func (db *DB) begin(ctx context.Context, nb NewBatch) (*upload, error) {
 	u := &upload{db: db, id: uuid.New(), batch: nb.ID, project: nb.ProjectID, counts: true}
 	_, err := db.pool.Exec(ctx, createBatch, nb.ID, nb.ProjectID, nb.Name, nb.Kind, nb.TemplateID, nb.RouteID, nb.Route, nb.Params,
 		nb.Metadata, nb.OnInvalid, nb.Cache, nb.IdempotencyKey, nb.APIKeyID, nb.Priority, nb.Concurrency, nb.MaxAttempts,
-		nb.JobTimeoutSeconds, nb.MaxCostMicrousd, nb.ExpiresAt, u.id, nb.MaxAgeSeconds, nb.RerunOf)
+		nb.JobTimeoutSeconds, nb.MaxCostMicrousd, nb.ExpiresAt, u.id, nb.MaxAgeSeconds, nb.RerunOf, nb.Source)
 	return u, translate(err)
 }
 
@@ -251,7 +251,9 @@ func (u *upload) finish(ctx context.Context, nb NewBatch, seal func() (int32, [3
 			return fmt.Errorf("store: %d of %d jobs are left: Postgres was restarted meanwhile", stored, total)
 		}
 		if nb.Open {
-			_, err = tx.Exec(ctx, openBatch, nb.ID, total, sum[:])
+			if _, err = tx.Exec(ctx, openBatch, nb.ID, total, sum[:]); err == nil {
+				err = awaitSource(ctx, tx, nb)
+			}
 		} else {
 			if !u.ids.distinct() {
 				err = settleDuplicates(ctx, tx, nb.ID, nb.OnInvalid)
@@ -283,8 +285,7 @@ func sealIn(ctx context.Context, tx pgx.Tx, batch uuid.UUID, total int32, sum []
 const (
 	failUpload = `-- name: FailUpload
 update batches set state = 'failed', finished_at = now(), idempotency_key = null, upload_id = coalesce(upload_id, id),
-    error = case when $3 then 'the upload broke off after ' || total_jobs || ' jobs: send it again, or delete this batch'
-        else 'the upload was never sealed, and nothing came for a day: send it again, or delete this batch' end,
+    error = replace($3, '{jobs}', total_jobs::text), source_due_at = null,
     succeeded_jobs = 0, failed_jobs = 0, cancelled_jobs = 0, result_hits = 0, coalesced = 0, gateway_hits = 0, misses = 0, bypassed = 0,
     calls = 0, uncertain_calls = 0, unpriced_calls = 0, input_tokens = 0, cached_input_tokens = 0, output_tokens = 0, cost_microusd = 0
 where id = $1 and state = 'ingesting' and upload_id is not distinct from $2`
@@ -297,11 +298,17 @@ update batches set upload_id = null where id = $1`
 delete from batches where id = $1 and state = 'failed' and started_at is null`
 )
 
+// Why uploads fail.
+const (
+	brokeOff    = "the upload broke off after {jobs} jobs: send it again, or delete this batch"
+	neverSealed = "the upload was never sealed, and nothing came for a day: send it again, or delete this batch"
+)
+
 // fail makes a batch that is still coming in a failed one, unless another upload has taken it over, and tells of it if it is to be told.
 // It returns how many batches it failed.
-func (db *DB) fail(ctx context.Context, batch uuid.UUID, upload *uuid.UUID, brokeOff, tell bool) (n int, err error) {
+func (db *DB) fail(ctx context.Context, batch uuid.UUID, upload *uuid.UUID, why string, tell bool) (n int, err error) {
 	err = pgx.BeginFunc(ctx, db.pool, func(tx pgx.Tx) error {
-		tag, err := tx.Exec(ctx, failUpload, batch, upload, brokeOff)
+		tag, err := tx.Exec(ctx, failUpload, batch, upload, why)
 		n = int(tag.RowsAffected())
 		if err != nil || n == 0 || !tell {
 			return err
@@ -313,7 +320,7 @@ func (db *DB) fail(ctx context.Context, batch uuid.UUID, upload *uuid.UUID, brok
 
 // giveUp ends an upload of a whole submission: the batch fails, and with gone set nothing of it is left.
 func (u *upload) giveUp(ctx context.Context, gone bool) error {
-	if _, err := u.db.fail(ctx, u.batch, &u.id, true, !gone); err != nil {
+	if _, err := u.db.fail(ctx, u.batch, &u.id, brokeOff, !gone); err != nil {
 		return err
 	}
 	if err := u.db.tidy(ctx, u.project, u.batch, u.id, true); err != nil || !gone {
@@ -357,7 +364,7 @@ select id, project_id, upload_id, state = 'ingesting' and not open_upload as fai
 where upload_id is not null and ingested_at < now() - $1::interval order by id`
 	idleUploads = `-- name: IdleUploads
 select id from batches
-where finished_at is null and state = 'ingesting' and open_upload and upload_id is null and ingested_at < now() - $1::interval order by id`
+where finished_at is null and state = 'ingesting' and open_upload and source is null and upload_id is null and ingested_at < now() - $1::interval order by id`
 )
 
 type staleUpload struct {
@@ -375,7 +382,7 @@ func (db *DB) SweepIngest(ctx context.Context, patience, idle time.Duration) (fa
 		return 0, err
 	}
 	for _, id := range unsealed {
-		n, err := db.fail(ctx, id, nil, false, true)
+		n, err := db.fail(ctx, id, nil, neverSealed, true)
 		if err != nil {
 			return failed, err
 		}
@@ -387,7 +394,7 @@ func (db *DB) SweepIngest(ctx context.Context, patience, idle time.Duration) (fa
 	}
 	for _, s := range stale {
 		if s.Fails {
-			n, err := db.fail(ctx, s.ID, &s.UploadID, true, true)
+			n, err := db.fail(ctx, s.ID, &s.UploadID, brokeOff, true)
 			if err != nil {
 				return failed, err
 			}

@@ -16,6 +16,7 @@ const (
 	HintControl = "control" // batches were paused, resumed or cancelled, or their limits changed: leases and settings are to be looked at
 
 	HintSchedule = "schedule" // a schedule was made or changed, or is to be run now
+	HintSource   = "source"   // a batch waits for its jobs to be gathered
 )
 
 const (

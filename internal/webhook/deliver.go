@@ -4,13 +4,11 @@ import (
 	"bytes"
 	"cmp"
 	"context"
-	"crypto/tls"
 	"errors"
 	"fmt"
 	"io"
 	"log/slog"
 	"math/rand/v2"
-	"net"
 	"net/http"
 	"strconv"
 	"sync"
@@ -18,6 +16,7 @@ import (
 
 	"github.com/google/uuid"
 
+	"batchwright/internal/egress"
 	"batchwright/internal/store"
 )
 
@@ -65,10 +64,10 @@ type Deliverer struct {
 }
 
 // NewDeliverer returns a deliverer that does nothing until Run. Without a key it sends nothing, and says so when something is due.
-func NewDeliverer(outbox Outbox, key []byte, g Guard, log *slog.Logger, o Options) *Deliverer {
+func NewDeliverer(outbox Outbox, key []byte, g egress.Guard, log *slog.Logger, o Options) *Deliverer {
 	o.Timeout = cmp.Or(o.Timeout, 15*time.Second)
 	o.Poll = cmp.Or(o.Poll, time.Second)
-	d := &Deliverer{outbox: outbox, key: key, http: g.client(), log: log, o: o, freed: make(chan struct{}, 1), busy: map[uuid.UUID]int{}}
+	d := &Deliverer{outbox: outbox, key: key, http: g.Client(), log: log, o: o, freed: make(chan struct{}, 1), busy: map[uuid.UUID]int{}}
 	if o.Transport != nil {
 		d.http.Transport = o.Transport
 	}
@@ -224,32 +223,22 @@ func (d *Deliverer) send(ctx context.Context, out store.Outgoing) (status int, a
 	}
 	defer res.Body.Close()
 	_, _ = io.Copy(io.Discard, io.LimitReader(res.Body, maxAnswer)) // the status was the answer
-	return res.StatusCode, retryAfter(res.Header.Get("Retry-After"), out.Now), nil
+	return res.StatusCode, egress.RetryAfter(res.Header.Get("Retry-After"), out.Now), nil
 }
 
 var errTimeout = errors.New("webhook: timed out")
 
-// explain words why there was no answer. It says nothing of addresses or of what lies behind them.
+// explain words why there was no answer.
 func (d *Deliverer) explain(err error) string {
-	_, dns := errors.AsType[*net.DNSError](err)
-	_, cert := errors.AsType[*tls.CertificateVerificationError](err)
-	_, record := errors.AsType[tls.RecordHeaderError](err)
-	_, alert := errors.AsType[tls.AlertError](err)
 	switch {
 	case err == nil:
 		return ""
-	case errors.Is(err, errBlocked):
-		return "not sent: the host's address is not public"
 	case errors.Is(err, errTimeout):
 		return fmt.Sprintf("no answer within %s", d.o.Timeout)
-	case dns:
-		return "the host's name can't be resolved"
-	case cert:
-		return "the host's certificate is not valid"
-	case record, alert, errors.Is(err, http.ErrSchemeMismatch):
-		return "the host doesn't speak TLS as expected"
+	case errors.Is(err, egress.ErrBlocked):
+		return "not sent: " + egress.Why(err)
 	}
-	return "the connection failed"
+	return egress.Why(err)
 }
 
 // judge turns an attempt into what becomes of the message.
@@ -275,17 +264,6 @@ func judge(attempt, status int, after time.Duration, failure string) store.Deliv
 	wait := schedule[max(attempt, 1)-1]
 	r.RetryIn = max(wait+rand.N(wait/10), min(after, longestWait))
 	return r
-}
-
-// retryAfter reads a Retry-After header, seconds or a date; 0 without a good one.
-func retryAfter(text string, now time.Time) time.Duration {
-	if n, err := strconv.ParseUint(text, 10, 31); err == nil {
-		return time.Duration(n) * time.Second
-	}
-	if at, err := http.ParseTime(text); err == nil && at.After(now) {
-		return at.Sub(now)
-	}
-	return 0
 }
 
 var _ Outbox = (*store.DB)(nil)

@@ -19,11 +19,16 @@ import (
 	"time"
 
 	"github.com/google/uuid"
+	"go.uber.org/goleak"
 
+	"batchwright/internal/egress"
 	"batchwright/internal/store"
 	"batchwright/internal/store/storetest"
 	"batchwright/internal/webhook"
 )
+
+// Tests leave nothing running.
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 var key = []byte("0123456789abcdef0123456789abcdef")
 
@@ -122,7 +127,7 @@ func deliver(t *testing.T, box webhook.Outbox, forHowLong time.Duration, reply f
 	start := time.Now()
 	var mu sync.Mutex
 	var attempts []time.Duration
-	d := webhook.NewDeliverer(box, key, webhook.Guard{}, slog.New(slog.DiscardHandler), webhook.Options{Transport: answer(func(r *http.Request) (*http.Response, error) {
+	d := webhook.NewDeliverer(box, key, egress.Guard{}, slog.New(slog.DiscardHandler), webhook.Options{Transport: answer(func(r *http.Request) (*http.Response, error) {
 		mu.Lock()
 		attempts = append(attempts, time.Since(start))
 		n := len(attempts)
@@ -206,7 +211,7 @@ func TestAnAttemptTakesFifteenSeconds(t *testing.T) {
 		box := oneMessage("msg_1")
 		start := time.Now()
 		var took []time.Duration
-		d := webhook.NewDeliverer(box, key, webhook.Guard{}, slog.New(slog.DiscardHandler), webhook.Options{Transport: answer(func(r *http.Request) (*http.Response, error) {
+		d := webhook.NewDeliverer(box, key, egress.Guard{}, slog.New(slog.DiscardHandler), webhook.Options{Transport: answer(func(r *http.Request) (*http.Response, error) {
 			<-r.Context().Done()
 			took = append(took, time.Since(start))
 			return nil, r.Context().Err()
@@ -229,7 +234,7 @@ func TestAStopLetsAttemptsEnd(t *testing.T) {
 			state string
 		}{{3 * time.Second, "delivered"}, {14 * time.Second, ""}} {
 			box := oneMessage("msg_1")
-			d := webhook.NewDeliverer(box, key, webhook.Guard{}, slog.New(slog.DiscardHandler), webhook.Options{Transport: answer(func(r *http.Request) (*http.Response, error) {
+			d := webhook.NewDeliverer(box, key, egress.Guard{}, slog.New(slog.DiscardHandler), webhook.Options{Transport: answer(func(r *http.Request) (*http.Response, error) {
 				select {
 				case <-time.After(c.takes):
 					return status(200), nil
@@ -255,7 +260,7 @@ func TestNothingIsSentWithoutAKey(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		var log strings.Builder
-		d := webhook.NewDeliverer(oneMessage("msg_1"), nil, webhook.Guard{}, slog.New(slog.NewTextHandler(&log, nil)),
+		d := webhook.NewDeliverer(oneMessage("msg_1"), nil, egress.Guard{}, slog.New(slog.NewTextHandler(&log, nil)),
 			webhook.Options{Transport: answer(func(*http.Request) (*http.Response, error) { t.Error("sent"); return status(200), nil })})
 		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 		defer cancel()
@@ -286,7 +291,7 @@ func newLab(t *testing.T) *lab {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return &lab{db, url, p.ID, &webhook.Service{DB: db, Key: key, Guard: webhook.Guard{AllowHTTP: true, AllowPrivate: true}}}
+	return &lab{db, url, p.ID, &webhook.Service{DB: db, Key: key, Guard: egress.Guard{AllowHTTP: true, AllowPrivate: true}}}
 }
 
 func (l *lab) create(t *testing.T, url string) (store.Webhook, string) {
@@ -583,7 +588,7 @@ func TestBlockedAddressesAreNotReached(t *testing.T) {
 	l := newLab(t)
 	srv, got := receiver(t, 200)
 	w, _ := l.create(t, srv.URL)
-	l.service.Guard = webhook.Guard{AllowHTTP: true}
+	l.service.Guard = egress.Guard{AllowHTTP: true}
 	l.run(t, webhook.Options{})
 	d := l.test(t, w)
 	await(t, "the attempt", func() bool { return l.delivery(t, w, d.ID).AttemptedAt != nil })

@@ -26,6 +26,7 @@ import (
 
 	"github.com/google/uuid"
 
+	"batchwright/internal/egress"
 	"batchwright/internal/store"
 )
 
@@ -63,7 +64,7 @@ func (e *Error) Error() string {
 type Service struct {
 	DB    *store.DB
 	Key   []byte // secrets are derived from it, at least MinKey bytes; empty: no webhook can be made
-	Guard Guard
+	Guard egress.Guard
 }
 
 // Create makes an endpoint for events, or for all of them when none is named, and returns its secret.

@@ -1,7 +1,12 @@
-package webhook
+// Package egress makes HTTP requests to URLs that users named reach public addresses only.
+//
+// The processes that follow such URLs stand inside the operator's network, where a request might reach what no user should (server-side
+// request forgery). What counts is the address that is connected to, whatever its name resolved to before.
+package egress
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"net"
 	"net/http"
@@ -14,21 +19,20 @@ import (
 	"time"
 )
 
-// Guard decides where messages may be sent. Users name the URLs, and the workers that follow them stand inside the operator's network: only
-// public addresses are reached, whatever a name resolves to at the moment of the connection.
+// Guard decides what may be reached. The zero value lets https requests go to public addresses.
 //
 // Ports: 443, with AllowHTTP 80, and all above 1023. Those below belong to other protocols (mail, shells, directories), whose servers might
 // take a request for something else.
 type Guard struct {
 	AllowHTTP    bool     // http as well as https
-	AllowPrivate bool     // any address and port, for receivers in one's own network
+	AllowPrivate bool     // any address and port, for hosts in one's own network
 	AllowHosts   []string // lower-case names or addresses whose address and port are not looked at
 
 	Resolver *net.Resolver // default: the system's
 }
 
-// errBlocked is in the chain of the error of a connection that the guard refused.
-var errBlocked = errors.New("webhook: the address is not public")
+// ErrBlocked is in the chain of the error of a connection that the guard refused.
+var ErrBlocked = errors.New("egress: the address is not public")
 
 // CheckURL says in words what is wrong with a URL that a user gave; nothing when it may be kept. What a name resolves to is checked when it
 // is connected to, as that changes.
@@ -36,7 +40,7 @@ func (g Guard) CheckURL(text string) string {
 	u, err := url.Parse(text)
 	switch {
 	case err != nil || u.Opaque != "" || u.Hostname() == "":
-		return "must be a URL such as https://example.com/hooks"
+		return "must be a URL such as https://example.com/path"
 	case len(text) > 2000:
 		return "must have at most 2000 characters"
 	case u.Scheme != "https" && (u.Scheme != "http" || !g.AllowHTTP):
@@ -45,7 +49,7 @@ func (g Guard) CheckURL(text string) string {
 		}
 		return "must be an https URL"
 	case u.User != nil:
-		return "must not have a user name or password: the signature tells who sends"
+		return "must not have a user name or password: they would be stored, and shown"
 	case u.Fragment != "":
 		return "must not have a fragment: it would not be sent"
 	case strings.HasSuffix(u.Host, ":"):
@@ -67,7 +71,7 @@ func (g Guard) CheckURL(text string) string {
 	}
 	if addr, err := netip.ParseAddr(host); err == nil {
 		if !Public(addr) {
-			return "the address is not public: private, loopback, link-local and other special addresses are not sent to"
+			return "the address is not public: private, loopback, link-local and other special addresses are not reached"
 		}
 		return ""
 	}
@@ -89,13 +93,14 @@ func (g Guard) port(n uint16) bool { return n == 443 || n == 80 && g.AllowHTTP |
 func (g Guard) control(_ context.Context, network, address string, _ syscall.RawConn) error {
 	at, err := netip.ParseAddrPort(address)
 	if err != nil || network != "tcp4" && network != "tcp6" || !Public(at.Addr()) || !g.port(at.Port()) {
-		return errBlocked
+		return ErrBlocked
 	}
 	return nil
 }
 
-// client makes an HTTP client that goes nowhere else: no proxy, no redirects, every connection checked.
-func (g Guard) client() *http.Client {
+// Client makes an HTTP client that goes nowhere else: no proxy, no redirects, every connection checked. Whoever has it follow redirects by a
+// CheckRedirect of its own calls CheckURL there.
+func (g Guard) Client() *http.Client {
 	open := &net.Dialer{Timeout: 10 * time.Second, KeepAlive: 30 * time.Second, Resolver: g.Resolver}
 	guarded := *open
 	guarded.ControlContext = g.control
@@ -118,6 +123,36 @@ func (g Guard) client() *http.Client {
 		},
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 	}
+}
+
+// Why words why a connection or a request came to nothing. It says nothing of addresses or of what lies behind them.
+func Why(err error) string {
+	_, dns := errors.AsType[*net.DNSError](err)
+	_, cert := errors.AsType[*tls.CertificateVerificationError](err)
+	_, record := errors.AsType[tls.RecordHeaderError](err)
+	_, alert := errors.AsType[tls.AlertError](err)
+	switch {
+	case errors.Is(err, ErrBlocked):
+		return "the host's address is not public"
+	case dns:
+		return "the host's name can't be resolved"
+	case cert:
+		return "the host's certificate is not valid"
+	case record, alert, errors.Is(err, http.ErrSchemeMismatch):
+		return "the host doesn't speak TLS as expected"
+	}
+	return "the connection failed"
+}
+
+// RetryAfter reads a Retry-After header, seconds or a date; 0 without a good one.
+func RetryAfter(text string, now time.Time) time.Duration {
+	if n, err := strconv.ParseUint(text, 10, 31); err == nil {
+		return time.Duration(n) * time.Second
+	}
+	if at, err := http.ParseTime(text); err == nil && at.After(now) {
+		return at.Sub(now)
+	}
+	return 0
 }
 
 // special are the parts of the address space that are not the public internet's (IANA's registries of special-purpose addresses), as far as

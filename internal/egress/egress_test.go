@@ -1,4 +1,4 @@
-package webhook
+package egress
 
 import (
 	"context"
@@ -162,8 +162,8 @@ func TestNamesAreCheckedWhereTheyLead(t *testing.T) {
 	t.Parallel()
 	srv, hits := receiver(t)
 	for _, inside := range []string{"127.0.0.1", "169.254.169.254", "10.0.0.1", "0.0.0.0", "192.168.0.1", "100.64.0.1"} {
-		c := Guard{AllowHTTP: true, Resolver: resolver(t, inside)}.client()
-		if err := post(t, c, "http://evil.example:"+portOf(t, srv)); !errors.Is(err, errBlocked) {
+		c := Guard{AllowHTTP: true, Resolver: resolver(t, inside)}.Client()
+		if err := post(t, c, "http://evil.example:"+portOf(t, srv)); !errors.Is(err, ErrBlocked) {
 			t.Errorf("a name for %s: %v, want it blocked", inside, err)
 		}
 		c.CloseIdleConnections()
@@ -171,16 +171,16 @@ func TestNamesAreCheckedWhereTheyLead(t *testing.T) {
 	if hits.Load() != 0 {
 		t.Fatalf("%d requests arrived", hits.Load())
 	}
-	lab := Guard{AllowHTTP: true, AllowPrivate: true, Resolver: resolver(t, "127.0.0.1")}.client()
+	lab := Guard{AllowHTTP: true, AllowPrivate: true, Resolver: resolver(t, "127.0.0.1")}.Client()
 	defer lab.CloseIdleConnections()
-	named := Guard{AllowHTTP: true, AllowHosts: []string{"hooks.internal"}, Resolver: resolver(t, "127.0.0.1")}.client()
+	named := Guard{AllowHTTP: true, AllowHosts: []string{"hooks.internal"}, Resolver: resolver(t, "127.0.0.1")}.Client()
 	defer named.CloseIdleConnections()
 	for _, c := range []*http.Client{lab, named} {
 		if err := post(t, c, "http://Hooks.Internal:"+portOf(t, srv)); err != nil {
 			t.Errorf("allowed by name or altogether: %v", err)
 		}
 	}
-	if err := post(t, named, "http://other.internal:"+portOf(t, srv)); !errors.Is(err, errBlocked) {
+	if err := post(t, named, "http://other.internal:"+portOf(t, srv)); !errors.Is(err, ErrBlocked) {
 		t.Errorf("another host than the one allowed: %v", err)
 	}
 	if hits.Load() != 2 {
@@ -200,9 +200,9 @@ func TestTheSecondLookCounts(t *testing.T) {
 	if why := g.CheckURL("http://" + name + ":" + portOf(t, srv)); why != "" {
 		t.Fatal(why)
 	}
-	c := g.client()
+	c := g.Client()
 	defer c.CloseIdleConnections()
-	if err := post(t, c, "http://"+name+":"+portOf(t, srv)); !errors.Is(err, errBlocked) || hits.Load() != 0 {
+	if err := post(t, c, "http://"+name+":"+portOf(t, srv)); !errors.Is(err, ErrBlocked) || hits.Load() != 0 {
 		t.Errorf("%v, %d requests arrived; want none, and it blocked", err, hits.Load())
 	}
 }
@@ -214,7 +214,7 @@ func TestNothingLeadsElsewhere(t *testing.T) {
 	t.Setenv("http_proxy", srv.URL)
 	away := httptest.NewServer(http.RedirectHandler(srv.URL, http.StatusTemporaryRedirect))
 	t.Cleanup(away.Close)
-	c := Guard{AllowHTTP: true, AllowPrivate: true}.client()
+	c := Guard{AllowHTTP: true, AllowPrivate: true}.Client()
 	defer c.CloseIdleConnections()
 	if err := post(t, c, away.URL); err != nil {
 		t.Fatal(err)
