@@ -132,9 +132,15 @@ func TestChildrenHaveNoSecrets(t *testing.T) {
 	}
 }
 
-// Each hostile document is read or refused in time and within 512 MiB.
+// Each hostile document is read or refused in time and within 512 MiB, by the readers of the program that users run.
 func TestHostileDocuments(t *testing.T) {
 	t.Parallel()
+	worker := filepath.Join(t.TempDir(), "worker")
+	build := exec.CommandContext(t.Context(), "go", "build", "-trimpath", "-buildvcs=false", "-o", worker, "batchwright/cmd/worker") // as make build does
+	build.Env = append(os.Environ(), "CGO_ENABLED=0")
+	if out, err := build.CombinedOutput(); err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
 	const timeout = 2 * time.Second // what a document may take is the operator's choice; what it may not is longer than that
 	for _, tool := range tools(t) {
 		for h := range documenttest.Corpus {
@@ -142,6 +148,7 @@ func TestHostileDocuments(t *testing.T) {
 				continue
 			}
 			p := open(t, Options{Processes: 1, PDFToText: tool, Timeout: timeout})
+			p.program = worker
 			c, err := p.child()
 			if err != nil {
 				t.Fatal(err)
@@ -176,7 +183,7 @@ func TestHostileDocuments(t *testing.T) {
 func watch(pid int) (peak func() int) {
 	stop, done := make(chan struct{}), make(chan int)
 	go func() {
-		tick := time.NewTicker(2 * time.Millisecond)
+		tick := time.NewTicker(10 * time.Millisecond)
 		defer tick.Stop()
 		most := 0
 		for {

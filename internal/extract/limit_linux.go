@@ -16,7 +16,10 @@ func limit() {
 	runtime.GOMAXPROCS(2) // a document is read by one goroutine, beside the collector
 	debug.SetMemoryLimit(childMemory / 4 * 3)
 	debug.SetMaxStack(64 << 20)
-	for resource, value := range map[int]uint64{unix.RLIMIT_DATA: childMemory, unix.RLIMIT_CORE: 0, unix.RLIMIT_FSIZE: 0, unix.RLIMIT_NOFILE: 64} {
+	if !race {
+		_ = unix.Setrlimit(unix.RLIMIT_DATA, &unix.Rlimit{Cur: childMemory, Max: childMemory})
+	}
+	for resource, value := range map[int]uint64{unix.RLIMIT_CORE: 0, unix.RLIMIT_FSIZE: 0, unix.RLIMIT_NOFILE: 64} {
 		_ = unix.Setrlimit(resource, &unix.Rlimit{Cur: value, Max: value})
 	}
 }

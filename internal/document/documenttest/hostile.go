@@ -3,6 +3,7 @@ package documenttest
 import (
 	"archive/zip"
 	"bytes"
+	"compress/flate"
 	"compress/zlib"
 	"encoding/base64"
 	"fmt"
@@ -23,6 +24,7 @@ const words = "The quick brown fox jumps over the lazy dog. "
 func repeated(name, begin, text, end string, times int, more ...Entry) []byte {
 	var b bytes.Buffer
 	z := zip.NewWriter(&b)
+	z.RegisterCompressor(zip.Deflate, func(w io.Writer) (io.WriteCloser, error) { return flate.NewWriter(w, flate.BestSpeed) })
 	for _, e := range more {
 		must(write(z, e.Name, e.Body, "", "", 0))
 	}
@@ -55,10 +57,11 @@ func must(err error) {
 	}
 }
 
-// flate is a stream of a PDF that unpacks to size bytes of text.
-func flate(text string, size int) string {
+// deflated is a stream of a PDF that unpacks to size bytes of text.
+func deflated(text string, size int) string {
 	var b bytes.Buffer
-	z := zlib.NewWriter(&b)
+	z, err := zlib.NewWriterLevel(&b, zlib.BestSpeed)
+	must(err)
 	text = strings.Repeat(text, 1000)
 	for n := 0; n < size; n += len(text) {
 		_, err := io.WriteString(z, text)
@@ -111,7 +114,7 @@ func Corpus(yield func(Hostile) bool) {
 			return Hostile{"zip bomb of paragraphs", "docx", repeated("word/document.xml", wordBegin, "<w:p><w:r><w:t>x</w:t></w:r></w:p>", wordEnd, 2_000_000, main)}
 		},
 		func() Hostile {
-			return Hostile{"zip bomb of styles", "docx", repeated("word/styles.xml", "<styles>", `<style styleId="a"/>`, "</styles>", 4_000_000,
+			return Hostile{"zip bomb of styles", "docx", repeated("word/styles.xml", "<styles>", `<style styleId="a"/>`, "</styles>", 2_000_000,
 				main, Entry{"word/document.xml", wordBegin + wordEnd}, Entry{"word/_rels/document.xml.rels", Relations([3]string{"rId1", "styles", "styles.xml"})})}
 		},
 		func() Hostile { return Hostile{"zip in zip in zip", "docx", inner} },
@@ -172,10 +175,10 @@ func Corpus(yield func(Hostile) bool) {
 			return Hostile{"objects that are each other", "pdf", RawPDF("/Root 1 0 R", "2 0 R", "3 0 R", "1 0 R")}
 		},
 		func() Hostile {
-			return Hostile{"a large content stream", "pdf", page(flate("BT /F1 10 Tf (x) Tj ET ", 256<<20))}
+			return Hostile{"a large content stream", "pdf", page(deflated("BT /F1 10 Tf (x) Tj ET ", 96<<20))}
 		},
 		func() Hostile {
-			return Hostile{"text without end", "pdf", page(flate("BT /F1 10 Tf ("+words+") Tj ET ", 16<<20))}
+			return Hostile{"text without end", "pdf", page(deflated("BT /F1 10 Tf ("+words+") Tj ET ", 16<<20))}
 		},
 		func() Hostile {
 			return Hostile{"forms within themselves", "pdf", page("<</Length 5>>stream\n/X Do\nendstream", "<</Type/XObject/Subtype/Form/BBox[0 0 9 9]/Resources<</XObject<</X 6 0 R>>>>/Length 29>>stream\n/X Do /X Do /X Do /X Do /X Do\nendstream")}
