@@ -135,18 +135,18 @@ func (c *child) read(ctx context.Context, q request, data []byte, timeout time.D
 	ctx, cancel := context.WithTimeoutCause(ctx, timeout, errSlow)
 	defer cancel()
 	unwatch := context.AfterFunc(ctx, c.kill)
-	sent := make(chan error, 1)
-	go func() { sent <- send(c.in, q, data) }() // the child may die before it has read all
+	var sending sync.WaitGroup
+	sending.Go(func() { _ = send(c.in, q, data) }) // the child may die before it has read all, which shows where its answer is read
 	var a response
 	text, err := receive(c.out, &a)
 	if !unwatch() || err != nil {
 		c.dead = true
 		c.kill()
 		c.wait()
-		_ = <-sent // it ends with the pipe
+		sending.Wait() // it ends with the pipe
 		return document.Document{}, c.reason(ctx, timeout, err)
 	}
-	_ = <-sent // it has answered, so it has read all
+	sending.Wait() // it has answered, so it has read all
 	if c.retired = a.Retire; a.Error != nil {
 		return document.Document{}, a.Error
 	}
