@@ -304,3 +304,28 @@ func (a *archive) coreTitle() (string, *Error) {
 		})
 	return strings.TrimSpace(title.String()), err
 }
+
+// office is an archive of one of the office formats (ECMA-376, part 2).
+type office struct {
+	*archive
+	main  string              // its main part
+	rels  map[string]relation // of that, by id
+	title string
+}
+
+// openOffice opens one. fallback is the main part where none is named.
+func openOffice(data []byte, fallback string) (*office, *Error) {
+	a, err := openArchive(data)
+	if err != nil {
+		return nil, err
+	}
+	o := &office{archive: a}
+	if o.main, err = a.mainPart(fallback); err != nil {
+		return nil, err
+	}
+	if o.rels, err = a.relations(o.main); err != nil {
+		return nil, err
+	}
+	o.title, err = a.coreTitle()
+	return o, err
+}

@@ -21,32 +21,22 @@ func init() {
 // extractDOCX returns the body with headings, lists and tables, then foot- and endnotes. Left out are headers and footers,
 // comments, deleted text of tracked changes, hidden text and pictures.
 func extractDOCX(data []byte, _ Options) (Document, *Error) {
-	a, err := openArchive(data)
-	if err != nil {
-		return Document{}, err
-	}
-	main, err := a.mainPart("word/document.xml")
-	if err != nil {
-		return Document{}, err
-	}
-	rels, err := a.relations(main)
+	a, err := openOffice(data, "word/document.xml")
 	if err != nil {
 		return Document{}, err
 	}
 	d := &docx{styles: map[string]docxStyle{}, abstract: map[string][]bool{}, lists: map[string]string{}}
-	if d.doc.Title, err = a.coreTitle(); err != nil {
-		return Document{}, err
-	}
+	d.doc.Title = a.title
 	byKind := map[string]string{}
-	for _, r := range rels {
+	for _, r := range a.rels {
 		byKind[r.kind] = r.target
 	}
 	for _, read := range []func() *Error{
-		func() *Error { return d.readStyles(a, byKind["styles"]) },
-		func() *Error { return d.readNumbering(a, byKind["numbering"]) },
-		func() *Error { return d.readBody(a, main) },
-		func() *Error { return d.readBody(a, byKind["footnotes"]) },
-		func() *Error { return d.readBody(a, byKind["endnotes"]) },
+		func() *Error { return d.readStyles(a.archive, byKind["styles"]) },
+		func() *Error { return d.readNumbering(a.archive, byKind["numbering"]) },
+		func() *Error { return d.readBody(a.archive, a.main) },
+		func() *Error { return d.readBody(a.archive, byKind["footnotes"]) },
+		func() *Error { return d.readBody(a.archive, byKind["endnotes"]) },
 	} {
 		if err := read(); err != nil {
 			return Document{}, err

@@ -24,26 +24,15 @@ const maxPages = 5_000
 // extractPPTX returns slide by slide the title, the texts, the tables and the notes. Left out are hidden slides, footers,
 // dates and numbers of slides, comments and what charts and drawings show.
 func extractPPTX(data []byte, _ Options) (Document, *Error) {
-	a, err := openArchive(data)
+	a, err := openOffice(data, "ppt/presentation.xml")
 	if err != nil {
 		return Document{}, err
 	}
-	main, err := a.mainPart("ppt/presentation.xml")
-	if err != nil {
-		return Document{}, err
-	}
-	rels, err := a.relations(main)
-	if err != nil {
-		return Document{}, err
-	}
-	var doc Document
-	if doc.Title, err = a.coreTitle(); err != nil {
-		return Document{}, err
-	}
+	doc := Document{Title: a.title}
 	var slides []string
-	if err := a.each(main, func(e xml.StartElement) {
+	if err := a.each(a.main, func(e xml.StartElement) {
 		if e.Name.Local == "sldId" {
-			slides = append(slides, rels[attrOf(e, "r", "id")].target)
+			slides = append(slides, a.rels[attrOf(e, "r", "id")].target)
 		}
 	}, nil, nil); err != nil {
 		return Document{}, err
@@ -55,7 +44,7 @@ func extractPPTX(data []byte, _ Options) (Document, *Error) {
 	var b strings.Builder
 	cells := 0
 	for i, name := range slides {
-		s, err := readSlide(a, name, &cells)
+		s, err := readSlide(a.archive, name, &cells)
 		if err != nil {
 			return Document{}, err
 		}
@@ -69,7 +58,7 @@ func extractPPTX(data []byte, _ Options) (Document, *Error) {
 		if doc.Title == "" && s.title != "" {
 			doc.Title = s.title
 		}
-		notes, err := readNotes(a, name, &cells)
+		notes, err := readNotes(a.archive, name, &cells)
 		if err != nil {
 			return Document{}, err
 		}

@@ -26,32 +26,21 @@ const maxColumns = 16_384
 // written as in ISO 8601, percentages with their sign, other numbers without what their format adds. Left out are hidden
 // sheets, formulas, comments and charts.
 func extractXLSX(data []byte, _ Options) (Document, *Error) {
-	a, err := openArchive(data)
+	a, err := openOffice(data, "xl/workbook.xml")
 	if err != nil {
 		return Document{}, err
 	}
-	main, err := a.mainPart("xl/workbook.xml")
-	if err != nil {
-		return Document{}, err
-	}
-	rels, err := a.relations(main)
-	if err != nil {
-		return Document{}, err
-	}
-	x := &workbook{archive: a}
-	var doc Document
-	if doc.Title, err = a.coreTitle(); err != nil {
-		return Document{}, err
-	}
+	x := &workbook{archive: a.archive}
+	doc := Document{Title: a.title}
 	type sheet struct{ name, part string }
 	var sheets []sheet
-	if err := a.each(main, func(e xml.StartElement) {
+	if err := a.each(a.main, func(e xml.StartElement) {
 		switch e.Name.Local {
 		case "workbookPr":
 			x.from1904 = attr(e, "date1904") == "1" || attr(e, "date1904") == "true"
 		case "sheet":
 			if state := attr(e, "state"); state == "" || state == "visible" {
-				if r := rels[attrOf(e, "r", "id")]; r.kind == "worksheet" {
+				if r := a.rels[attrOf(e, "r", "id")]; r.kind == "worksheet" {
 					sheets = append(sheets, sheet{attr(e, "name"), r.target})
 				}
 			}
@@ -63,7 +52,7 @@ func extractXLSX(data []byte, _ Options) (Document, *Error) {
 		return Document{}, errorf(CodeTooLarge, "the document has %d sheets; at most %d are read", len(sheets), maxPages)
 	}
 	doc.Pages = len(sheets)
-	for _, r := range rels {
+	for _, r := range a.rels {
 		switch r.kind {
 		case "sharedStrings":
 			err = x.readStrings(r.target)
