@@ -278,6 +278,15 @@ var scenarios = map[string]func(*plan){
 		p.events = append(p.events, event{at: 1200 * time.Millisecond, what: "freeze", whom: worker1, hold: 2500 * time.Millisecond},
 			event{at: 1200 * time.Millisecond, what: "kill", whom: worker2, hold: 2500 * time.Millisecond})
 	},
+	"postgres-goes-while-a-tick-starts": func(p *plan) { // whoever has it can't give it back at once, and its worker lives on
+		p.steady(direct)
+		p.nights()
+		p.arms[worker1], p.arms[worker2] = "tick-claimed:2=sleep:300ms", "tick-claimed:2=sleep:300ms"
+		for i := range 4 {
+			at := time.Duration(1100+600*i) * time.Millisecond
+			p.events = append(p.events, event{at: at, what: "stop-immediate", whom: "postgres", hold: 250 * time.Millisecond})
+		}
+	},
 	"clock-jumps": func(p *plan) {
 		p.steady(direct)
 		p.arms[worker1], p.arms[worker2] = "settled:5=skew:26h", "settled:5=skew:-26h"

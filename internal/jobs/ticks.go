@@ -162,24 +162,43 @@ func (w *Worker) runTick(ctx context.Context, t store.Tick) {
 		fault.Point("tick-started")
 		return
 	}
-	last, end := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
-	defer end()
 	refusal, refused := errors.AsType[*Error](err)
+	var leave func(context.Context) error
 	switch {
 	case refused && refusal.Field == "Idempotency-Key": // its batch is being made by a worker that was taken for dead, or was left half made
-		err = w.DB.DelayTick(last, w.self.ID, t, "its batch was left half made: waiting until that is given up", 5*time.Second)
+		leave = func(ctx context.Context) error {
+			return w.DB.DelayTick(ctx, w.self.ID, t, "its batch was left half made: waiting until that is given up", 5*time.Second)
+		}
 	case refused:
 		w.Log.WarnContext(ctx, "tick failed", "schedule", t.ScheduleID, "due", t.DueAt, "field", refusal.Field)
-		err = w.DB.EndTick(last, w.self.ID, t, store.TickFailed, refusalInWords(refusal))
+		leave = func(ctx context.Context) error {
+			return w.DB.EndTick(ctx, w.self.ID, t, store.TickFailed, refusalInWords(refusal))
+		}
 	case t.Attempts >= tickTries:
 		w.Log.ErrorContext(ctx, "tick failed", "schedule", t.ScheduleID, "due", t.DueAt, "err", err)
-		err = w.DB.EndTick(last, w.self.ID, t, store.TickFailed, fmt.Sprintf("the batch could not be made in %d attempts, for faults of the server: its log has them", t.Attempts))
+		leave = func(ctx context.Context) error {
+			return w.DB.EndTick(ctx, w.self.ID, t, store.TickFailed, fmt.Sprintf("the batch could not be made in %d attempts, for faults of the server: its log has them", t.Attempts))
+		}
 	default:
 		w.Log.WarnContext(ctx, "tick not started, will be tried again", "schedule", t.ScheduleID, "due", t.DueAt, "err", err)
-		err = w.DB.DelayTick(last, w.self.ID, t, "a fault of the server: will be tried again", min(time.Duration(t.Attempts)*5*time.Second, time.Minute))
+		leave = func(ctx context.Context) error {
+			return w.DB.DelayTick(ctx, w.self.ID, t, "a fault of the server: will be tried again", min(time.Duration(t.Attempts)*5*time.Second, time.Minute))
+		}
 	}
-	if err != nil && !errors.Is(err, store.ErrLeaseLost) { // it is this worker's until it dies or stops: then another takes it
+	if err := w.leaveTick(ctx, leave); err != nil && !errors.Is(err, store.ErrLeaseLost) { // it is this worker's until that stops: then another takes it
 		w.Log.ErrorContext(ctx, "tick not given back", "schedule", t.ScheduleID, "due", t.DueAt, "err", err)
+	}
+}
+
+// leaveTick gives a tick back, however long the database is away: it is nobody else's while this worker lives, and what is queued behind it waits.
+func (w *Worker) leaveTick(ctx context.Context, leave func(context.Context) error) error {
+	for {
+		try, end := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
+		err := w.persist(try, leave)
+		end()
+		if err == nil || ctx.Err() != nil || !passing(err) {
+			return err
+		}
 	}
 }
 
