@@ -66,6 +66,7 @@ var owners = map[string][]string{
 	"github.com/vbauerster/mpb":               {"internal/command"},
 	"github.com/prometheus/client_golang":     {"internal/process"},
 	"github.com/gowebpki/jcs":                 {"internal/prompt"},
+	"github.com/tiktoken-go/tokenizer":        {"internal/prompt"},
 	"github.com/robfig/cron":                  {"internal/schedule"},
 	"golang.org/x/net/html":                   {"internal/document"},
 	"github.com/klauspost/compress":           {"internal/api"},
