@@ -99,6 +99,13 @@ const (
 	DiffStatusSame    DiffStatus = "same"
 )
 
+// Defines values for ForecastVerdict.
+const (
+	ForecastVerdictPause  ForecastVerdict = "pause"
+	ForecastVerdictRefuse ForecastVerdict = "refuse"
+	ForecastVerdictRun    ForecastVerdict = "run"
+)
+
 // Defines values for JobStatus.
 const (
 	JobStatusCancelled JobStatus = "cancelled"
@@ -117,6 +124,13 @@ const (
 	KindSummarize Kind = "summarize"
 )
 
+// Defines values for OnForecastOver.
+const (
+	OnForecastOverPause  OnForecastOver = "pause"
+	OnForecastOverRefuse OnForecastOver = "refuse"
+	OnForecastOverRun    OnForecastOver = "run"
+)
+
 // Defines values for OnInvalid.
 const (
 	OnInvalidRefuse OnInvalid = "refuse"
@@ -133,6 +147,7 @@ const (
 // Defines values for PauseReason.
 const (
 	PauseReasonBudget    PauseReason = "budget"
+	PauseReasonForecast  PauseReason = "forecast"
 	PauseReasonRequested PauseReason = "requested"
 )
 
@@ -319,6 +334,12 @@ type Batch struct {
 
 	// RerunOf The batch whose jobs it runs again; null for a submission.
 	RerunOf *openapi_types.UUID `json:"rerun_of"`
+
+	// OnForecastOver What to do when planning ends with a forecast whose P90 is over `max_cost_microusd`, which is then required: `run` (the batch is paused when the next call could overshoot), `pause` (before the first call, until it is resumed) or `refuse` (the batch fails, and nothing is called).
+	OnForecastOver OnForecastOver `json:"on_forecast_over"`
+
+	// DryRun Whether it is a dry run, which goes when its forecast is made.
+	DryRun bool `json:"dry_run"`
 }
 
 // BatchConcurrency Most jobs of the batch that run at once, over all workers; no limit of its own when left out.
@@ -358,6 +379,9 @@ type BatchOptions struct {
 
 	// Name A free name, for people.
 	Name *BatchName `json:"name,omitempty"`
+
+	// OnForecastOver What to do when planning ends with a forecast whose P90 is over `max_cost_microusd`, which is then required: `run` (the batch is paused when the next call could overshoot), `pause` (before the first call, until it is resumed) or `refuse` (the batch fails, and nothing is called).
+	OnForecastOver *OnForecastOver `json:"on_forecast_over,omitempty"`
 
 	// OnInvalid What a line that can't be run does.
 	OnInvalid *OnInvalid `json:"on_invalid,omitempty"`
@@ -932,6 +956,102 @@ type Fault struct {
 	Message string `json:"message"`
 }
 
+// Forecast What a batch is expected to call, take and cost.
+type Forecast struct {
+	// BatchID The batch; of a dry run it is gone.
+	BatchID openapi_types.UUID `json:"batch_id"`
+
+	// MadeAt When planning ended.
+	MadeAt time.Time `json:"made_at"`
+
+	// DryRun Whether it was all that was asked for.
+	DryRun bool `json:"dry_run"`
+
+	// Verdict What became of the batch by it, or would have.
+	Verdict ForecastVerdict `json:"verdict"`
+
+	// Reason Why it isn't to run; empty if it is.
+	Reason string `json:"reason"`
+
+	// MaxCostMicrousd The limit that it was held against; null for none.
+	MaxCostMicrousd *int64 `json:"max_cost_microusd"`
+
+	// Jobs Jobs of the batch.
+	Jobs int64 `json:"jobs"`
+
+	// ResultHits Certain hits: jobs that the result cache has answered.
+	ResultHits int64 `json:"result_hits"`
+
+	// Coalesced Jobs that take the answer of an identical one.
+	Coalesced int64 `json:"coalesced"`
+
+	// InvalidJobs Jobs that can't run.
+	InvalidJobs int64 `json:"invalid_jobs"`
+
+	// CountedJobs Jobs whose tokens were counted, of those that need an answer; those of the others follow by their size.
+	CountedJobs int64 `json:"counted_jobs"`
+
+	// HistoryBatches Earlier batches that it is made from.
+	HistoryBatches int32 `json:"history_batches"`
+
+	// Calls A quantity that isn't known yet.
+	Calls Spread `json:"calls"`
+
+	// InputTokens A quantity that isn't known yet.
+	InputTokens Spread `json:"input_tokens"`
+
+	// CachedInputTokens A quantity that isn't known yet.
+	CachedInputTokens Spread `json:"cached_input_tokens"`
+
+	// OutputTokens A quantity that isn't known yet.
+	OutputTokens Spread `json:"output_tokens"`
+
+	// CostMicrousd Millionths of a US dollar; null when the price of a model that may be called is unknown.
+	CostMicrousd *MaybeSpread `json:"cost_microusd"`
+
+	// DurationMs A quantity that isn't known yet.
+	DurationMs Spread `json:"duration_ms"`
+
+	// Steps The part of each step of the route. Their P90s don't add up to those of the batch.
+	Steps []ForecastStep `json:"steps"`
+}
+
+// ForecastVerdict What became of the batch by it, or would have.
+type ForecastVerdict string
+
+// ForecastStep What a step of the route is expected to take.
+type ForecastStep struct {
+	// Step Index in the route, from 0.
+	Step int32 `json:"step"`
+
+	// Provider Provider.
+	Provider string `json:"provider"`
+
+	// Model Model asked for.
+	Model string `json:"model"`
+
+	// HistoryOf Whose answers its lengths are expected by: version or template, params, kind, or none, and then it is the cap on answers.
+	HistoryOf string `json:"history_of"`
+
+	// HistoryCalls How many answers these are.
+	HistoryCalls int64 `json:"history_calls"`
+
+	// Calls A quantity that isn't known yet.
+	Calls Spread `json:"calls"`
+
+	// InputTokens A quantity that isn't known yet.
+	InputTokens Spread `json:"input_tokens"`
+
+	// CachedInputTokens A quantity that isn't known yet.
+	CachedInputTokens Spread `json:"cached_input_tokens"`
+
+	// OutputTokens A quantity that isn't known yet.
+	OutputTokens Spread `json:"output_tokens"`
+
+	// CostMicrousd Millionths of a US dollar; null when the price of a model that may be called is unknown.
+	CostMicrousd *MaybeSpread `json:"cost_microusd"`
+}
+
 // Health A sign of life.
 type Health struct {
 	// Status Always `ok`.
@@ -1082,6 +1202,15 @@ type MaxAttempts = int32
 // MaxCost Most that the batch's calls may cost, in millionths of a US dollar. Before each call its worst case is reserved; a batch whose next call could overshoot is paused.
 type MaxCost = int64
 
+// MaybeSpread Millionths of a US dollar; null when the price of a model that may be called is unknown.
+type MaybeSpread struct {
+	// P50 As likely more as less.
+	P50 int64 `json:"p50"`
+
+	// P90 More in one case of ten.
+	P90 int64 `json:"p90"`
+}
+
 // Metadata Labels, kept and shown with the batch; together at most 16 KiB of JSON.
 type Metadata map[string]string
 
@@ -1090,6 +1219,9 @@ type MicrousdPerMtok = int64
 
 // NextCursor Pass as `cursor` for the next page; null on the last one.
 type NextCursor = string
+
+// OnForecastOver What to do when planning ends with a forecast whose P90 is over `max_cost_microusd`, which is then required: `run` (the batch is paused when the next call could overshoot), `pause` (before the first call, until it is resumed) or `refuse` (the batch fails, and nothing is called).
+type OnForecastOver string
 
 // OnInvalid What a line that can't be run does.
 type OnInvalid string
@@ -1105,17 +1237,17 @@ type Params = json.RawMessage
 
 // Pause Why the batch is paused, or will be once it is planned; left out while it isn't.
 type Pause struct {
-	// Reason `requested`: by a caller, until one resumes it. `budget`: its next call could overshoot a budget; it goes on when there is room.
+	// Reason `requested`: by a caller, until one resumes it. `budget`: its next call could overshoot a budget; it goes on when there is room. `forecast`: its forecast is over `max_cost_microusd`, until a caller resumes it and so accepts that.
 	Reason PauseReason `json:"reason"`
 
-	// Detail Which budget, and what resumes the batch.
+	// Detail Which limit, and what resumes the batch.
 	Detail string `json:"detail"`
 
 	// Since When it was paused.
 	Since time.Time `json:"since"`
 }
 
-// PauseReason `requested`: by a caller, until one resumes it. `budget`: its next call could overshoot a budget; it goes on when there is room.
+// PauseReason `requested`: by a caller, until one resumes it. `budget`: its next call could overshoot a budget; it goes on when there is room. `forecast`: its forecast is over `max_cost_microusd`, until a caller resumes it and so accepts that.
 type PauseReason string
 
 // Price What a model costs from a day on.
@@ -1811,6 +1943,9 @@ type ScheduledBatch struct {
 	// Name A free name, for people.
 	Name *BatchName `json:"name,omitempty"`
 
+	// OnForecastOver What to do when planning ends with a forecast whose P90 is over `max_cost_microusd`, which is then required: `run` (the batch is paused when the next call could overshoot), `pause` (before the first call, until it is resumed) or `refuse` (the batch fails, and nothing is called).
+	OnForecastOver *OnForecastOver `json:"on_forecast_over,omitempty"`
+
 	// OnInvalid What a line that can't be run does.
 	OnInvalid *OnInvalid `json:"on_invalid,omitempty"`
 
@@ -1825,6 +1960,15 @@ type ScheduledBatch struct {
 
 	// Template `name` (the latest version at submission) or `name@version`.
 	Template *VersionRef `json:"template,omitempty"`
+}
+
+// Spread A quantity that isn't known yet.
+type Spread struct {
+	// P50 As likely more as less.
+	P50 int64 `json:"p50"`
+
+	// P90 More in one case of ten.
+	P90 int64 `json:"p90"`
 }
 
 // Template One version of a template. It never changes.
@@ -2149,6 +2293,12 @@ type CreateBatchParams struct {
 
 	// MaxCostMicrousd NDJSON only. As `max_cost_microusd` of BatchOptions.
 	MaxCostMicrousd *MaxCost `form:"max_cost_microusd,omitempty" json:"max_cost_microusd,omitempty"`
+
+	// OnForecastOver NDJSON only. As `on_forecast_over` of BatchOptions.
+	OnForecastOver *OnForecastOver `form:"on_forecast_over,omitempty" json:"on_forecast_over,omitempty"`
+
+	// DryRun For all three forms. Check and plan everything, answer with the forecast, and leave no batch behind: nothing is called and nothing is spent. When planning takes more than some seconds the answer is 202, with the place to ask for it.
+	DryRun *bool `form:"dry_run,omitempty" json:"dry_run,omitempty"`
 
 	// IdempotencyKey Makes a repeat safe: the same key with the same submission answers with the first batch and `Idempotency-Replayed: true`; with another submission, or while the first is still coming in, it is a conflict (409). 1 to 255 visible ASCII characters.
 	IdempotencyKey *string `json:"Idempotency-Key,omitempty"`
@@ -2519,6 +2669,9 @@ type ServerInterface interface {
 	// ExportBatch Download a batch's final results as one file, in the order of submission.
 	// (GET /v1/batches/{id}/export)
 	ExportBatch(ctx echo.Context, id BatchID, params ExportBatchParams) error
+	// GetForecast What a batch was expected to call, take and cost when its planning ended.
+	// (GET /v1/batches/{id}/forecast)
+	GetForecast(ctx echo.Context, id BatchID) error
 	// ListJobs List a batch's jobs in the order of submission.
 	// (GET /v1/batches/{id}/jobs)
 	ListJobs(ctx echo.Context, id BatchID, params ListJobsParams) error
@@ -2866,6 +3019,20 @@ func (w *ServerInterfaceWrapper) CreateBatch(ctx echo.Context) error {
 		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter max_cost_microusd: %s", err))
 	}
 
+	// ------------- Optional query parameter "on_forecast_over" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "on_forecast_over", ctx.QueryParams(), &params.OnForecastOver, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter on_forecast_over: %s", err))
+	}
+
+	// ------------- Optional query parameter "dry_run" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "dry_run", ctx.QueryParams(), &params.DryRun, runtime.BindQueryParameterOptions{Type: "boolean", Format: ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter dry_run: %s", err))
+	}
+
 	headers := ctx.Request().Header
 	// ------------- Optional header parameter "Idempotency-Key" -------------
 	if valueList, found := headers[http.CanonicalHeaderKey("Idempotency-Key")]; found {
@@ -3112,6 +3279,22 @@ func (w *ServerInterfaceWrapper) ExportBatch(ctx echo.Context) error {
 
 	// Invoke the callback with all the unmarshaled arguments
 	err = w.Handler.ExportBatch(ctx, id, params)
+	return err
+}
+
+// GetForecast converts echo context to params.
+func (w *ServerInterfaceWrapper) GetForecast(ctx echo.Context) error {
+	var err error
+	// ------------- Path parameter "id" -------------
+	var id BatchID
+
+	err = runtime.BindStyledParameterWithOptions("simple", "id", ctx.Param("id"), &id, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: ctx.Request().URL.RawPath == ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter id: %s", err))
+	}
+
+	// Invoke the callback with all the unmarshaled arguments
+	err = w.Handler.GetForecast(ctx, id)
 	return err
 }
 
@@ -4271,6 +4454,7 @@ func RegisterHandlersWithOptions(router EchoRouter, si ServerInterface, options 
 	router.GET(options.BaseURL+"/v1/batches/:id/diff/:other/summary", wrapper.SummarizeDiff, options.OperationMiddlewares["SummarizeDiff"]...)
 	router.GET(options.BaseURL+"/v1/batches/:id/events", wrapper.StreamEvents, options.OperationMiddlewares["StreamEvents"]...)
 	router.GET(options.BaseURL+"/v1/batches/:id/export", wrapper.ExportBatch, options.OperationMiddlewares["ExportBatch"]...)
+	router.GET(options.BaseURL+"/v1/batches/:id/forecast", wrapper.GetForecast, options.OperationMiddlewares["GetForecast"]...)
 	router.GET(options.BaseURL+"/v1/batches/:id/jobs", wrapper.ListJobs, options.OperationMiddlewares["ListJobs"]...)
 	router.POST(options.BaseURL+"/v1/batches/:id/jobs", wrapper.AppendJobs, options.OperationMiddlewares["AppendJobs"]...)
 	router.POST(options.BaseURL+"/v1/batches/:id/pause", wrapper.PauseBatch, options.OperationMiddlewares["PauseBatch"]...)
@@ -4434,6 +4618,20 @@ type CreateBatchRequestObject struct {
 
 type CreateBatchResponseObject interface {
 	VisitCreateBatchResponse(w http.ResponseWriter) error
+}
+
+type CreateBatch200JSONResponse Forecast
+
+func (response CreateBatch200JSONResponse) VisitCreateBatchResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
 }
 
 type CreateBatch202ResponseHeaders struct {
@@ -4774,6 +4972,42 @@ func (response ExportBatch200TextCsvResponse) VisitExportBatchResponse(w http.Re
 		defer closer.Close()
 	}
 	_, err := io.Copy(w, response.Body)
+	return err
+}
+
+type GetForecastRequestObject struct {
+	ID BatchID `json:"id"`
+}
+
+type GetForecastResponseObject interface {
+	VisitGetForecastResponse(w http.ResponseWriter) error
+}
+
+type GetForecast200JSONResponse Forecast
+
+func (response GetForecast200JSONResponse) VisitGetForecastResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type GetForecast202JSONResponse Batch
+
+func (response GetForecast202JSONResponse) VisitGetForecastResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(202)
+	_, err := buf.WriteTo(w)
 	return err
 }
 
@@ -6148,6 +6382,9 @@ type StrictServerInterface interface {
 	// ExportBatch Download a batch's final results as one file, in the order of submission.
 	// (GET /v1/batches/{id}/export)
 	ExportBatch(ctx context.Context, request ExportBatchRequestObject) (ExportBatchResponseObject, error)
+	// GetForecast What a batch was expected to call, take and cost when its planning ended.
+	// (GET /v1/batches/{id}/forecast)
+	GetForecast(ctx context.Context, request GetForecastRequestObject) (GetForecastResponseObject, error)
 	// ListJobs List a batch's jobs in the order of submission.
 	// (GET /v1/batches/{id}/jobs)
 	ListJobs(ctx context.Context, request ListJobsRequestObject) (ListJobsResponseObject, error)
@@ -6694,6 +6931,31 @@ func (sh *strictHandler) ExportBatch(ctx echo.Context, id BatchID, params Export
 		return err
 	} else if validResponse, ok := response.(ExportBatchResponseObject); ok {
 		return validResponse.VisitExportBatchResponse(ctx.Response())
+	} else if response != nil {
+		return fmt.Errorf("unexpected response type: %T", response)
+	}
+	return nil
+}
+
+// GetForecast operation middleware
+func (sh *strictHandler) GetForecast(ctx echo.Context, id BatchID) error {
+	var request GetForecastRequestObject
+
+	request.ID = id
+
+	handler := func(ctx echo.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.GetForecast(ctx.Request().Context(), request.(GetForecastRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "GetForecast")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		return err
+	} else if validResponse, ok := response.(GetForecastResponseObject); ok {
+		return validResponse.VisitGetForecastResponse(ctx.Response())
 	} else if response != nil {
 		return fmt.Errorf("unexpected response type: %T", response)
 	}

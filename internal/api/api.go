@@ -74,6 +74,7 @@ type Reader interface {
 	scheduleReader
 	priceReader
 	reportReader
+	forecastReader
 }
 
 type batchReader interface {

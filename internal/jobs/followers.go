@@ -86,7 +86,8 @@ func (w *Worker) recheck(ctx context.Context, b *batch, t store.Ticket, claimed 
 	}
 	keys := make([][][32]byte, len(claimed))
 	for i, job := range claimed {
-		keys[i] = planJob(b, store.Input{Seq: job.Seq, Input: job.Input, DocumentSHA256: job.DocumentSHA256}).Keys
+		row, _ := planJob(b, store.Input{Seq: job.Seq, Input: job.Input, DocumentSHA256: job.DocumentSHA256})
+		keys[i] = row.Keys
 	}
 	var hits []*store.Hit
 	err := w.persist(ctx, func(ctx context.Context) (err error) {

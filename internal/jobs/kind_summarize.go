@@ -15,6 +15,7 @@ import (
 	"batchwright/internal/document"
 	"batchwright/internal/fault"
 	"batchwright/internal/gateway"
+	"batchwright/internal/pricing"
 	"batchwright/internal/prompt"
 	"batchwright/internal/store"
 )
@@ -127,12 +128,12 @@ func documentProblem(err error) (code, message string) {
 	return "unreadable", "the document can't be read"
 }
 
-func (summarize) plan(b *batch, in store.Input) ([]prompt.Key, error) {
-	var keys []prompt.Key
-	for _, name := range b.routeOf(in.Input, in.DocumentSHA256, nil).answerers("") {
-		keys = append(keys, treeKey(b, name, in.Input, in.DocumentSHA256))
+func (summarize) plan(b *batch, in store.Input) (planned, error) {
+	p := planned{route: b.routeOf(in.Input, in.DocumentSHA256, nil), bytes: int(in.DocumentBytes)}
+	for _, name := range p.route.answerers("") {
+		p.keys = append(p.keys, treeKey(b, name, in.Input, in.DocumentSHA256))
 	}
-	return keys, nil
+	return p, nil
 }
 
 // treeKey is the key of a whole document's summary: what goes in, not how many calls it takes.
@@ -162,7 +163,7 @@ func (summarize) run(ctx context.Context, t *task) (result, error) {
 	t.capField = "params.max_tokens"
 	limit := o.ChunkTokens
 	if limit == 0 {
-		limit = t.window(o)
+		limit = chunkLimit(t.route, o, t.w.Prices)
 	}
 	s := &summary{t: t, o: o, limit: limit, hit: true}
 	out, err := s.tree(ctx, doc)
@@ -183,13 +184,13 @@ const (
 	minChunk      = 500
 )
 
-// window returns how many tokens of a document one call may carry: what every model of the route can read beside the instructions and
+// chunkLimit returns how many tokens of a document one call may carry: what every model of the route can read beside the instructions and
 // its own answer, with a quarter to spare because tokens are estimated.
-func (t *task) window(o summarizeOptions) int {
+func chunkLimit(r Route, o summarizeOptions, prices *pricing.Table) int {
 	out := maxChunk
-	for _, s := range t.route.Steps {
+	for _, s := range r.Steps {
 		window := unknownWindow
-		if p, ok := t.w.Prices.Lookup(s.Provider, s.Model, fault.Now()); ok && p.ContextWindow > 0 {
+		if p, ok := prices.Lookup(s.Provider, s.Model, fault.Now()); ok && p.ContextWindow > 0 {
 			window = p.ContextWindow
 		}
 		out = min(out, (window-o.MaxTokens-300)*3/4)

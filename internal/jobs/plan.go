@@ -10,7 +10,6 @@ import (
 
 	"batchwright/internal/fault"
 	"batchwright/internal/gateway"
-	"batchwright/internal/prompt"
 	"batchwright/internal/store"
 )
 
@@ -37,21 +36,27 @@ func (w *Worker) planTicket(soft, hard context.Context, t store.Ticket) error {
 	w.hold(l)
 	defer w.drop(l)
 	fault.Point("plan-claimed")
-	parts := make(chan []store.Planned, 1)
+	prices, err := w.pricesOf(hard, b.ProjectID)
+	if err != nil {
+		return fmt.Errorf("plan: %w", err)
+	}
+	sc := newScale(w.DB.Reader, b, prices)
+	parts := make(chan part, 1)
 	g, gctx := errgroup.WithContext(ctx)
 	g.Go(guarded(func() error { // renders while the part before is written
 		defer close(parts)
-		return renderRange(gctx, w.DB, b, t, parts)
+		return renderRange(gctx, w.DB, b, sc, t, parts)
 	}))
-	g.Go(func() error {
-		for rows := range parts {
-			if err := w.DB.InsertPlanned(gctx, b.Batch, t, rows, rows[len(rows)-1].Seq == t.LastSeq); err != nil {
+	g.Go(guarded(func() error {
+		for p := range parts {
+			last := p.rows[len(p.rows)-1].Seq == t.LastSeq
+			if err := w.DB.InsertPlanned(gctx, b.Batch, t, p.rows, last, func(hits []*store.Hit) []store.PlanSum { return sc.tally(gctx, p, hits, last) }); err != nil {
 				return err
 			}
 			fault.Point("plan-inserted")
 		}
 		return nil
-	})
+	}))
 	if err := g.Wait(); err != nil {
 		return fmt.Errorf("plan: %w", err)
 	}
@@ -68,7 +73,7 @@ func (w *Worker) startBatches(ctx context.Context) {
 		select {
 		case b := <-w.starts:
 			round, cancel := context.WithTimeout(ctx, startLimit)
-			if err := w.startBatch(round, b); err != nil && ctx.Err() == nil {
+			if err := guarded(func() error { return w.startBatch(round, b) })(); err != nil && ctx.Err() == nil {
 				w.Log.WarnContext(ctx, "batch not started, will be tried again", "batch", b.ID, "err", err)
 			}
 			cancel()
@@ -79,13 +84,20 @@ func (w *Worker) startBatches(ctx context.Context) {
 }
 
 func (w *Worker) startBatch(ctx context.Context, b store.OpenBatch) error {
-	started, err := w.DB.StartBatch(ctx, b.ID)
+	f, err := w.forecaster(ctx, b.ID)
+	if err != nil {
+		return fmt.Errorf("forecast: %w", err)
+	}
+	started, err := w.DB.StartBatch(ctx, b.ID, f.judge)
 	if !started {
 		return err
 	}
 	fault.Point("batch-started")
-	w.Log.InfoContext(ctx, "batch planned", "batch", b.ID)
+	w.Log.InfoContext(ctx, "batch planned", "batch", b.ID, "verdict", f.verdict)
 	defer w.nudge()
+	if f.DryRun {
+		return errors.Join(err, w.DB.EndDryRun(ctx, f.ProjectID, f.ID)) // else a sweep does
+	}
 	_, ferr := w.finish(ctx, &b) // all of it may have been in the cache
 	return errors.Join(err, ferr)
 }
@@ -93,45 +105,57 @@ func (w *Worker) startBatch(ctx context.Context, b store.OpenBatch) error {
 // planPart is how many jobs planning inserts at once.
 const planPart = 2500
 
-func renderRange(ctx context.Context, db *store.DB, b *batch, t store.Ticket, parts chan<- []store.Planned) error {
-	rows := make([]store.Planned, 0, planPart)
+// part is some of a range's jobs.
+type part struct {
+	rows []store.Planned
+	jobs []load // one of each row
+}
+
+func newPart() part {
+	return part{make([]store.Planned, 0, planPart), make([]load, 0, planPart)}
+}
+
+func renderRange(ctx context.Context, db *store.DB, b *batch, sc *scale, t store.Ticket, parts chan<- part) error {
+	p := newPart()
 	for in, err := range db.Inputs(ctx, t.BatchID, t.FirstSeq, t.LastSeq) {
 		if err != nil {
 			return fmt.Errorf("read inputs: %w", err)
 		}
-		if rows = append(rows, planJob(b, in)); len(rows) < planPart && in.Seq < t.LastSeq {
+		row, found := planJob(b, in)
+		p.rows, p.jobs = append(p.rows, row), append(p.jobs, sc.put(in, found))
+		if len(p.rows) < planPart && in.Seq < t.LastSeq {
 			continue
 		}
 		select {
-		case parts <- rows:
+		case parts <- p:
 		case <-ctx.Done():
 			return context.Cause(ctx)
 		}
-		rows = make([]store.Planned, 0, planPart)
+		p = newPart()
 	}
 	return nil
 }
 
-func planJob(b *batch, in store.Input) store.Planned {
-	p := store.Planned{Seq: in.Seq}
+// planJob plans one job. What was found is empty when it can't run.
+func planJob(b *batch, in store.Input) (row store.Planned, found planned) {
+	row.Seq = in.Seq
 	if in.Invalid != nil {
-		p.ErrorClass, p.ErrorMessage = string(gateway.InvalidRequest), storedProblem(in.Invalid)
-		return p
+		row.ErrorClass, row.ErrorMessage = string(gateway.InvalidRequest), storedProblem(in.Invalid)
+		return row, planned{}
 	}
-	var keys []prompt.Key
 	err := guarded(func() (err error) {
-		keys, err = b.kind.plan(b, in)
+		found, err = b.kind.plan(b, in)
 		return err
 	})()
 	if err != nil {
-		p.ErrorClass, p.ErrorMessage = string(gateway.InvalidRequest), "the job can't be planned"
+		row.ErrorClass, row.ErrorMessage = string(gateway.InvalidRequest), "the job can't be planned"
 		if f, ok := errors.AsType[*failure](err); ok {
-			p.ErrorClass, p.ErrorMessage = string(f.class), clean(f.message)
+			row.ErrorClass, row.ErrorMessage = string(f.class), clean(f.message)
 		}
-		return p
+		return row, planned{}
 	}
-	for _, k := range keys {
-		p.Keys = append(p.Keys, k)
+	for _, k := range found.keys {
+		row.Keys = append(row.Keys, k)
 	}
-	return p
+	return row, found
 }

@@ -51,9 +51,9 @@ func setUp(t *testing.T) world {
 			w.project, batch = p.ID, w.batch
 		}
 		for _, sql := range []string{
-			`insert into batches (id, project_id, name, kind, state, route, params, metadata, on_invalid, cache, request_sha256, total_jobs, api_key_id)
+			`insert into batches (id, project_id, name, kind, state, route, params, metadata, on_invalid, cache, request_sha256, total_jobs, api_key_id, started_at)
 				select $1, '` + p.ID.String() + `', 'b', 'chat', 'running', '{}', '{}', '{"team": "a"}', 'skip', 'use', '', ` + strconv.Itoa(worldJobs) + `,
-				(select id from api_keys where project_id = '` + p.ID.String() + `')`,
+				(select id from api_keys where project_id = '` + p.ID.String() + `'), '2026-11-20 12:00:00Z'`,
 			`insert into inputs (batch_id, seq, custom_id) select $1, s, '-' || s from generate_series(1, ` + strconv.Itoa(worldJobs) + `) s`,
 			`insert into jobs (batch_id, seq, state, finished_at, result_key, result_generation, error_class, error_message, cost_microusd, calls, provider, model, cache_status)
 				select batch_id, seq, case when seq % 10 = 0 then 'failed' else 'succeeded' end, '2026-11-20 12:00:00.5Z',
@@ -66,6 +66,9 @@ func setUp(t *testing.T) world {
 			`insert into calls (batch_id, seq, ticket_id, number, started_at, settled_at, reserved_microusd, cost_microusd, input_tokens, output_tokens, latency_ms,
 				step, state, provider, model, error_class) select batch_id, seq, 1, 1, '2026-11-20 12:00:00Z'::timestamptz + seq * interval '4 minutes', now(), 9,
 				cost_microusd, seq, 1, seq, 0, 'settled', 'p', 'm' || seq % 2, error_class from jobs where batch_id = $1`,
+			`insert into forecasts (batch_id, project_id, dry_run, verdict, reason, jobs, result_hits, coalesced, invalid_jobs, counted_jobs, history_batches, calls_p50, calls_p90,
+				cached_p50, cached_p90, input_p50, input_p90, output_p50, output_p90, cost_p50, cost_p90, duration_ms_p50, duration_ms_p90, basis_calls)
+				select id, project_id, false, 'run', '', total_jobs, 0, 0, 0, 9, 3, 300, 310, 0, 0, 1, 2, 3, 4, 5, 6, 7, 8, 300 from batches where id = $1`,
 		} {
 			storetest.Exec(t, w.url, sql, batch)
 		}
