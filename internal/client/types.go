@@ -21,6 +21,9 @@ type BatchOptions struct {
 	Cache     string            // use (default), refresh or off
 	Metadata  map[string]string // labels
 
+	MaxCostMicrousd *int64 // most that its calls may cost; nil for no limit of its own
+	OnForecastOver  string // what to do when the forecast is over that: run (default), pause or refuse
+
 	Encoding string // of NDJSON that is compressed: gzip or zstd
 
 	// IdempotencyKey makes a repeat of the same submission safe: it answers with the first one's batch.
@@ -61,7 +64,7 @@ type Batch struct {
 
 // Pause says why a batch is paused, or will be once it is planned.
 type Pause struct {
-	Reason string    `json:"reason"` // requested or budget
+	Reason string    `json:"reason"` // requested, budget or forecast
 	Detail string    `json:"detail"`
 	Since  time.Time `json:"since"`
 }

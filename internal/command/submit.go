@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 	"slices"
@@ -17,7 +18,8 @@ import (
 func (a *app) submit() *cobra.Command {
 	var o client.BatchOptions
 	var params string
-	var wait bool
+	var maxCost string
+	var wait, dry bool
 	c := &cobra.Command{
 		Use:   "submit FILE... | JOBS.ndjson | -",
 		Short: "Submit documents, or jobs as NDJSON, as a batch",
@@ -29,6 +31,7 @@ that ends in .ndjson or .jsonl, or - for standard input. A file that ends in .gz
 that is sent as it is.`,
 		Example: `  batchwright submit --route local/extractive --wait examples/documents
   batchwright submit --kind generate --template product-blurb --route openai:gpt-4.1-mini examples/products.ndjson
+  batchwright submit --dry-run --kind generate --template product-blurb --route openai:gpt-4.1-mini examples/products.ndjson
   produce-jobs | batchwright submit --kind chat --route nightly@3 -`,
 		Args: cobra.MinimumNArgs(1),
 	}
@@ -42,6 +45,9 @@ that is sent as it is.`,
 	f.StringVar(&o.Cache, "cache", "", "use (default), refresh (ask again, keep the new answers), only (make no calls) or off")
 	f.StringToStringVar(&o.Metadata, "metadata", nil, "labels, as KEY=VALUE,...")
 	f.StringVar(&o.IdempotencyKey, "idempotency-key", "", "makes a repeat safe: the same key and submission is the same batch")
+	f.StringVar(&maxCost, "max-cost-usd", "", "most that its calls may cost, in US dollars")
+	f.StringVar(&o.OnForecastOver, "on-forecast-over", "", "what to do when the forecast is over --max-cost-usd: run (default; it is paused when it gets there), pause (before the first call) or refuse")
+	f.BoolVar(&dry, "dry-run", false, "show the forecast, and leave no batch: nothing is called and nothing is spent")
 	f.BoolVar(&wait, "wait", false, "wait for the end, showing progress on standard error")
 	if err := c.MarkFlagRequired("route"); err != nil {
 		panic(err) // the flag is a few lines above
@@ -52,7 +58,21 @@ that is sent as it is.`,
 				return usagef("--params is not JSON")
 			}
 		}
-		b, err := a.send(ctx, api, args, o)
+		if maxCost != "" {
+			most, err := micros(maxCost)
+			if err != nil {
+				return err
+			}
+			o.MaxCostMicrousd = &most
+		}
+		if dry {
+			return a.dryRun(ctx, api, args, o)
+		}
+		b, err := send(a, args, o,
+			func(paths []string) (client.Batch, error) { return api.SubmitDocuments(ctx, paths, o) },
+			func(lines io.Reader, o client.BatchOptions) (client.Batch, error) {
+				return api.SubmitNDJSON(ctx, lines, o)
+			})
 		if err != nil {
 			return err
 		}
@@ -68,33 +88,33 @@ that is sent as it is.`,
 	return c
 }
 
-// send submits what the arguments name.
-func (a *app) send(ctx context.Context, api *client.Client, args []string, o client.BatchOptions) (client.Batch, error) {
+// send submits what the arguments name: documents, or jobs as lines.
+func send[T any](a *app, args []string, o client.BatchOptions, documents func(paths []string) (T, error), jobs func(lines io.Reader, o client.BatchOptions) (T, error)) (none T, _ error) {
 	if !slices.ContainsFunc(args, isNDJSON) {
 		if o.Kind != "" && o.Kind != "summarize" {
-			return client.Batch{}, usagef("documents are summarized; jobs of kind %s come as NDJSON", o.Kind)
+			return none, usagef("documents are summarized; jobs of kind %s come as NDJSON", o.Kind)
 		}
-		paths, err := documents(args)
+		paths, err := files(args)
 		if err != nil {
-			return client.Batch{}, err
+			return none, err
 		}
-		return api.SubmitDocuments(ctx, paths, o)
+		return documents(paths)
 	}
 	switch {
 	case len(args) > 1:
-		return client.Batch{}, usagef("one NDJSON file makes one batch: it can't come with other files")
+		return none, usagef("one NDJSON file makes one batch: it can't come with other files")
 	case o.Kind == "":
-		return client.Batch{}, usagef("--kind is required for NDJSON: summarize, generate or chat")
+		return none, usagef("--kind is required for NDJSON: summarize, generate or chat")
 	case args[0] == "-":
-		return api.SubmitNDJSON(ctx, a.stdin, o)
+		return jobs(a.stdin, o)
 	}
 	file, err := os.Open(args[0])
 	if err != nil {
-		return client.Batch{}, err
+		return none, err
 	}
 	defer file.Close()
 	o.Encoding = encodings[extension(args[0])]
-	return api.SubmitNDJSON(ctx, file, o)
+	return jobs(file, o)
 }
 
 // encodings are the Content-Encodings of compressed files, by their extension.
@@ -110,31 +130,31 @@ func isNDJSON(path string) bool {
 	return path == "-" || ext == ".ndjson" || ext == ".jsonl"
 }
 
-// documents lists the files that paths name, those of folders in the order of their names.
-func documents(paths []string) ([]string, error) {
-	var files []string
+// files lists the files that paths name, those of folders in the order of their names.
+func files(paths []string) ([]string, error) {
+	var out []string
 	for _, path := range paths {
 		info, err := os.Stat(path)
 		if err != nil {
 			return nil, err
 		}
 		if !info.IsDir() {
-			files = append(files, path)
+			out = append(out, path)
 			continue
 		}
 		entries, err := os.ReadDir(path)
 		if err != nil {
 			return nil, err
 		}
-		before := len(files)
+		before := len(out)
 		for _, e := range entries {
 			if e.Type().IsRegular() && !strings.HasPrefix(e.Name(), ".") {
-				files = append(files, filepath.Join(path, e.Name()))
+				out = append(out, filepath.Join(path, e.Name()))
 			}
 		}
-		if len(files) == before {
+		if len(out) == before {
 			return nil, fmt.Errorf("there are no documents in %s", path)
 		}
 	}
-	return files, nil
+	return out, nil
 }
