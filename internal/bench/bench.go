@@ -10,7 +10,8 @@
 // process, the same for a line and its ceiling. Each line gets a database of its own, and runs once, small, before it
 // is measured. VACUUM ANALYZE between the rounds stands in for autovacuum, which the private Postgres leaves out.
 //
-// There are three suites: one of batches, one of the gateway, whose server is measured beside a bare reverse proxy, and one of reports and exports.
+// There are four suites: one of batches, one of the gateway, whose server is measured beside a bare reverse proxy, one of reports and exports, and
+// one of forecasts, which are held against what came.
 package bench
 
 import (
@@ -76,8 +77,8 @@ func parse(args []string, stderr io.Writer) (*settings, error) {
 	f.SetOutput(stderr)
 	f.BoolVar(&s.quick, "quick", false, "small sizes, for a look")
 	f.BoolVar(&s.write, "write", true, "write the suite's document below docs; with -quick or -only just when it is given")
-	name := f.String("suite", batches.name, "what to measure: "+batches.name+", "+gateways.name+" or "+archives.name)
-	only := f.String("only", "", "lines to measure, such as P1,P4 (known: "+strings.Join(slices.Concat(batches.ids(), gateways.ids(), archives.ids()), ",")+")")
+	name := f.String("suite", batches.name, "what to measure: "+strings.Join(names(), ", "))
+	only := f.String("only", "", "lines to measure, such as P1,P4 (known: "+strings.Join(known(), ",")+")")
 	f.IntVar(&s.rounds, "rounds", 3, "rounds; the figures are their medians")
 	f.StringVar(&s.workerProfile, "cpuprofile-worker", "", "write a CPU profile of the worker to this file, from one more run of the first line that has one")
 	f.StringVar(&s.apiProfile, "cpuprofile-api", "", "the same of the API")
@@ -88,22 +89,17 @@ func parse(args []string, stderr io.Writer) (*settings, error) {
 	if err := f.Parse(args); err != nil {
 		return nil, err
 	}
-	switch *name {
-	case batches.name:
-		s.suite = &batches
-	case gateways.name:
-		s.suite = &gateways
-	case archives.name:
-		s.suite = &archives
-	default:
-		return nil, fmt.Errorf("-suite: want %s, %s or %s", batches.name, gateways.name, archives.name)
+	i := slices.Index(names(), *name)
+	if i < 0 {
+		return nil, fmt.Errorf("-suite: want one of %s", strings.Join(names(), ", "))
 	}
+	s.suite = suites()[i]
 	for id := range strings.SplitSeq(*only, ",") {
 		if id = strings.ToUpper(strings.TrimSpace(id)); id == "" {
 			continue
 		}
-		if known := s.suite.ids(); !slices.Contains(known, id) {
-			return nil, fmt.Errorf("-only: unknown line %.20q: want some of %s", id, strings.Join(known, ","))
+		if ids := s.suite.ids(); !slices.Contains(ids, id) {
+			return nil, fmt.Errorf("-only: unknown line %.20q: want some of %s", id, strings.Join(ids, ","))
 		}
 		s.only = append(s.only, id)
 	}
@@ -138,7 +134,27 @@ var (
 		name: "reports", document: "benchmarks-reports.md", preface: reportsPreface, start: func(*lab) error { return nil },
 		plans: []plan{{"R1", overReports}},
 	}
+	forecasts = suite{
+		name: "forecast", document: "benchmarks-forecast.md", preface: forecastPreface, programs: []string{"api", "worker"}, start: (*lab).startMarket,
+		plans: []plan{{"F1", foretold}},
+	}
 )
+
+func suites() []*suite { return []*suite{&batches, &gateways, &archives, &forecasts} }
+
+func names() (out []string) {
+	for _, s := range suites() {
+		out = append(out, s.name)
+	}
+	return out
+}
+
+func known() (out []string) {
+	for _, s := range suites() {
+		out = append(out, s.ids()...)
+	}
+	return out
+}
 
 const (
 	planLimit = 15 * time.Minute // for all rounds of one measurement
