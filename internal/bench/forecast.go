@@ -164,7 +164,6 @@ type world struct {
 	failing   float64 // share of its batches whose primary fails
 	drift     float64
 	templates []habit
-	next      int // a job that there hasn't been yet
 }
 
 // habit is a template, or another kind of work, with what its answers are like.
