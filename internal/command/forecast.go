@@ -34,13 +34,20 @@ func (a *app) showForecast(f client.Forecast) error {
 		fmt.Fprintf(a.stdout, "%s can't run.\n", plural(f.InvalidJobs, "job", "jobs"))
 	}
 	for _, t := range []table{forecastTotals(f), forecastSteps(f)} {
+		if len(t.rows) == 0 { // nothing will be called
+			continue
+		}
 		fmt.Fprintln(a.stdout)
 		if err := t.write(a.stdout, a.width(a.stdout)); err != nil {
 			return err
 		}
 	}
 	if f.Reason != "" {
-		fmt.Fprintf(a.stdout, "%s: %s\n", map[string]string{"pause": "Paused", "refuse": "Refused"}[f.Verdict], f.Reason)
+		held := map[string]string{"pause": "paused", "refuse": "refused"}[f.Verdict]
+		if f.DryRun {
+			held = "to be " + held
+		}
+		fmt.Fprintf(a.stdout, "\nThe batch is %s: %s\n", held, clean(f.Reason))
 	}
 	return nil
 }

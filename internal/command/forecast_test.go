@@ -28,7 +28,7 @@ func TestDryRunShowsTheForecast(t *testing.T) {
 			t.Errorf("%s: exit code %d, sent %s\n%s", c.args, code, sent, errs)
 		}
 		for _, want := range []string{"1,200 jobs: 100 from the cache, 50 like another, 1,050 to ask", "calls", "$1.250000", "$1.500000", "9.00 s",
-			"openai:gpt-4.1-mini", "unknown", "2,000 of the version", "Paused: too dear"} {
+			"openai:gpt-4.1-mini", "unknown", "2,000 of the version", "The batch is paused: too dear"} {
 			if !strings.Contains(out, want) {
 				t.Errorf("%s: no %q in\n%s", c.args, want, out)
 			}

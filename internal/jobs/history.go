@@ -102,7 +102,7 @@ var prefixCaches = map[string]float64{"openai": 1024, "azure-openai": 1024, "ant
 func (f *forecaster) cachedShare(s *stage) func(r *rand.Rand) float64 {
 	uses, like := f.nearest(s.named, func(u *store.PastUse) bool { return u.Input > 0 })
 	if uses != nil && like.name != "kind" {
-		p := portion{0.1, 0.1}
+		p := portion{0.01, 0.1}
 		for _, u := range uses {
 			share := min(float64(u.Cached)/float64(u.Input), 1)
 			p.a, p.b = p.a+10*share, p.b+10*(1-share)
