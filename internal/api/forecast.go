@@ -50,18 +50,21 @@ func (h *handlers) GetForecast(ctx context.Context, req GetForecastRequestObject
 	if err != nil {
 		return nil, err
 	}
-	f, err := h.Read.Forecast(ctx, projectOf(ctx).ID, id)
-	if err == nil {
-		return GetForecast200JSONResponse(toForecast(f)), nil
-	} else if !errors.Is(err, store.ErrNotFound) {
-		return nil, fmt.Errorf("api: forecast: %w", err)
+	var gone error
+	for range 2 { // it may have been made between the two looks, and a dry run be gone by then
+		f, err := h.Read.Forecast(ctx, projectOf(ctx).ID, id)
+		if err == nil {
+			return GetForecast200JSONResponse(toForecast(f)), nil
+		} else if !errors.Is(err, store.ErrNotFound) {
+			return nil, fmt.Errorf("api: forecast: %w", err)
+		}
+		var b store.Batch
+		if b, gone = h.Read.Batch(ctx, projectOf(ctx).ID, id); gone == nil && b.StartedAt == nil && b.FinishedAt == nil {
+			return GetForecast202JSONResponse(toBatch(b, nil)), nil
+		}
 	}
-	b, err := h.Read.Batch(ctx, projectOf(ctx).ID, id)
-	if err != nil {
-		return nil, fmt.Errorf("api: forecast: %w", err)
-	}
-	if b.StartedAt == nil && b.FinishedAt == nil {
-		return GetForecast202JSONResponse(toBatch(b, nil)), nil
+	if gone != nil {
+		return nil, fmt.Errorf("api: forecast: %w", gone)
 	}
 	return nil, &problem{status: http.StatusNotFound, detail: "the batch has no forecast: it was planned before there were any, or never"}
 }
