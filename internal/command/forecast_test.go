@@ -34,4 +34,8 @@ func TestDryRunShowsTheForecast(t *testing.T) {
 			}
 		}
 	}
+	code, _, errs := run(t, env, "", "submit", "--dry-run", "--route", "r", "--source", "s3://docs/*")
+	if code != 2 || !strings.Contains(errs, "--on-forecast-over") {
+		t.Errorf("of a source: exit code %d, %s", code, errs)
+	}
 }

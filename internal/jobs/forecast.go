@@ -169,7 +169,9 @@ func (f *forecaster) judge(t store.PlanTotals) store.Forecast {
 	for _, s := range t.Sums {
 		out.ResultHits += s.Hits
 		out.InvalidJobs += s.Invalid
-		out.CountedJobs += s.CountedJobs
+		if s.Stage == 0 { // every later one has the same jobs
+			out.CountedJobs += s.CountedJobs
+		}
 	}
 	batches := map[uuid.UUID]bool{}
 	for _, u := range f.past {

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"math"
+	"math/rand/v2"
 	"strings"
 	"testing"
 
@@ -127,5 +128,35 @@ func BenchmarkPlan(b *testing.B) {
 				}
 			}
 		})
+	}
+}
+
+// A document's calls are estimated from its size; over many documents that comes to what summaries of them take.
+func TestCallsOfADocumentAreKnownFromItsSize(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct {
+		strategy  string
+		maxTokens int
+		limit     int
+	}{{"", 60, 800}, {"", 200, 800}, {"", 400, 1000}, {byRefining, 100, 800}} {
+		expected, came := 0.0, 0
+		for i := range 40 {
+			a := newReader(t)
+			o := brief
+			o.Strategy, o.MaxTokens = c.strategy, c.maxTokens
+			s := &summary{o: o, text: proseOf(rand.New(rand.NewPCG(uint64(i), 9)), 500+1500*i), limit: c.limit, count: quarters, ask: a.ask}
+			strategy, _ := s.strategy(quarters(s.text))
+			calls, _ := s.expect(strategy)
+			expected += calls
+			out, err := s.build(t.Context())
+			if err != nil {
+				t.Fatal(err)
+			}
+			came += out.Coverage.Calls
+		}
+		t.Logf("%+v: expected %.0f, came %d", c, expected, came)
+		if ratio := float64(came) / expected; ratio < 0.85 || ratio > 1.15 {
+			t.Errorf("%+v: expected %.0f calls, %d came", c, expected, came)
+		}
 	}
 }
