@@ -143,10 +143,10 @@ func (c *child) read(ctx context.Context, q request, data []byte, timeout time.D
 		c.dead = true
 		c.kill()
 		c.wait()
-		_ = <-sent // it ends with the pipe
+		<-sent // it ends with the pipe
 		return document.Document{}, c.reason(ctx, timeout, err)
 	}
-	_ = <-sent // it has answered, so it has read all
+	<-sent // it has answered, so it has read all
 	if c.retired = a.Retire; a.Error != nil {
 		return document.Document{}, a.Error
 	}
