@@ -20,7 +20,7 @@ OAPI := cd internal/api && go tool -modfile=../../tools/go.mod oapi-codegen -con
 PKG  ?= ./...
 ARGS ?=
 
-.PHONY: help build demo demo-nightly dev run migrate test test-clients test-documents bench bench-gateway bench-reports bench-content chaos generate lint fmt-check vet golangci fresh vuln docker-config clean
+.PHONY: help build demo demo-nightly dev run migrate test test-clients test-documents bench bench-gateway bench-reports bench-content bench-forecast chaos generate lint fmt-check vet golangci fresh vuln docker-config clean
 
 help: ## List the targets
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  %-14s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -81,6 +81,9 @@ bench: ## Measure throughput beside its ceilings
 
 bench-gateway: ## Measure the gateway's server and engine beside a bare proxy and client
 	go run ./cmd/bench -suite gateway $(ARGS)
+
+bench-forecast: ## Hold the forecasts of 200 seeded batches a round against what they cost
+	go run ./cmd/bench -suite forecast $(ARGS)
 
 bench-reports: ## Measure reports and exports over a million finished jobs
 	go run ./cmd/bench -suite reports $(ARGS)

@@ -115,6 +115,13 @@ const (
 	ExportStateSucceeded ExportState = "succeeded"
 )
 
+// Defines values for ForecastVerdict.
+const (
+	ForecastVerdictPause  ForecastVerdict = "pause"
+	ForecastVerdictRefuse ForecastVerdict = "refuse"
+	ForecastVerdictRun    ForecastVerdict = "run"
+)
+
 // Defines values for JobStatus.
 const (
 	JobStatusCancelled JobStatus = "cancelled"
@@ -134,6 +141,13 @@ const (
 	KindSummarize Kind = "summarize"
 )
 
+// Defines values for OnForecastOver.
+const (
+	OnForecastOverPause  OnForecastOver = "pause"
+	OnForecastOverRefuse OnForecastOver = "refuse"
+	OnForecastOverRun    OnForecastOver = "run"
+)
+
 // Defines values for OnInvalid.
 const (
 	OnInvalidRefuse OnInvalid = "refuse"
@@ -150,6 +164,7 @@ const (
 // Defines values for PauseReason.
 const (
 	PauseReasonBudget    PauseReason = "budget"
+	PauseReasonForecast  PauseReason = "forecast"
 	PauseReasonRequested PauseReason = "requested"
 )
 
@@ -345,6 +360,12 @@ type Batch struct {
 
 	// Source Where its jobs come from, a Source; null when they were submitted, or copied from another batch.
 	Source json.RawMessage `json:"source"`
+
+	// OnForecastOver What to do when planning ends with a forecast whose P90 is over `max_cost_microusd`, which is then required: `run` (the batch is paused when the next call could overshoot), `pause` (before the first call, until it is resumed) or `refuse` (the batch fails, and nothing is called).
+	OnForecastOver OnForecastOver `json:"on_forecast_over"`
+
+	// DryRun Whether it is a dry run, which goes when its forecast is made.
+	DryRun bool `json:"dry_run"`
 }
 
 // BatchConcurrency Most jobs of the batch that run at once, over all workers; no limit of its own when left out.
@@ -384,6 +405,9 @@ type BatchOptions struct {
 
 	// Name A free name, for people.
 	Name *BatchName `json:"name,omitempty"`
+
+	// OnForecastOver What to do when planning ends with a forecast whose P90 is over `max_cost_microusd`, which is then required: `run` (the batch is paused when the next call could overshoot), `pause` (before the first call, until it is resumed) or `refuse` (the batch fails, and nothing is called).
+	OnForecastOver *OnForecastOver `json:"on_forecast_over,omitempty"`
 
 	// OnInvalid What a line that can't be run does. For a batch with a `source`, the default is `skip`, and a refusal fails the batch.
 	OnInvalid *OnInvalid `json:"on_invalid,omitempty"`
@@ -1149,6 +1173,105 @@ type Finding struct {
 	Message string `json:"message"`
 }
 
+// Forecast What a batch is expected to call, take and cost.
+type Forecast struct {
+	// BatchID The batch; of a dry run it is gone.
+	BatchID openapi_types.UUID `json:"batch_id"`
+
+	// MadeAt When planning ended.
+	MadeAt time.Time `json:"made_at"`
+
+	// DryRun Whether it was all that was asked for.
+	DryRun bool `json:"dry_run"`
+
+	// Verdict What became of the batch by it, or would have.
+	Verdict ForecastVerdict `json:"verdict"`
+
+	// Reason Why it isn't to run; empty if it is.
+	Reason string `json:"reason"`
+
+	// MaxCostMicrousd The limit that it was held against; null for none.
+	MaxCostMicrousd *int64 `json:"max_cost_microusd"`
+
+	// Jobs Jobs of the batch.
+	Jobs int64 `json:"jobs"`
+
+	// ResultHits Certain hits: jobs that the result cache has answered.
+	ResultHits int64 `json:"result_hits"`
+
+	// Coalesced Jobs that take the answer of an identical one.
+	Coalesced int64 `json:"coalesced"`
+
+	// InvalidJobs Jobs that can't run.
+	InvalidJobs int64 `json:"invalid_jobs"`
+
+	// CountedJobs Jobs whose tokens were counted, of those that need an answer; those of the others follow by their size.
+	CountedJobs int64 `json:"counted_jobs"`
+
+	// HistoryBatches Earlier batches that it is made from.
+	HistoryBatches int32 `json:"history_batches"`
+
+	// Calls A quantity that isn't known yet.
+	Calls Spread `json:"calls"`
+
+	// InputTokens A quantity that isn't known yet.
+	InputTokens Spread `json:"input_tokens"`
+
+	// CachedInputTokens A quantity that isn't known yet.
+	CachedInputTokens Spread `json:"cached_input_tokens"`
+
+	// OutputTokens A quantity that isn't known yet.
+	OutputTokens Spread `json:"output_tokens"`
+
+	// CostMicrousd Millionths of a US dollar; null when the price of a model that may be called is unknown.
+	CostMicrousd *MaybeSpread `json:"cost_microusd"`
+
+	// DurationMs A quantity that isn't known yet.
+	DurationMs Spread `json:"duration_ms"`
+
+	// Steps The part of each step of the route, of each stage of a pipeline. Their P90s don't add up to those of the batch.
+	Steps []ForecastStep `json:"steps"`
+}
+
+// ForecastVerdict What became of the batch by it, or would have.
+type ForecastVerdict string
+
+// ForecastStep What a step of the route is expected to take.
+type ForecastStep struct {
+	// Stage Index of the pipeline's stage, from 0; 0 for other kinds.
+	Stage int32 `json:"stage"`
+
+	// Step Index in the route, from 0.
+	Step int32 `json:"step"`
+
+	// Provider Provider.
+	Provider string `json:"provider"`
+
+	// Model Model asked for.
+	Model string `json:"model"`
+
+	// HistoryOf Whose answers its lengths are expected by: version or template, params, kind, or none, and then it is the cap on answers.
+	HistoryOf string `json:"history_of"`
+
+	// HistoryCalls How many answers these are.
+	HistoryCalls int64 `json:"history_calls"`
+
+	// Calls A quantity that isn't known yet.
+	Calls Spread `json:"calls"`
+
+	// InputTokens A quantity that isn't known yet.
+	InputTokens Spread `json:"input_tokens"`
+
+	// CachedInputTokens A quantity that isn't known yet.
+	CachedInputTokens Spread `json:"cached_input_tokens"`
+
+	// OutputTokens A quantity that isn't known yet.
+	OutputTokens Spread `json:"output_tokens"`
+
+	// CostMicrousd Millionths of a US dollar; null when the price of a model that may be called is unknown.
+	CostMicrousd *MaybeSpread `json:"cost_microusd"`
+}
+
 // Health A sign of life.
 type Health struct {
 	// Status Always `ok`.
@@ -1326,6 +1449,15 @@ type MaxAttempts = int32
 // MaxCost Most that the batch's calls may cost, in millionths of a US dollar. Before each call its worst case is reserved; a batch whose next call could overshoot is paused.
 type MaxCost = int64
 
+// MaybeSpread Millionths of a US dollar; null when the price of a model that may be called is unknown.
+type MaybeSpread struct {
+	// P50 As likely more as less.
+	P50 int64 `json:"p50"`
+
+	// P90 More in one case of ten.
+	P90 int64 `json:"p90"`
+}
+
 // Metadata Labels, kept and shown with the batch; together at most 16 KiB of JSON.
 type Metadata map[string]string
 
@@ -1334,6 +1466,9 @@ type MicrousdPerMtok = int64
 
 // NextCursor Pass as `cursor` for the next page; null on the last one.
 type NextCursor = string
+
+// OnForecastOver What to do when planning ends with a forecast whose P90 is over `max_cost_microusd`, which is then required: `run` (the batch is paused when the next call could overshoot), `pause` (before the first call, until it is resumed) or `refuse` (the batch fails, and nothing is called).
+type OnForecastOver string
 
 // OnInvalid What a line that can't be run does. For a batch with a `source`, the default is `skip`, and a refusal fails the batch.
 type OnInvalid string
@@ -1373,17 +1508,17 @@ type Params = json.RawMessage
 
 // Pause Why the batch is paused, or will be once it is planned; left out while it isn't.
 type Pause struct {
-	// Reason `requested`: by a caller, until one resumes it. `budget`: its next call could overshoot a budget; it goes on when there is room.
+	// Reason `requested`: by a caller, until one resumes it. `budget`: its next call could overshoot a budget; it goes on when there is room. `forecast`: its forecast is over `max_cost_microusd`, until a caller resumes it and so accepts that.
 	Reason PauseReason `json:"reason"`
 
-	// Detail Which budget, and what resumes the batch.
+	// Detail Which limit, and what resumes the batch.
 	Detail string `json:"detail"`
 
 	// Since When it was paused.
 	Since time.Time `json:"since"`
 }
 
-// PauseReason `requested`: by a caller, until one resumes it. `budget`: its next call could overshoot a budget; it goes on when there is room.
+// PauseReason `requested`: by a caller, until one resumes it. `budget`: its next call could overshoot a budget; it goes on when there is room. `forecast`: its forecast is over `max_cost_microusd`, until a caller resumes it and so accepts that.
 type PauseReason string
 
 // PreviewedInput One job's request, or why there is none.
@@ -2139,6 +2274,9 @@ type ScheduledBatch struct {
 	// Name A free name, for people.
 	Name *BatchName `json:"name,omitempty"`
 
+	// OnForecastOver What to do when planning ends with a forecast whose P90 is over `max_cost_microusd`, which is then required: `run` (the batch is paused when the next call could overshoot), `pause` (before the first call, until it is resumed) or `refuse` (the batch fails, and nothing is called).
+	OnForecastOver *OnForecastOver `json:"on_forecast_over,omitempty"`
+
 	// OnInvalid What a line that can't be run does. For a batch with a `source`, the default is `skip`, and a refusal fails the batch.
 	OnInvalid *OnInvalid `json:"on_invalid,omitempty"`
 
@@ -2180,6 +2318,15 @@ type Source struct {
 
 	// Urls Documents, each the job whose `custom_id` is its URL. `http` and `https`: a page. `s3`, `gs`, `azblob` and `file`, in the places that the server allows: an object, or a pattern, with `*` and `?` for what is not a `/`, `[a-z]` for one character, a part `**` for any number of folders; a folder, with a `/` in the end, is all that is below it. What several stand for is one job.
 	Urls []string `json:"urls,omitempty"`
+}
+
+// Spread A quantity that isn't known yet.
+type Spread struct {
+	// P50 As likely more as less.
+	P50 int64 `json:"p50"`
+
+	// P90 More in one case of ten.
+	P90 int64 `json:"p90"`
 }
 
 // StablePart What the requests of all jobs share from their start. A mark for the provider's prompt cache stands at its end, if it is long enough.
@@ -2570,6 +2717,12 @@ type CreateBatchParams struct {
 
 	// MaxCostMicrousd NDJSON and CSV only. As `max_cost_microusd` of BatchOptions.
 	MaxCostMicrousd *MaxCost `form:"max_cost_microusd,omitempty" json:"max_cost_microusd,omitempty"`
+
+	// OnForecastOver NDJSON and CSV only. As `on_forecast_over` of BatchOptions.
+	OnForecastOver *OnForecastOver `form:"on_forecast_over,omitempty" json:"on_forecast_over,omitempty"`
+
+	// DryRun For all forms, but not with a `source`. Check and plan everything, answer with the forecast, and leave no batch behind: nothing is called and nothing is spent. When planning takes more than some seconds the answer is 202, with the place to ask for it.
+	DryRun *bool `form:"dry_run,omitempty" json:"dry_run,omitempty"`
 
 	// IdempotencyKey Makes a repeat safe: the same key with the same submission answers with the first batch and `Idempotency-Replayed: true`; with another submission, or while the first is still coming in, it is a conflict (409). 1 to 255 visible ASCII characters.
 	IdempotencyKey *string `json:"Idempotency-Key,omitempty"`
@@ -2988,6 +3141,9 @@ type ServerInterface interface {
 	// CreateExport Have a batch's results written to a file in a folder or bucket of the server, once the batch is final.
 	// (POST /v1/batches/{id}/exports)
 	CreateExport(ctx echo.Context, id BatchID) error
+	// GetForecast What a batch was expected to call, take and cost when its planning ended.
+	// (GET /v1/batches/{id}/forecast)
+	GetForecast(ctx echo.Context, id BatchID) error
 	// ListJobs List a batch's jobs in the order of submission.
 	// (GET /v1/batches/{id}/jobs)
 	ListJobs(ctx echo.Context, id BatchID, params ListJobsParams) error
@@ -3350,6 +3506,20 @@ func (w *ServerInterfaceWrapper) CreateBatch(ctx echo.Context) error {
 		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter max_cost_microusd: %s", err))
 	}
 
+	// ------------- Optional query parameter "on_forecast_over" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "on_forecast_over", ctx.QueryParams(), &params.OnForecastOver, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter on_forecast_over: %s", err))
+	}
+
+	// ------------- Optional query parameter "dry_run" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "dry_run", ctx.QueryParams(), &params.DryRun, runtime.BindQueryParameterOptions{Type: "boolean", Format: ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter dry_run: %s", err))
+	}
+
 	headers := ctx.Request().Header
 	// ------------- Optional header parameter "Idempotency-Key" -------------
 	if valueList, found := headers[http.CanonicalHeaderKey("Idempotency-Key")]; found {
@@ -3644,6 +3814,22 @@ func (w *ServerInterfaceWrapper) CreateExport(ctx echo.Context) error {
 
 	// Invoke the callback with all the unmarshaled arguments
 	err = w.Handler.CreateExport(ctx, id)
+	return err
+}
+
+// GetForecast converts echo context to params.
+func (w *ServerInterfaceWrapper) GetForecast(ctx echo.Context) error {
+	var err error
+	// ------------- Path parameter "id" -------------
+	var id BatchID
+
+	err = runtime.BindStyledParameterWithOptions("simple", "id", ctx.Param("id"), &id, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: ctx.Request().URL.RawPath == ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter id: %s", err))
+	}
+
+	// Invoke the callback with all the unmarshaled arguments
+	err = w.Handler.GetForecast(ctx, id)
 	return err
 }
 
@@ -4937,6 +5123,7 @@ func RegisterHandlersWithOptions(router EchoRouter, si ServerInterface, options 
 	router.GET(options.BaseURL+"/v1/batches/:id/export", wrapper.ExportBatch, options.OperationMiddlewares["ExportBatch"]...)
 	router.GET(options.BaseURL+"/v1/batches/:id/exports", wrapper.ListBatchExports, options.OperationMiddlewares["ListBatchExports"]...)
 	router.POST(options.BaseURL+"/v1/batches/:id/exports", wrapper.CreateExport, options.OperationMiddlewares["CreateExport"]...)
+	router.GET(options.BaseURL+"/v1/batches/:id/forecast", wrapper.GetForecast, options.OperationMiddlewares["GetForecast"]...)
 	router.GET(options.BaseURL+"/v1/batches/:id/jobs", wrapper.ListJobs, options.OperationMiddlewares["ListJobs"]...)
 	router.POST(options.BaseURL+"/v1/batches/:id/jobs", wrapper.AppendJobs, options.OperationMiddlewares["AppendJobs"]...)
 	router.POST(options.BaseURL+"/v1/batches/:id/pause", wrapper.PauseBatch, options.OperationMiddlewares["PauseBatch"]...)
@@ -5105,6 +5292,20 @@ type CreateBatchRequestObject struct {
 
 type CreateBatchResponseObject interface {
 	VisitCreateBatchResponse(w http.ResponseWriter) error
+}
+
+type CreateBatch200JSONResponse Forecast
+
+func (response CreateBatch200JSONResponse) VisitCreateBatchResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
 }
 
 type CreateBatch202ResponseHeaders struct {
@@ -5497,6 +5698,42 @@ func (response CreateExport202JSONResponse) VisitCreateExportResponse(w http.Res
 	}
 	w.Header().Set("Content-Type", "application/json")
 	w.Header().Set("Location", fmt.Sprint(response.Headers.Location))
+	w.WriteHeader(202)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type GetForecastRequestObject struct {
+	ID BatchID `json:"id"`
+}
+
+type GetForecastResponseObject interface {
+	VisitGetForecastResponse(w http.ResponseWriter) error
+}
+
+type GetForecast200JSONResponse Forecast
+
+func (response GetForecast200JSONResponse) VisitGetForecastResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type GetForecast202JSONResponse Batch
+
+func (response GetForecast202JSONResponse) VisitGetForecastResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
 	w.WriteHeader(202)
 	_, err := buf.WriteTo(w)
 	return err
@@ -6997,6 +7234,9 @@ type StrictServerInterface interface {
 	// CreateExport Have a batch's results written to a file in a folder or bucket of the server, once the batch is final.
 	// (POST /v1/batches/{id}/exports)
 	CreateExport(ctx context.Context, request CreateExportRequestObject) (CreateExportResponseObject, error)
+	// GetForecast What a batch was expected to call, take and cost when its planning ended.
+	// (GET /v1/batches/{id}/forecast)
+	GetForecast(ctx context.Context, request GetForecastRequestObject) (GetForecastResponseObject, error)
 	// ListJobs List a batch's jobs in the order of submission.
 	// (GET /v1/batches/{id}/jobs)
 	ListJobs(ctx context.Context, request ListJobsRequestObject) (ListJobsResponseObject, error)
@@ -7632,6 +7872,31 @@ func (sh *strictHandler) CreateExport(ctx echo.Context, id BatchID) error {
 		return err
 	} else if validResponse, ok := response.(CreateExportResponseObject); ok {
 		return validResponse.VisitCreateExportResponse(ctx.Response())
+	} else if response != nil {
+		return fmt.Errorf("unexpected response type: %T", response)
+	}
+	return nil
+}
+
+// GetForecast operation middleware
+func (sh *strictHandler) GetForecast(ctx echo.Context, id BatchID) error {
+	var request GetForecastRequestObject
+
+	request.ID = id
+
+	handler := func(ctx echo.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.GetForecast(ctx.Request().Context(), request.(GetForecastRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "GetForecast")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		return err
+	} else if validResponse, ok := response.(GetForecastResponseObject); ok {
+		return validResponse.VisitGetForecastResponse(ctx.Response())
 	} else if response != nil {
 		return fmt.Errorf("unexpected response type: %T", response)
 	}

@@ -77,6 +77,7 @@ type Reader interface {
 	priceReader
 	reportReader
 	exportReader
+	forecastReader
 }
 
 type batchReader interface {

@@ -135,6 +135,7 @@ func toBatch(b store.Batch, stats *store.BatchStats) Batch {
 		ExpiresAt: utc(b.ExpiresAt), MaxCostMicrousd: b.MaxCostMicrousd,
 		CreatedAt: b.CreatedAt.UTC(), StartedAt: utc(b.StartedAt), FinishedAt: utc(b.FinishedAt),
 		Open: b.OpenUpload && b.State == "ingesting" && b.Source == nil, PurgedAt: utc(b.PurgedAt), MaxAgeSeconds: b.MaxAgeSeconds, RerunOf: b.RerunOf, Source: b.Source,
+		OnForecastOver: OnForecastOver(b.OnForecastOver), DryRun: b.DryRun,
 	}
 	if b.PauseReason != nil && b.PausedAt != nil {
 		out.Pause = &Pause{Reason: PauseReason(*b.PauseReason), Detail: deref(b.PauseDetail, ""), Since: b.PausedAt.UTC()}

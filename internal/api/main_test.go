@@ -69,6 +69,7 @@ type fake struct {
 	created   bool
 	saved     string
 	writeErr  error
+	forecast  *store.Forecast
 }
 
 func (f *fake) ProjectByKey(_ context.Context, sum [32]byte) (store.Project, error) {
@@ -233,7 +234,7 @@ func (f *fake) Ready(context.Context) (int64, error) { return f.level, f.readyEr
 func someBatch() store.Batch {
 	return store.Batch{
 		ID: uuid.MustParse("01990000-0000-7000-8000-00000000000b"), ProjectID: project.ID, Kind: "chat", State: "planning",
-		Route: json.RawMessage(`{"steps":[{"provider":"simulator","model":"m"}],"accept":"any"}`), OnInvalid: "refuse", Cache: "use", TotalJobs: 1,
+		Route: json.RawMessage(`{"steps":[{"provider":"simulator","model":"m"}],"accept":"any"}`), OnInvalid: "refuse", Cache: "use", TotalJobs: 1, OnForecastOver: "run",
 	}
 }
 

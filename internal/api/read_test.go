@@ -96,7 +96,7 @@ func TestBatchShowsCounts(t *testing.T) {
 		`"cache":{"result_hit":8,"coalesced":9,"gateway_hit":10,"miss":11,"bypass":12},"calls":13,"uncertain_calls":1,"calls_without_cost":2,` +
 		`"input_tokens":14,"cached_input_tokens":15,"output_tokens":16,"cost_microusd":17},"template":"t@3","route":null,` +
 		`"route_spec":{"steps":[{"provider":"simulator","model":"m"}],"accept":"any"},"params":{"a":1},"metadata":{"k":"v"},` +
-		`"on_invalid":"refuse","cache":"use","priority":0,"concurrency":null,"max_attempts":null,"job_timeout_seconds":null,"expires_at":null,"max_cost_microusd":null,"created_at":"2026-11-21T11:00:00Z","started_at":null,"finished_at":null,"open":false,"purged_at":null,"max_age_seconds":null,"rerun_of":null,"source":null}`
+		`"on_invalid":"refuse","cache":"use","priority":0,"concurrency":null,"max_attempts":null,"job_timeout_seconds":null,"expires_at":null,"max_cost_microusd":null,"created_at":"2026-11-21T11:00:00Z","started_at":null,"finished_at":null,"open":false,"purged_at":null,"max_age_seconds":null,"rerun_of":null,"source":null,"on_forecast_over":"run","dry_run":false}`
 	if got := strings.TrimSpace(w.Body.String()); got != want || w.Code != 200 {
 		t.Errorf("%d\n got %s\nwant %s", w.Code, got, want)
 	}

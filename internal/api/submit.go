@@ -50,9 +50,13 @@ func (h *handlers) CreateBatch(ctx context.Context, req CreateBatchRequestObject
 		return nil, err
 	}
 	spec.IdempotencyKey = deref(req.Params.IdempotencyKey, "")
+	spec.DryRun = deref(req.Params.DryRun, false)
 	b, replayed, err := h.Jobs.Submit(ctx, projectOf(ctx), spec, in)
 	if err != nil {
 		return nil, err
+	}
+	if spec.DryRun {
+		return h.dryRun(ctx, b)
 	}
 	return CreateBatch202JSONResponse{
 		Body:    toBatch(b, nil),
@@ -83,6 +87,7 @@ func (h *handlers) spec(opts options) (jobs.Spec, error) {
 		Kind: text("kind", ""), Name: text("name", ""), Template: text("template", ""),
 		Route: opts["route"], Params: opts["params"],
 		OnInvalid: text("on_invalid", string(OnInvalidRefuse)), Cache: text("cache", string(CachePolicyUse)), Source: opts["source"],
+		OnForecastOver: text("on_forecast_over", string(OnForecastOverRun)),
 	}
 	if spec.Source != nil {
 		spec.OnInvalid = text("on_invalid", "") // it has another default then
@@ -167,7 +172,7 @@ func elements(list json.RawMessage) iter.Seq2[jobs.Line, error] {
 }
 
 func hasQueryOptions(p CreateBatchParams) bool {
-	p.IdempotencyKey = nil
+	p.IdempotencyKey, p.DryRun = nil, nil
 	return p != CreateBatchParams{}
 }
 
@@ -184,6 +189,7 @@ func fromQuery(p CreateBatchParams) (options, error) {
 	str("template", p.Template)
 	str("on_invalid", (*string)(p.OnInvalid))
 	str("cache", (*string)(p.Cache))
+	str("on_forecast_over", (*string)(p.OnForecastOver))
 	bound := func(name string, set bool, value any) {
 		if set {
 			opts[name], _ = json.Marshal(value) // a number, a time or a flag

@@ -37,10 +37,10 @@ func TestThreeFormsSayTheSame(t *testing.T) {
 		job1   = `{"custom_id":"1","variables":{"a":  1}}`
 		job2   = `{"custom_id":"2","variables":{"a":"<é>"}}`
 	)
-	options := `{"kind":"generate","name":"n","template":"t@3","route":` + route + `,"params":` + params + `,"on_invalid":"skip","cache":"refresh","metadata":` + labels
+	options := `{"kind":"generate","name":"n","template":"t@3","route":` + route + `,"params":` + params + `,"on_invalid":"skip","cache":"refresh","on_forecast_over":"pause","metadata":` + labels
 	q := url.Values{
 		"kind": {"generate"}, "name": {"n"}, "template": {"t@3"}, "route": {route}, "params": {params}, "on_invalid": {"skip"}, "cache": {"refresh"},
-		"metadata": {labels},
+		"on_forecast_over": {"pause"}, "metadata": {labels},
 	}
 	var form bytes.Buffer
 	mw := multipart.NewWriter(&form)
@@ -51,7 +51,7 @@ func TestThreeFormsSayTheSame(t *testing.T) {
 	}
 	want := jobs.Spec{
 		Kind: "generate", Name: "n", Template: "t@3", Route: json.RawMessage(route), Params: json.RawMessage(params),
-		OnInvalid: "skip", Cache: "refresh", Metadata: map[string]string{"team": "a", "nothing": ""}, IdempotencyKey: "k-1",
+		OnInvalid: "skip", Cache: "refresh", OnForecastOver: "pause", Metadata: map[string]string{"team": "a", "nothing": ""}, IdempotencyKey: "k-1",
 	}
 	for name, c := range map[string]call{
 		"json":      {header: jsonType, body: options + `,"jobs":[` + job1 + ` , ` + job2 + `]}`},
@@ -101,7 +101,7 @@ func TestDefaultsAndReplay(t *testing.T) {
 	if w.Header().Get("Idempotency-Replayed") != "true" {
 		t.Error("not marked as replayed")
 	}
-	want := jobs.Spec{Kind: "chat", Route: json.RawMessage(`"simulator:m"`), OnInvalid: "refuse", Cache: "use"}
+	want := jobs.Spec{Kind: "chat", Route: json.RawMessage(`"simulator:m"`), OnInvalid: "refuse", Cache: "use", OnForecastOver: "run"}
 	if diff := cmp.Diff(want, a.spec); diff != "" {
 		t.Error(diff)
 	}

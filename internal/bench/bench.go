@@ -10,8 +10,8 @@
 // process, the same for a line and its ceiling. Each line gets a database of its own, and runs once, small, before it
 // is measured. VACUUM ANALYZE between the rounds stands in for autovacuum, which the private Postgres leaves out.
 //
-// There are four suites: one of batches, one of the gateway, whose server is measured beside a bare reverse proxy, one of reports and exports,
-// and one of edited documents.
+// There are five suites: one of batches, one of the gateway, whose server is measured beside a bare reverse proxy, one of reports and exports,
+// one of edited documents, and one of forecasts, which are held against what came.
 package bench
 
 import (
@@ -77,8 +77,8 @@ func parse(args []string, stderr io.Writer) (*settings, error) {
 	f.SetOutput(stderr)
 	f.BoolVar(&s.quick, "quick", false, "small sizes, for a look")
 	f.BoolVar(&s.write, "write", true, "write the suite's document below docs; with -quick or -only just when it is given")
-	name := f.String("suite", batches.name, "what to measure: "+strings.Join(suiteNames(), ", "))
-	only := f.String("only", "", "lines to measure, such as P1,P4 (known: "+strings.Join(slices.Concat(batches.ids(), gateways.ids(), archives.ids(), contents.ids()), ",")+")")
+	name := f.String("suite", batches.name, "what to measure: "+strings.Join(names(), ", "))
+	only := f.String("only", "", "lines to measure, such as P1,P4 (known: "+strings.Join(known(), ",")+")")
 	f.IntVar(&s.rounds, "rounds", 3, "rounds; the figures are their medians")
 	f.StringVar(&s.workerProfile, "cpuprofile-worker", "", "write a CPU profile of the worker to this file, from one more run of the first line that has one")
 	f.StringVar(&s.apiProfile, "cpuprofile-api", "", "the same of the API")
@@ -89,17 +89,17 @@ func parse(args []string, stderr io.Writer) (*settings, error) {
 	if err := f.Parse(args); err != nil {
 		return nil, err
 	}
-	at := slices.Index(suiteNames(), *name)
-	if at < 0 {
-		return nil, fmt.Errorf("-suite: want one of %s", strings.Join(suiteNames(), ", "))
+	i := slices.Index(names(), *name)
+	if i < 0 {
+		return nil, fmt.Errorf("-suite: want one of %s", strings.Join(names(), ", "))
 	}
-	s.suite = suites[at]
+	s.suite = suites()[i]
 	for id := range strings.SplitSeq(*only, ",") {
 		if id = strings.ToUpper(strings.TrimSpace(id)); id == "" {
 			continue
 		}
-		if known := s.suite.ids(); !slices.Contains(known, id) {
-			return nil, fmt.Errorf("-only: unknown line %.20q: want some of %s", id, strings.Join(known, ","))
+		if ids := s.suite.ids(); !slices.Contains(ids, id) {
+			return nil, fmt.Errorf("-only: unknown line %.20q: want some of %s", id, strings.Join(ids, ","))
 		}
 		s.only = append(s.only, id)
 	}
@@ -138,14 +138,26 @@ var (
 		name: "content", document: "benchmarks-content.md", preface: contentPreface, programs: []string{"api", "worker"}, start: (*lab).startProviders,
 		plans: []plan{{"C1", overEdits}, {"C3", chunker}},
 	}
-	suites = []*suite{&batches, &gateways, &archives, &contents}
+	forecasts = suite{
+		name: "forecast", document: "benchmarks-forecast.md", preface: forecastPreface, programs: []string{"api", "worker"}, start: (*lab).startMarket,
+		plans: []plan{{"F1", foretold}},
+	}
 )
 
-func suiteNames() (names []string) {
-	for _, s := range suites {
-		names = append(names, s.name)
+func suites() []*suite { return []*suite{&batches, &gateways, &archives, &contents, &forecasts} }
+
+func names() (out []string) {
+	for _, s := range suites() {
+		out = append(out, s.name)
 	}
-	return names
+	return out
+}
+
+func known() (out []string) {
+	for _, s := range suites() {
+		out = append(out, s.ids()...)
+	}
+	return out
 }
 
 const (

@@ -35,6 +35,7 @@ type lab struct {
 	systems  int
 	ends     []func(context.Context) error
 	profiled map[string]bool
+	market   *market // of the suite of forecasts
 }
 
 // latencies are those of the simulated providers.

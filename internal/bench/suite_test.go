@@ -28,7 +28,7 @@ func TestQuickSuites(t *testing.T) {
 	if os.Getenv("TEST_DATABASE_URL") == "" {
 		t.Skip("TEST_DATABASE_URL is not set: run the tests with make test")
 	}
-	for _, s := range []suite{batches, gateways, archives, contents} {
+	for _, s := range suites() {
 		t.Run(s.name, func(t *testing.T) {
 			var out, said bytes.Buffer
 			if code := Main(t.Context(), []string{"-suite", s.name, "-quick", "-rounds", "1"}, strings.NewReader(""), &out, &said); code != 0 {

@@ -14,6 +14,7 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
+	"strconv"
 	"sync"
 )
 
@@ -29,9 +30,19 @@ func (c *Client) SubmitCSV(ctx context.Context, table io.Reader, o BatchOptions)
 }
 
 func (c *Client) submitStream(ctx context.Context, contentType string, lines io.Reader, o BatchOptions) (Batch, error) {
+	query, err := o.query()
+	if err != nil {
+		return Batch{}, err
+	}
+	return c.submit(ctx, "/v1/batches?"+query.Encode(), contentType, lines, o)
+}
+
+// query is the options as parameters of a submission's address.
+func (o BatchOptions) query() (url.Values, error) {
 	query := url.Values{"kind": {o.Kind}, "route": {o.Route}}
 	for name, value := range map[string]string{
 		"name": o.Name, "template": o.Template, "params": string(o.Params), "on_invalid": o.OnInvalid, "cache": o.Cache,
+		"on_forecast_over": o.OnForecastOver,
 	} {
 		if value != "" {
 			query.Set(name, value)
@@ -40,11 +51,14 @@ func (c *Client) submitStream(ctx context.Context, contentType string, lines io.
 	if len(o.Metadata) > 0 {
 		labels, err := json.Marshal(o.Metadata)
 		if err != nil {
-			return Batch{}, fmt.Errorf("client: %w", err)
+			return nil, fmt.Errorf("client: %w", err)
 		}
 		query.Set("metadata", string(labels))
 	}
-	return c.submit(ctx, "/v1/batches?"+query.Encode(), contentType, lines, o)
+	if o.MaxCostMicrousd != nil {
+		query.Set("max_cost_microusd", strconv.FormatInt(*o.MaxCostMicrousd, 10))
+	}
+	return query, nil
 }
 
 // SubmitDocuments submits files, one summarize job each; the file's name without its folder becomes the job's
@@ -80,21 +94,30 @@ func (o BatchOptions) marshal() (json.RawMessage, error) {
 		Cache     string            `json:"cache,omitempty"`
 		Metadata  map[string]string `json:"metadata,omitempty"`
 		Source    json.RawMessage   `json:"source,omitempty"`
-	}{cmp.Or(o.Kind, "summarize"), o.Name, o.Template, o.route(), o.Params, o.OnInvalid, o.Cache, o.Metadata, o.Source})
+		MaxCost   *int64            `json:"max_cost_microusd,omitempty"`
+		Over      string            `json:"on_forecast_over,omitempty"`
+	}{cmp.Or(o.Kind, "summarize"), o.Name, o.Template, o.route(), o.Params, o.OnInvalid, o.Cache, o.Metadata, o.Source, o.MaxCostMicrousd, o.OnForecastOver})
 	if err != nil {
 		return nil, fmt.Errorf("client: batch options: %w", err)
 	}
 	return options, nil
 }
 
-func (c *Client) submit(ctx context.Context, path, contentType string, body io.Reader, o BatchOptions) (Batch, error) {
+func (c *Client) submit(ctx context.Context, path, contentType string, body io.Reader, o BatchOptions) (b Batch, err error) {
+	head, _, err := c.upload(ctx, path, contentType, body, o, func(int) any { return &b })
+	b.Replayed = head.Get("Idempotency-Replayed") == "true"
+	return b, err
+}
+
+// upload sends a submission and decodes the answer into what choose returns for its status.
+func (c *Client) upload(ctx context.Context, path, contentType string, body io.Reader, o BatchOptions, choose func(status int) any) (http.Header, int, error) {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	guarded := &upload{from: body, stall: newStall(cancel, "upload")}
 	defer guarded.stall.disarm()
 	req, err := c.request(ctx, http.MethodPost, path, guarded)
 	if err != nil {
-		return Batch{}, err
+		return nil, 0, err
 	}
 	req.Header.Set("Content-Type", contentType)
 	if o.Encoding != "" {
@@ -108,15 +131,12 @@ func (c *Client) submit(ctx context.Context, path, contentType string, body io.R
 	res, err := c.send(req)
 	if err != nil {
 		if broken := guarded.broken(); broken != nil && !isProblem(err) {
-			return Batch{}, fmt.Errorf("client: nothing was submitted: %w", broken)
+			return nil, 0, fmt.Errorf("client: nothing was submitted: %w", broken)
 		}
-		return Batch{}, err
+		return nil, 0, err
 	}
 	defer res.Body.Close()
-	var b Batch
-	err = decode(ctx, res.Body, &b)
-	b.Replayed = res.Header.Get("Idempotency-Replayed") == "true"
-	return b, err
+	return res.Header, res.StatusCode, decode(ctx, res.Body, choose(res.StatusCode))
 }
 
 func isProblem(err error) bool {

@@ -22,7 +22,9 @@ type BatchOptions struct {
 	Metadata  map[string]string // labels
 
 	// Source says where the jobs come from, a JSON object with urls or a query; for SubmitSource.
-	Source json.RawMessage
+	Source          json.RawMessage
+	MaxCostMicrousd *int64 // most that its calls may cost; nil for no limit of its own
+	OnForecastOver  string // what to do when the forecast is over that: run (default), pause or refuse
 
 	Encoding string // of NDJSON that is compressed: gzip or zstd
 
@@ -66,7 +68,7 @@ type Batch struct {
 
 // Pause says why a batch is paused, or will be once it is planned.
 type Pause struct {
-	Reason string    `json:"reason"` // requested or budget
+	Reason string    `json:"reason"` // requested, budget or forecast
 	Detail string    `json:"detail"`
 	Since  time.Time `json:"since"`
 }

@@ -93,7 +93,7 @@ failed or cancelled jobs, 130 interrupted.`,
 		}
 	}
 	add(start, a.demo(), a.dev())
-	add(use, a.submit(), a.extract(), a.watch(), a.results(), a.outline(), a.text(), a.pause(), a.resume(), a.cancel(), a.retry(), a.rerun(), a.diff(), a.report(), a.export(), a.exports(), a.template(), a.route(), a.webhook(), a.budget(), a.schedule(), a.prices(), a.savings())
+	add(use, a.submit(), a.forecast(), a.extract(), a.watch(), a.results(), a.outline(), a.text(), a.pause(), a.resume(), a.cancel(), a.retry(), a.rerun(), a.diff(), a.report(), a.export(), a.exports(), a.template(), a.route(), a.webhook(), a.budget(), a.schedule(), a.prices(), a.savings())
 	add(run, a.api(), a.worker(), a.migrate(), a.key(), a.project(), a.services(), a.healthcheck())
 	root.AddCommand(a.version())
 	return root

@@ -158,7 +158,7 @@ func (d *demo) saveTemplate(ctx context.Context) error {
 func (d *demo) batches(ctx context.Context, run string) ([]outcome, error) {
 	folder, lines := filepath.Join(d.dir, demoDocuments), filepath.Join(d.dir, demoProducts)
 	label := map[string]string{"demo": d.id}
-	paths, err := documents([]string{folder})
+	paths, err := files([]string{folder})
 	if err != nil {
 		return nil, err
 	}

@@ -24,7 +24,7 @@ them, without any service. What can't be read is said on standard error, and end
 	c.Flags().BoolVar(&asJSON, "json", false, "print one JSON object a file")
 	c.Flags().BoolVar(&quiet, "quiet", false, "print one line a file, without the text")
 	c.RunE = a.run(func(ctx context.Context, args []string) error {
-		paths, err := documents(args)
+		paths, err := files(args)
 		if err != nil {
 			return err
 		}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 	"slices"
@@ -18,7 +19,8 @@ func (a *app) submit() *cobra.Command {
 	var o client.BatchOptions
 	var from sourceFlags
 	var params string
-	var wait bool
+	var maxCost string
+	var wait, dry bool
 	c := &cobra.Command{
 		Use:   "submit FILE... | JOBS.ndjson | TABLE.csv | - | --source URL,...",
 		Short: "Submit documents, or jobs as NDJSON or CSV, as a batch",
@@ -34,6 +36,7 @@ the jobs, and again at each rerun.`,
   batchwright submit --kind generate --template product-blurb --route openai:gpt-4.1-mini examples/products.ndjson
   batchwright submit --template ticket-triage --route nightly examples/tickets.csv
   batchwright submit --route nightly --source 's3://docs/reports/**/*.pdf,https://example.com/terms.html'
+  batchwright submit --dry-run --kind generate --template product-blurb --route openai:gpt-4.1-mini examples/products.ndjson
   produce-jobs | batchwright submit --kind chat --route nightly@3 -`,
 	}
 	f := c.Flags()
@@ -48,6 +51,9 @@ the jobs, and again at each rerun.`,
 	f.StringVar(&o.Cache, "cache", "", "use (default), refresh (ask again, keep the new answers), only (make no calls) or off")
 	f.StringToStringVar(&o.Metadata, "metadata", nil, "labels, as KEY=VALUE,...")
 	f.StringVar(&o.IdempotencyKey, "idempotency-key", "", "makes a repeat safe: the same key and submission is the same batch")
+	f.StringVar(&maxCost, "max-cost-usd", "", "most that its calls may cost, in US dollars")
+	f.StringVar(&o.OnForecastOver, "on-forecast-over", "", "what to do when the forecast is over --max-cost-usd: run (default; it is paused when it gets there), pause (before the first call) or refuse")
+	f.BoolVar(&dry, "dry-run", false, "show the forecast, and leave no batch: nothing is called and nothing is spent")
 	f.BoolVar(&wait, "wait", false, "wait for the end, showing progress on standard error")
 	if err := c.MarkFlagRequired("route"); err != nil {
 		panic(err) // the flag is a few lines above
@@ -63,7 +69,17 @@ the jobs, and again at each rerun.`,
 		if o.Source, err = from.source(); err != nil {
 			return err
 		}
-		b, err := a.send(ctx, api, args, o)
+		if maxCost != "" {
+			most, err := micros(maxCost)
+			if err != nil {
+				return err
+			}
+			o.MaxCostMicrousd = &most
+		}
+		if dry {
+			return a.dryRun(ctx, api, args, o)
+		}
+		b, err := sender[client.Batch]{api.SubmitDocuments, api.SubmitNDJSON, api.SubmitCSV, api.SubmitSource}.send(ctx, a.stdin, args, o)
 		if err != nil {
 			return err
 		}
@@ -87,48 +103,55 @@ func readParams(text string) (json.RawMessage, error) {
 	return readJSON("--params", text)
 }
 
+// sender is how each form of a submission is sent.
+type sender[T any] struct {
+	documents   func(ctx context.Context, paths []string, o client.BatchOptions) (T, error)
+	ndjson, csv func(ctx context.Context, jobs io.Reader, o client.BatchOptions) (T, error)
+	source      func(ctx context.Context, o client.BatchOptions) (T, error)
+}
+
 // send submits what the arguments name.
-func (a *app) send(ctx context.Context, api *client.Client, args []string, o client.BatchOptions) (client.Batch, error) {
+func (s sender[T]) send(ctx context.Context, stdin io.Reader, args []string, o client.BatchOptions) (none T, _ error) {
 	switch {
 	case o.Source != nil && len(args) > 0:
-		return client.Batch{}, usagef("a batch with a source takes no files")
+		return none, usagef("a batch with a source takes no files")
 	case o.Source != nil:
-		return api.SubmitSource(ctx, o)
+		return s.source(ctx, o)
 	case len(args) == 0:
-		return client.Batch{}, usagef("name files or folders, a file of jobs, - for standard input, or a --source")
+		return none, usagef("name files or folders, a file of jobs, - for standard input, or a --source")
 	}
 	if !slices.ContainsFunc(args, isStream) {
 		if o.Kind != "" && o.Kind != "summarize" && o.Kind != "pipeline" {
-			return client.Batch{}, usagef("documents are for the kinds summarize and pipeline; jobs of kind %s come as NDJSON or CSV", o.Kind)
+			return none, usagef("documents are for the kinds summarize and pipeline; jobs of kind %s come as NDJSON or CSV", o.Kind)
 		}
-		paths, err := documents(args)
+		paths, err := files(args)
 		if err != nil {
-			return client.Batch{}, err
+			return none, err
 		}
-		return api.SubmitDocuments(ctx, paths, o)
+		return s.documents(ctx, paths, o)
 	}
 	if len(args) > 1 {
-		return client.Batch{}, usagef("one NDJSON or CSV file makes one batch: it can't come with other files")
+		return none, usagef("one NDJSON or CSV file makes one batch: it can't come with other files")
 	}
 	if o.Kind == "" && within(args[0]) == ".csv" {
 		o.Kind = "generate" // of the kinds, the one with a template
 	}
 	switch {
 	case o.Kind == "":
-		return client.Batch{}, usagef("--kind is required for NDJSON: summarize, generate, chat or pipeline")
+		return none, usagef("--kind is required for NDJSON: summarize, generate, chat or pipeline")
 	case args[0] == "-":
-		return api.SubmitNDJSON(ctx, a.stdin, o)
+		return s.ndjson(ctx, stdin, o)
 	}
 	file, err := os.Open(args[0])
 	if err != nil {
-		return client.Batch{}, err
+		return none, err
 	}
 	defer file.Close()
 	o.Encoding = encodings[extension(args[0])]
 	if within(args[0]) == ".csv" {
-		return api.SubmitCSV(ctx, file, o)
+		return s.csv(ctx, file, o)
 	}
-	return api.SubmitNDJSON(ctx, file, o)
+	return s.ndjson(ctx, file, o)
 }
 
 // encodings are the Content-Encodings of compressed files, by their extension.
@@ -149,31 +172,31 @@ func isStream(path string) bool {
 	return path == "-" || slices.Contains([]string{".ndjson", ".jsonl", ".csv"}, within(path))
 }
 
-// documents lists the files that paths name, those of folders in the order of their names.
-func documents(paths []string) ([]string, error) {
-	var files []string
+// files lists the files that paths name, those of folders in the order of their names.
+func files(paths []string) ([]string, error) {
+	var out []string
 	for _, path := range paths {
 		info, err := os.Stat(path)
 		if err != nil {
 			return nil, err
 		}
 		if !info.IsDir() {
-			files = append(files, path)
+			out = append(out, path)
 			continue
 		}
 		entries, err := os.ReadDir(path)
 		if err != nil {
 			return nil, err
 		}
-		before := len(files)
+		before := len(out)
 		for _, e := range entries {
 			if e.Type().IsRegular() && !strings.HasPrefix(e.Name(), ".") {
-				files = append(files, filepath.Join(path, e.Name()))
+				out = append(out, filepath.Join(path, e.Name()))
 			}
 		}
-		if len(files) == before {
+		if len(out) == before {
 			return nil, fmt.Errorf("there are no documents in %s", path)
 		}
 	}
-	return files, nil
+	return out, nil
 }

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"hash/crc32"
+	"math"
 	"net/http"
 	"strconv"
 	"strings"
@@ -45,6 +46,7 @@ type SimulatorOptions struct {
 	LatencyJitter time.Duration // added, from none to all of it, as the request's bytes decide
 	InputTokens   int           // reported; default: one for every 4 bytes of the request
 	OutputTokens  int           // made and reported; default 24 to 87, as the request's bytes decide, within its cap
+	OutputSpread  float64       // of OutputTokens: lengths are log-normal around it, and this is the standard deviation of their logarithm
 	ErrorRate     float64       // answered with status 500
 	RateLimitRate float64       // answered with status 429 and Retry-After: 1
 	HangRate      float64       // never answered
@@ -223,7 +225,7 @@ func (s *Simulator) say(r *random, a asked, body []byte) (said string, finish Fi
 			said = string(appendInstance(nil, f.JSON.Schema, r))
 			tokens = tokensIn(len(said))
 			if s.o.OutputTokens > 0 {
-				tokens = s.o.OutputTokens
+				tokens = s.length(r)
 			}
 			return said, FinishStop, tokens
 		}
@@ -237,13 +239,22 @@ func (s *Simulator) say(r *random, a asked, body []byte) (said string, finish Fi
 	}
 	tokens, finish = 24+int(r.next()%64), FinishStop
 	switch {
-	case s.o.OutputTokens > 0 && a.maxTokens > 0 && a.maxTokens < s.o.OutputTokens:
-		tokens, finish = a.maxTokens, FinishLength
 	case s.o.OutputTokens > 0:
-		tokens = s.o.OutputTokens
+		if tokens = s.length(r); a.maxTokens > 0 && a.maxTokens < tokens {
+			tokens, finish = a.maxTokens, FinishLength
+		}
 	case a.maxTokens > 0:
 		tokens = min(tokens, a.maxTokens)
 	}
 	size := tokens * bytesPerToken
 	return string(r.prose(append(make([]byte, 0, max(size, len(prefix))+2), prefix...), size)), finish, tokens
+}
+
+// length is that of an answer where it is configured, in tokens.
+func (s *Simulator) length(r *random) int {
+	if s.o.OutputSpread <= 0 {
+		return s.o.OutputTokens
+	}
+	normal := math.Sqrt(-2*math.Log(1-r.unit())) * math.Cos(2*math.Pi*r.unit()) // Box and Muller's
+	return max(int(float64(s.o.OutputTokens)*math.Exp(s.o.OutputSpread*normal)+0.5), 1)
 }

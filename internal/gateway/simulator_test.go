@@ -3,6 +3,7 @@ package gateway
 import (
 	"context"
 	"encoding/json"
+	"fmt"
 	"math"
 	"net/http"
 	"net/http/httptest"
@@ -76,6 +77,28 @@ func TestSimulatorOptions(t *testing.T) {
 	r, err = simulate(t, SimulatorOptions{}, "echo", &Chat{Messages: ask("say \"é\"\n")})
 	if err != nil || r.Text != "[simulated] say \"é\"\n" {
 		t.Errorf("echo %+v, err %v", r, err)
+	}
+}
+
+func TestSimulatorLengthsAreSpread(t *testing.T) {
+	t.Parallel()
+	const n = 4000
+	sum, squares := 0.0, 0.0
+	for i := range n {
+		r, err := simulate(t, SimulatorOptions{Seed: 5, OutputTokens: 200, OutputSpread: 0.5}, "m", &Chat{Messages: ask(fmt.Sprint(i)), MaxTokens: 100_000})
+		if err != nil {
+			t.Fatal(err)
+		}
+		l := math.Log(float64(r.Usage.Output) / 200)
+		sum, squares = sum+l, squares+l*l
+	}
+	mean := sum / n
+	if sd := math.Sqrt(squares/n - mean*mean); math.Abs(mean) > 0.05 || math.Abs(sd-0.5) > 0.03 {
+		t.Errorf("logarithms of lengths have mean %.3f and standard deviation %.3f, want 0 and 0.5", mean, sd)
+	}
+	r, err := simulate(t, SimulatorOptions{OutputTokens: 200, OutputSpread: 0.5}, "m", &Chat{Messages: ask("hi"), MaxTokens: 3})
+	if err != nil || r.Usage.Output != 3 || r.Finish != FinishLength {
+		t.Errorf("%+v, %v", r, err)
 	}
 }
 

@@ -128,7 +128,8 @@ func (w *Worker) keysOf(ctx context.Context, b *batch, claimed []store.Claimed) 
 				continue
 			}
 		}
-		keys[i] = planJob(b, in).Keys
+		row, _ := planJob(b, in)
+		keys[i] = row.Keys
 	}
 	return keys, nil
 }

@@ -25,8 +25,8 @@ type kind interface {
 	params(raw json.RawMessage) (json.RawMessage, *Error)
 	// accept checks one submitted job and returns the input to store, and a document if it brings one.
 	accept(b *batch, l *line) (input json.RawMessage, doc *store.NewDocument, problem *LineError)
-	// plan returns the keys under which the job's answer may be cached, in the order of preference.
-	plan(b *batch, in store.Input) ([]prompt.Key, error)
+	// plan returns the keys under which the job's answer may be cached, in the order of preference, and what the forecast needs of it.
+	plan(b *batch, in store.Input) (planned, error)
 	// run does the work of one attempt.
 	run(ctx context.Context, t *task) (result, error)
 }

@@ -81,16 +81,43 @@ func (chat) accept(b *batch, l *line) (json.RawMessage, *store.NewDocument, *Lin
 	return l.Body, nil, nil
 }
 
-func (chat) plan(b *batch, in store.Input) ([]prompt.Key, error) {
+func (chat) plan(b *batch, in store.Input) (planned, error) {
 	key, model, err := prompt.KeyRaw(in.Input)
 	if err != nil {
-		return nil, failf(gateway.InvalidRequest, "the body can't be read: %s", promptProblem(err))
+		return planned{}, failf(gateway.InvalidRequest, "the body can't be read: %s", promptProblem(err))
 	}
-	var keys []prompt.Key
-	for _, name := range b.routeOf(in.Input, nil, func() int { return prompt.EstimateTokens(string(in.Input)) }).answerers(model) {
-		keys = append(keys, chatKey(key, name, model))
+	p := planned{route: b.routeOf(in.Input, nil, func() int { return prompt.EstimateTokens(string(in.Input)) }), size: len(in.Input), model: model}
+	for _, name := range p.route.answerers(model) {
+		p.keys = append(p.keys, chatKey(key, name, model))
 	}
-	return keys, nil
+	return p, nil
+}
+
+// weigh counts the texts of the messages, and of what else the model reads. A picture counts as nothing.
+func (chat) weigh(_ context.Context, _ *scale, in store.Input, _ planned) (weight, error) {
+	var body struct {
+		chatBody
+		Messages []struct {
+			Content json.RawMessage `json:"content"`
+		} `json:"messages"`
+		Tools    json.RawMessage `json:"tools"`
+		Response json.RawMessage `json:"response_format"`
+	}
+	if err := json.Unmarshal(in.Input, &body); err != nil {
+		return weight{}, failf(gateway.InvalidRequest, "the body can't be read: %s", jsonProblem(err))
+	}
+	messages := make([]prompt.Message, len(body.Messages))
+	for i, m := range body.Messages {
+		var parts []struct{ Text string }
+		if json.Unmarshal(m.Content, &messages[i].Content) != nil && json.Unmarshal(m.Content, &parts) == nil {
+			for _, part := range parts {
+				messages[i].Content += part.Text
+			}
+		}
+	}
+	return weight{calls: 1, caps: float64(body.maxTokens()), count: func(t *prompt.Tokenizer) float64 {
+		return countMessages(t, messages) + float64(t.Count(string(body.Tools))+t.Count(string(body.Response)))
+	}}, nil
 }
 
 // chatKey is the key of a body at an answerer: the body's own, which holds the model, unless the answerer isn't that model.

@@ -54,12 +54,24 @@ func (generate) request(b *batch, vars json.RawMessage) (*prompt.Request, error)
 	}, nil
 }
 
-func (g generate) plan(b *batch, in store.Input) ([]prompt.Key, error) {
+func (g generate) plan(b *batch, in store.Input) (planned, error) {
 	r, err := g.request(b, in.Input)
 	if err != nil {
-		return nil, err
+		return planned{}, err
 	}
-	return r.Keys(b.routeOf(in.Input, nil, sizeOf(r)).answerers("")), nil
+	route := b.routeOf(in.Input, nil, sizeOf(r))
+	p := planned{keys: r.Keys(route.answerers("")), route: route, request: r}
+	for _, m := range r.Messages {
+		p.size += len(m.Content)
+	}
+	return p, nil
+}
+
+func (generate) weigh(_ context.Context, _ *scale, _ store.Input, p planned) (weight, error) {
+	r := p.request
+	return weight{calls: 1, caps: float64(r.MaxTokens), count: func(t *prompt.Tokenizer) float64 {
+		return countMessages(t, r.Messages) + float64(t.Count(string(r.Schema)))
+	}}, nil
 }
 
 func (g generate) run(ctx context.Context, t *task) (result, error) {

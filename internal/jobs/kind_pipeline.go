@@ -316,21 +316,22 @@ func (pipeline) accept(b *batch, l *line) (json.RawMessage, *store.NewDocument, 
 
 // plan names the whole by what goes in: the first stage's key, what makes the others' requests, and whose answers count. A later name of a
 // list stands for weaker answers; the whole is as good as its weakest stage.
-func (pipeline) plan(b *batch, in store.Input) ([]prompt.Key, error) {
+func (pipeline) plan(b *batch, in store.Input) (planned, error) {
 	o := b.options.(*pipelineOptions)
-	first, err := o.stages[0].batch.kind.plan(o.stages[0].batch, in)
+	p, err := o.stages[0].batch.kind.plan(o.stages[0].batch, in)
 	if err != nil {
-		return nil, err
+		return planned{}, err
 	}
+	first := p.keys
 	levels := len(first)
 	for _, st := range o.stages[1:] {
 		levels = max(levels, len(st.batch.route.answerers("")))
 	}
-	keys := make([]prompt.Key, levels)
-	for level := range keys {
-		keys[level] = o.key(first, level)
+	p.keys = make([]prompt.Key, levels)
+	for level := range p.keys {
+		p.keys[level] = o.key(first, level)
 	}
-	return keys, nil
+	return p, nil
 }
 
 func (o *pipelineOptions) key(first []prompt.Key, level int) prompt.Key {
@@ -366,10 +367,11 @@ func (pipeline) run(ctx context.Context, t *task) (result, error) {
 				return result{}, st.blame(err)
 			}
 		}
-		keys, err := st.batch.kind.plan(st.batch, in)
+		found, err := st.batch.kind.plan(st.batch, in)
 		if err != nil {
 			return result{}, st.blame(err)
 		}
+		keys := found.keys
 		if i == 0 {
 			first = keys
 		}

@@ -12,6 +12,7 @@ import (
 	"batchwright/internal/document"
 	"batchwright/internal/fault"
 	"batchwright/internal/gateway"
+	"batchwright/internal/pricing"
 	"batchwright/internal/prompt"
 	"batchwright/internal/store"
 )
@@ -148,12 +149,12 @@ func documentProblem(err error) (code, message string) {
 	return "unreadable", "the document can't be read"
 }
 
-func (summarize) plan(b *batch, in store.Input) ([]prompt.Key, error) {
-	var keys []prompt.Key
-	for _, name := range b.routeOf(nil, in.TextSHA256, nil).answerers("") {
-		keys = append(keys, treeKey(b, name, in.TextSHA256))
+func (summarize) plan(b *batch, in store.Input) (planned, error) {
+	p := planned{route: b.routeOf(nil, in.TextSHA256, nil), size: int(in.TextCharacters)}
+	for _, name := range p.route.answerers("") {
+		p.keys = append(p.keys, treeKey(b, name, in.TextSHA256))
 	}
-	return keys, nil
+	return p, nil
 }
 
 // treeKey is the key of a whole document's summary: the hash of the text that goes in, not how many calls it takes.
@@ -171,7 +172,8 @@ func (summarize) run(ctx context.Context, t *task) (result, error) {
 	t.stable.Messages = 1 // the instructions
 	t.capField = "params.max_tokens"
 	calls := &partCalls{t: t, hit: true}
-	s := &summary{o: o, title: doc.Title, text: doc.Text, limit: cmp.Or(o.ChunkTokens, t.window(o)), count: t.counter(), mute: t.route.Steps[0].Model == gateway.Extractive, ask: calls.each}
+	s := newSummary(t.route, o, doc, t.w.Prices)
+	s.ask = calls.each
 	out, err := s.build(ctx)
 	if err != nil {
 		return out.result, err
@@ -185,10 +187,13 @@ func (summarize) run(ctx context.Context, t *task) (result, error) {
 	return out.result, nil
 }
 
-// counter counts tokens as the first model of the job's route does. All its steps are asked about the same chunks, whichever answers, so
-// that what one of them answered serves when another is asked next: boundaries depend on one tokenizer. That another may count a third
-// more is what window leaves room for.
-func (t *task) counter() func(string) int { return prompt.TokenizerOf(t.route.Steps[0].Model).Count }
+// newSummary is the summary of a document, but for who is asked. It counts tokens as the first model of the job's route does. All its steps
+// are asked about the same chunks, whichever answers, so that what one of them answered serves when another is asked next: boundaries
+// depend on one tokenizer. That another may count a third more is what chunkLimit leaves room for.
+func newSummary(r Route, o summarizeOptions, doc document.Document, prices *pricing.Table) *summary {
+	return &summary{o: o, title: doc.Title, text: doc.Text, limit: cmp.Or(o.ChunkTokens, chunkLimit(r, o, prices)), count: prompt.TokenizerOf(r.Steps[0].Model).Count,
+		mute: r.Steps[0].Model == gateway.Extractive}
+}
 
 // Bounds of a chunk, in tokens, when the params don't set it.
 const (
@@ -197,16 +202,16 @@ const (
 	minChunk      = 500
 )
 
-// window returns how many tokens of a document one call may carry: what every model of the route can read beside the instructions and
+// chunkLimit returns how many tokens of a document one call may carry: what every model of the route can read beside the instructions and
 // its own answer, with a quarter to spare because tokens are estimated.
-func (t *task) window(o summarizeOptions) int {
+func chunkLimit(r Route, o summarizeOptions, prices *pricing.Table) int {
 	out, beside := maxChunk, o.MaxTokens+300
 	if o.Outline {
 		beside += 2 * mostLines * lineTokens // the headings and the lines
 	}
-	for _, s := range t.route.Steps {
+	for _, s := range r.Steps {
 		window := unknownWindow
-		if p, ok := t.w.Prices.Lookup(s.Provider, s.Model, fault.Now()); ok && p.ContextWindow > 0 {
+		if p, ok := prices.Lookup(s.Provider, s.Model, fault.Now()); ok && p.ContextWindow > 0 {
 			window = p.ContextWindow
 		}
 		out = min(out, (window-beside)*3/4)

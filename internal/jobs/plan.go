@@ -11,7 +11,6 @@ import (
 
 	"batchwright/internal/fault"
 	"batchwright/internal/gateway"
-	"batchwright/internal/prompt"
 	"batchwright/internal/store"
 )
 
@@ -38,21 +37,23 @@ func (w *Worker) planTicket(soft, hard context.Context, t store.Ticket) error {
 	w.hold(l)
 	defer w.drop(l)
 	fault.Point("plan-claimed")
-	parts := make(chan []store.Planned, 1)
+	sc := newScale(w.DB.Reader, b, w.Prices)
+	parts := make(chan part, 1)
 	g, gctx := errgroup.WithContext(ctx)
 	g.Go(guarded(func() error { // renders while the part before is written
 		defer close(parts)
-		return w.renderRange(gctx, l, parts)
+		return w.renderRange(gctx, l, sc, parts)
 	}))
-	g.Go(func() error {
-		for rows := range parts {
-			if err := w.DB.InsertPlanned(gctx, b.Batch, t, rows, rows[len(rows)-1].Seq == t.LastSeq); err != nil {
+	g.Go(guarded(func() error {
+		for p := range parts {
+			last := p.rows[len(p.rows)-1].Seq == t.LastSeq
+			if err := w.DB.InsertPlanned(gctx, b.Batch, t, p.rows, last, func(hits []*store.Hit) []store.PlanSum { return sc.tally(gctx, p, hits, last) }); err != nil {
 				return err
 			}
 			fault.Point("plan-inserted")
 		}
 		return nil
-	})
+	}))
 	if err := g.Wait(); errors.Is(err, errHandedBack) {
 		return w.DB.ReturnPlan(context.WithoutCancel(hard), t.ID, w.self.ID)
 	} else if err != nil {
@@ -71,7 +72,7 @@ func (w *Worker) startBatches(ctx context.Context) {
 		select {
 		case b := <-w.starts:
 			round, cancel := context.WithTimeout(ctx, startLimit)
-			if err := w.startBatch(round, b); err != nil && ctx.Err() == nil {
+			if err := guarded(func() error { return w.startBatch(round, b) })(); err != nil && ctx.Err() == nil {
 				w.Log.WarnContext(ctx, "batch not started, will be tried again", "batch", b.ID, "err", err)
 			}
 			cancel()
@@ -82,13 +83,20 @@ func (w *Worker) startBatches(ctx context.Context) {
 }
 
 func (w *Worker) startBatch(ctx context.Context, b store.OpenBatch) error {
-	started, err := w.DB.StartBatch(ctx, b.ID)
+	f, err := w.forecaster(ctx, b.ID)
+	if err != nil {
+		return fmt.Errorf("forecast: %w", err)
+	}
+	started, err := w.DB.StartBatch(ctx, b.ID, f.judge)
 	if !started {
 		return err
 	}
 	fault.Point("batch-started")
-	w.Log.InfoContext(ctx, "batch planned", "batch", b.ID)
+	w.Log.InfoContext(ctx, "batch planned", "batch", b.ID, "verdict", f.verdict)
 	defer w.nudge()
+	if f.DryRun {
+		return errors.Join(err, w.DB.EndDryRun(ctx, f.ProjectID, f.ID)) // else a sweep does
+	}
 	_, ferr := w.finish(ctx, &b) // all of it may have been in the cache
 	return errors.Join(err, ferr)
 }
@@ -96,47 +104,59 @@ func (w *Worker) startBatch(ctx context.Context, b store.OpenBatch) error {
 // planPart is how many jobs planning inserts at once.
 const planPart = 2500
 
-func (w *Worker) renderRange(ctx context.Context, l *lease, parts chan<- []store.Planned) error {
+// part is some of a range's jobs.
+type part struct {
+	rows []store.Planned
+	jobs []load // one of each row
+}
+
+func newPart() part {
+	return part{make([]store.Planned, 0, planPart), make([]load, 0, planPart)}
+}
+
+func (w *Worker) renderRange(ctx context.Context, l *lease, sc *scale, parts chan<- part) error {
 	b, t := l.batch, l.ticket
-	rows := make([]store.Planned, 0, planPart)
+	p := newPart()
 	var ins []store.Input // that bring documents: they are planned when the texts of the part's are there
 	for in, err := range w.DB.Inputs(ctx, t.BatchID, t.FirstSeq, t.LastSeq) {
 		if err != nil {
 			return fmt.Errorf("read inputs: %w", err)
 		}
+		row, found := store.Planned{Seq: in.Seq}, planned{}
 		if in.DocumentSHA256 != nil && in.Invalid == nil {
 			ins = append(ins, store.Input{Seq: in.Seq, Input: bytes.Clone(in.Input), DocumentSHA256: bytes.Clone(in.DocumentSHA256)})
-			rows = append(rows, store.Planned{Seq: in.Seq})
 		} else {
-			rows = append(rows, planJob(b, in))
+			row, found = planJob(b, in)
 		}
-		if len(rows) < planPart && in.Seq < t.LastSeq {
+		p.rows, p.jobs = append(p.rows, row), append(p.jobs, sc.put(in, found))
+		if len(p.rows) < planPart && in.Seq < t.LastSeq {
 			continue
 		}
 		if len(ins) > 0 {
-			if err := w.planDocuments(ctx, l, rows, ins); err != nil {
+			if err := w.planDocuments(ctx, l, sc, p, ins); err != nil {
 				return err
 			}
 			ins = ins[:0]
 		}
 		select {
-		case parts <- rows:
+		case parts <- p:
 		case <-ctx.Done():
 			return context.Cause(ctx)
 		}
-		rows = make([]store.Planned, 0, planPart)
+		p = newPart()
 	}
 	return nil
 }
 
-// planDocuments fills in the rows of jobs that bring documents.
-func (w *Worker) planDocuments(ctx context.Context, l *lease, rows []store.Planned, ins []store.Input) error {
+// planDocuments fills in the rows and loads of jobs that bring documents.
+func (w *Worker) planDocuments(ctx context.Context, l *lease, sc *scale, p part, ins []store.Input) error {
 	known, err := w.texts(ctx, l, l.batch, ins)
 	if err != nil {
 		return err
 	}
 	for _, in := range ins {
-		row := &rows[in.Seq-rows[0].Seq]
+		at := in.Seq - p.rows[0].Seq
+		row := &p.rows[at]
 		_, id, err := refOf(in)
 		if err != nil {
 			return err
@@ -147,33 +167,35 @@ func (w *Worker) planDocuments(ctx context.Context, l *lease, rows []store.Plann
 		case t.err != nil:
 			row.ErrorClass, row.ErrorMessage = string(t.err.class), clean(t.err.message)
 		default:
-			in.TextSHA256 = t.sum
-			*row = planJob(l.batch, in)
+			in.TextSHA256, in.TextCharacters = t.sum, t.characters
+			var found planned
+			*row, found = planJob(l.batch, in)
+			p.jobs[at] = sc.put(in, found)
 		}
 	}
 	return nil
 }
 
-func planJob(b *batch, in store.Input) store.Planned {
-	p := store.Planned{Seq: in.Seq}
+// planJob plans one job. What was found is empty when it can't run.
+func planJob(b *batch, in store.Input) (row store.Planned, found planned) {
+	row.Seq = in.Seq
 	if in.Invalid != nil {
-		p.ErrorClass, p.ErrorMessage = string(gateway.InvalidRequest), storedProblem(in.Invalid)
-		return p
+		row.ErrorClass, row.ErrorMessage = string(gateway.InvalidRequest), storedProblem(in.Invalid)
+		return row, planned{}
 	}
-	var keys []prompt.Key
 	err := guarded(func() (err error) {
-		keys, err = b.kind.plan(b, in)
+		found, err = b.kind.plan(b, in)
 		return err
 	})()
 	if err != nil {
-		p.ErrorClass, p.ErrorMessage = string(gateway.InvalidRequest), "the job can't be planned"
+		row.ErrorClass, row.ErrorMessage = string(gateway.InvalidRequest), "the job can't be planned"
 		if f, ok := errors.AsType[*failure](err); ok {
-			p.ErrorClass, p.ErrorMessage = string(f.class), clean(f.message)
+			row.ErrorClass, row.ErrorMessage = string(f.class), clean(f.message)
 		}
-		return p
+		return row, planned{}
 	}
-	for _, k := range keys {
-		p.Keys = append(p.Keys, k)
+	for _, k := range found.keys {
+		row.Keys = append(row.Keys, k)
 	}
-	return p
+	return row, found
 }

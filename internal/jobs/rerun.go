@@ -125,6 +125,9 @@ func (r RerunSpec) of(b store.Batch) (Spec, error) {
 	change(&l.MaxAttempts, r.Change.MaxAttempts)
 	change(&l.JobTimeoutSeconds, r.Change.JobTimeoutSeconds)
 	change(&l.MaxCostMicrousd, r.Change.MaxCostMicrousd)
+	if l.MaxCostMicrousd != nil {
+		spec.OnForecastOver = b.OnForecastOver
+	}
 	return spec, nil
 }
 

@@ -70,12 +70,13 @@ type scheduledOptions struct {
 	JobTimeoutSeconds *int32            `json:"job_timeout_seconds,omitempty"`
 	MaxCostMicrousd   *int64            `json:"max_cost_microusd,omitempty"`
 	Source            json.RawMessage   `json:"source,omitempty"`
+	OnForecastOver    string            `json:"on_forecast_over,omitempty"`
 }
 
 func storedOptions(s Spec) (json.RawMessage, error) {
 	l := s.Limits
 	return json.Marshal(scheduledOptions{s.Kind, s.Name, s.Template, s.Route, s.Params, s.OnInvalid, s.Cache, s.Metadata,
-		l.Priority, l.Concurrency, l.MaxAttempts, l.JobTimeoutSeconds, l.MaxCostMicrousd, s.Source})
+		l.Priority, l.Concurrency, l.MaxAttempts, l.JobTimeoutSeconds, l.MaxCostMicrousd, s.Source, s.OnForecastOver})
 }
 
 func specOf(options json.RawMessage) (Spec, error) {
@@ -83,7 +84,7 @@ func specOf(options json.RawMessage) (Spec, error) {
 	err := json.Unmarshal(options, &o)
 	return Spec{Kind: o.Kind, Name: o.Name, Template: o.Template, Route: o.Route, Params: o.Params, OnInvalid: o.OnInvalid, Cache: o.Cache, Metadata: o.Metadata, Source: o.Source,
 		Limits: store.Limits{Priority: o.Priority, Concurrency: o.Concurrency, MaxAttempts: o.MaxAttempts, JobTimeoutSeconds: o.JobTimeoutSeconds,
-			MaxCostMicrousd: o.MaxCostMicrousd}}, err
+			MaxCostMicrousd: o.MaxCostMicrousd}, OnForecastOver: o.OnForecastOver}, err
 }
 
 // timingOf reads a stored schedule's rule.

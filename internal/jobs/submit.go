@@ -52,6 +52,8 @@ type Spec struct {
 	Source         json.RawMessage // where the jobs come from, see source.Spec; nil when they are submitted
 	IdempotencyKey string
 	Limits         store.Limits
+	OnForecastOver string // what to do when the forecast is over the limit on costs: run (default), pause or refuse
+	DryRun         bool   // make the forecast, and no call
 }
 
 // Line is one job as it was received. Its byte slices need not stay valid when the next line is asked for.
@@ -185,6 +187,19 @@ func (in *intake) open(ctx context.Context, project store.Project) error {
 	if err := oneOf("cache", &spec.Cache, "use", "refresh", "only", "off"); err != nil {
 		return err
 	}
+	if err := oneOf("on_forecast_over", &spec.OnForecastOver, runs, pauses, refuses); err != nil {
+		return err
+	}
+	switch {
+	case spec.OnForecastOver != runs && spec.Limits.MaxCostMicrousd == nil:
+		return invalidf("on_forecast_over", "has no meaning without max_cost_microusd: set that as well, or leave this out")
+	case spec.DryRun && spec.Open:
+		return invalidf("dry_run", "has no meaning with open, whose jobs aren't all there yet: leave one of them out")
+	case spec.DryRun && spec.Source != nil:
+		return invalidf("dry_run", "has no meaning with a source, whose jobs a worker gathers later: leave it out, and set max_cost_microusd with on_forecast_over instead")
+	case spec.DryRun && spec.IdempotencyKey != "":
+		return invalidf("Idempotency-Key", "has no meaning with dry_run, which makes no batch that could be replayed: leave it out")
+	}
 	if spec.MaxAgeSeconds != nil && spec.Cache != "use" && spec.Cache != "only" {
 		return invalidf("max_age_seconds", "has no meaning with cache=%s, which takes no answer of any age: leave one of them out", spec.Cache)
 	}
@@ -226,7 +241,8 @@ func (in *intake) open(ctx context.Context, project store.Project) error {
 	}
 	in.row = store.NewBatch{ID: id, ProjectID: project.ID, Name: clean(spec.Name), Kind: spec.Kind, RouteID: routeID, Route: routeJSON, Params: params,
 		Metadata: metadata, OnInvalid: spec.OnInvalid, Cache: spec.Cache, IdempotencyKey: spec.IdempotencyKey, Open: spec.Open,
-		APIKeyID: project.KeyID, Limits: spec.Limits, MaxAgeSeconds: spec.MaxAgeSeconds}
+		APIKeyID: project.KeyID, Limits: spec.Limits, MaxAgeSeconds: spec.MaxAgeSeconds,
+		OnForecastOver: spec.OnForecastOver, DryRun: spec.DryRun}
 	in.batch = &batch{kind: k, route: route, check: s.checkModel}
 	if err := in.openTemplate(ctx, project.ID); err != nil {
 		return err
@@ -255,6 +271,9 @@ func (in *intake) open(ctx context.Context, project store.Project) error {
 	}
 	if spec.Source != nil {
 		about = append(about, "source", spec.Source)
+	}
+	if spec.OnForecastOver != runs {
+		about = append(about, "on_forecast_over", spec.OnForecastOver)
 	}
 	if r := in.rerun; r != nil { // what was asked, not what it came to
 		about = []any{"rerun", r.source.ID, r.asked}

@@ -74,15 +74,9 @@ type summarized struct {
 }
 
 func (s *summary) build(ctx context.Context) (summarized, error) {
-	strategy, total := s.o.Strategy, s.count(s.text)
-	switch {
-	case strategy == bySingleCall && total > s.limit:
-		return summarized{}, failf(gateway.InvalidRequest,
-			"the document has some %d tokens, and one call has room for %d: leave strategy single out, or choose a model with a larger context window", total, s.limit)
-	case strategy == "" && total <= s.limit:
-		strategy = bySingleCall
-	case strategy == "":
-		strategy = byTree
+	strategy, wrong := s.strategy(s.count(s.text))
+	if wrong != nil {
+		return summarized{}, wrong
 	}
 	s.coverage.Strategy, s.sections = strategy, document.Sections(s.text)
 	var out result
@@ -102,6 +96,20 @@ func (s *summary) build(ctx context.Context) (summarized, error) {
 		return summarized{}, fmt.Errorf("jobs: a summary left out %d of a document's tokens", s.coverage.TokensDropped)
 	}
 	return summarized{out, summaryDetails{s.coverage, s.outline}}, nil
+}
+
+// strategy is what is done with a document of so many tokens.
+func (s *summary) strategy(total int) (string, *failure) {
+	switch fits := total <= s.limit; {
+	case s.o.Strategy == bySingleCall && !fits:
+		return "", failf(gateway.InvalidRequest,
+			"the document has some %d tokens, and one call has room for %d: leave strategy single out, or choose a model with a larger context window", total, s.limit)
+	case s.o.Strategy != "":
+		return s.o.Strategy, nil
+	case fits:
+		return bySingleCall, nil
+	}
+	return byTree, nil
 }
 
 func (s *summary) single(ctx context.Context) (result, error) {
@@ -196,13 +204,16 @@ func (s *summary) tree(ctx context.Context) (result, error) {
 // separator is more than what stands between two summaries takes, in tokens.
 const separator = 16
 
+// groupSize is how many summaries are put together at most.
+func (s *summary) groupSize() int { return max(s.limit/(s.o.MaxTokens*5/4+separator), 2) }
+
 // reduce summarises groups of summaries. A summary that no other fits beside goes up as it is; when no two fit, each is made shorter.
 func (s *summary) reduce(ctx context.Context, level []node) ([]node, error) {
 	tokens, after := make([]int, len(level)), make([]document.Cut, len(level))
 	for i, n := range level {
 		tokens[i], after[i] = n.tokens+separator, n.after
 	}
-	ends := document.Group(tokens, after, max(s.limit/(s.o.MaxTokens*5/4+separator), 2), s.limit)
+	ends := document.Group(tokens, after, s.groupSize(), s.limit)
 	what := severalSummaries
 	if len(ends) == 1 {
 		what = allSummaries
@@ -254,9 +265,12 @@ func joined(group []node) string {
 	return b.String()
 }
 
+// refineRoom is what a call has left for a chunk beside the summary so far.
+func (s *summary) refineRoom() int { return max(s.limit-s.o.MaxTokens-separator, s.limit/2) }
+
 // refine revises the summary of the chunks so far with each further one. A change in the middle of the document asks for all after it again.
 func (s *summary) refine(ctx context.Context) (out result, err error) {
-	chunks := s.chunks(max(s.limit-s.o.MaxTokens-separator, s.limit/2))
+	chunks := s.chunks(s.refineRoom())
 	entries := s.entries(chunks)
 	for i, c := range chunks {
 		p := passage{form: theBeginning, text: c.Text, entries: entries[i], before: out.output}

@@ -99,17 +99,18 @@ func purged() *failure {
 	return failf(gateway.InvalidRequest, "the document was purged: submit it again")
 }
 
-// A text is what planning knows of a document's text: its hash, or why there is none.
+// A text is what planning knows of a document's text: its hash and length, or why there is none.
 type text struct {
-	sum []byte
-	err *failure
+	sum        []byte
+	characters int32
+	err        *failure
 }
 
 func textOf(t store.TextInfo) text {
 	if t.ErrorCode != nil {
 		return text{err: unreadable(*t.ErrorCode, *t.ErrorMessage)}
 	}
-	return text{sum: t.SHA256}
+	return text{sum: t.SHA256, characters: t.Characters}
 }
 
 // lookUpTexts returns what is stored of the texts of jobs' documents. A failure counts for batches that were there when it was found; a later batch

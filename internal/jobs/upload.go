@@ -141,6 +141,7 @@ func (w *Worker) tidy(ctx context.Context) error {
 	switch {
 	case errors.Is(err, store.ErrNotFound):
 		w.purgeAt = time.Now().Add(purgeRest)
+		return w.DB.ForgetForecasts(ctx, keepForecasts)
 	case err != nil:
 		return fmt.Errorf("purge batch %s: %w", batch, err)
 	case done:

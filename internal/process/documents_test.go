@@ -35,9 +35,15 @@ func papers() []file {
 
 func (s *system) upload(t *testing.T, files ...file) batch {
 	t.Helper()
+	return s.finish(t, s.send(t, `{"kind":"summarize","route":"local/extractive"}`, files...).ID)
+}
+
+// send submits documents as a batch with these options.
+func (s *system) send(t *testing.T, options string, files ...file) batch {
+	t.Helper()
 	var body bytes.Buffer
 	w := multipart.NewWriter(&body)
-	if err := w.WriteField("batch", `{"kind":"summarize","route":"local/extractive"}`); err != nil {
+	if err := w.WriteField("batch", options); err != nil {
 		t.Fatal(err)
 	}
 	for _, f := range files {
@@ -52,7 +58,7 @@ func (s *system) upload(t *testing.T, files ...file) batch {
 	if err := w.Close(); err != nil {
 		t.Fatal(err)
 	}
-	return s.finish(t, accepted(t, s.do(t, http.MethodPost, "/v1/batches", w.FormDataContentType(), &body)).ID)
+	return accepted(t, s.do(t, http.MethodPost, "/v1/batches", w.FormDataContentType(), &body))
 }
 
 type jobReply struct {

@@ -132,6 +132,15 @@ var reports = []Report{
 		Columns: columns(`scope day:date kind error_class provider model | failures`),
 	},
 	{
+		Name: "forecast_accuracy", Description: "Finished batches: what their forecast expected beside what came.", Time: "finished_at", view: "reports.forecast_accuracy",
+		ordered: []string{"finished_at"}, Grouped: true,
+		Columns: columns(`batch_id:uuid batch kind state template template_version:integer created_at:timestamp made_at:timestamp finished_at:timestamp
+			history_batches:integer within_p90:boolean cost_percent:integer
+			| jobs result_hits calls_p50 calls_p90 calls input_tokens_p50 input_tokens_p90 input_tokens cached_input_tokens_p50 cached_input_tokens_p90
+			cached_input_tokens output_tokens_p50 output_tokens_p90 output_tokens cost_microusd_p50 cost_microusd_p90 cost_microusd
+			duration_ms_p50 duration_ms_p90 duration_ms`),
+	},
+	{
 		Name: "ledger_check", Description: "What contradicts itself in the ledger: no rows when it is sound. Takes seconds a million jobs unless restricted to a batch.",
 		view: "reports.ledger_check", ordered: []string{"kind", "batch_id", "seq"},
 		Columns: columns(`kind batch_id:uuid seq:integer budget_id:uuid detail`),

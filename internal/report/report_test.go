@@ -51,9 +51,9 @@ func setUp(t *testing.T) world {
 			w.project, batch = p.ID, w.batch
 		}
 		for _, sql := range []string{
-			`insert into batches (id, project_id, name, kind, state, route, params, metadata, on_invalid, cache, request_sha256, total_jobs, api_key_id)
+			`insert into batches (id, project_id, name, kind, state, route, params, metadata, on_invalid, cache, request_sha256, total_jobs, api_key_id, started_at)
 				select $1, '` + p.ID.String() + `', 'b', 'chat', 'running', '{}', '{}', '{"team": "a"}', 'skip', 'use', '', ` + strconv.Itoa(worldJobs) + `,
-				(select id from api_keys where project_id = '` + p.ID.String() + `')`,
+				(select id from api_keys where project_id = '` + p.ID.String() + `'), '2026-11-20 12:00:00Z'`,
 			`insert into inputs (batch_id, seq, custom_id) select $1, s, '-' || s from generate_series(1, ` + strconv.Itoa(worldJobs) + `) s`,
 			`insert into jobs (batch_id, seq, state, finished_at, result_key, result_generation, error_class, error_message, cost_microusd, calls, provider, model, cache_status)
 				select batch_id, seq, case when seq % 10 = 0 then 'failed' else 'succeeded' end, '2026-11-20 12:00:00.5Z',
@@ -73,6 +73,9 @@ func setUp(t *testing.T) world {
 			`insert into ticks (schedule_id, due_at, start_at, state, reason, batch_id, ended_at)
 				select md5(b.id::text)::uuid, d, d, s, case s when 'missed' then 'no worker' end, case s when 'ran' then b.id end, now()
 				from batches b cross join lateral (values ('missed', '2026-11-19 02:30Z'::timestamptz), ('ran', b.created_at - interval '1500 ms')) v(s, d) where b.id = $1`,
+			`insert into forecasts (batch_id, project_id, dry_run, verdict, reason, jobs, result_hits, coalesced, invalid_jobs, counted_jobs, history_batches, calls_p50, calls_p90,
+				cached_p50, cached_p90, input_p50, input_p90, output_p50, output_p90, cost_p50, cost_p90, duration_ms_p50, duration_ms_p90, basis_calls)
+				select id, project_id, false, 'run', '', total_jobs, 0, 0, 0, 9, 3, 300, 310, 0, 0, 1, 2, 3, 4, 5, 6, 7, 8, 300 from batches where id = $1`,
 		} {
 			storetest.Exec(t, w.url, sql, batch)
 		}

@@ -50,7 +50,7 @@ type Batch struct {
 	APIKeyID *uuid.UUID
 	Limits
 	OpenUpload  bool
-	PauseReason *string // requested or budget; null while it isn't paused
+	PauseReason *string // requested, budget or forecast; null while it isn't paused
 	PauseDetail *string
 	PausedAt    *time.Time
 	Ending      *string // cancelled or expired, once it is cancelling
@@ -65,6 +65,9 @@ type Batch struct {
 	RerunOf       *uuid.UUID // whose jobs it runs again
 
 	Source json.RawMessage // where its jobs come from; nil for none
+
+	OnForecastOver string // run, pause or refuse
+	DryRun         bool
 }
 
 const batchCols = `b.id, b.project_id, b.name, b.kind, b.state, b.template_id, t.name as template_name,
@@ -72,7 +75,7 @@ t.version as template_version, b.route_id, r.name as route_name, r.version as ro
 b.on_invalid, b.cache, b.request_sha256, b.total_jobs, b.next_seq, b.has_followers, b.error, b.created_at, b.started_at, b.finished_at,
 b.api_key_id, b.priority, b.concurrency, b.max_attempts, b.job_timeout_seconds, b.max_cost_microusd, b.expires_at, b.open_upload,
 b.pause_reason, b.pause_detail, b.paused_at, b.ending, b.ending_at, b.followed, b.follows, b.recheck, b.stalled_at, b.purged_at,
-b.max_age_seconds, b.rerun_of, b.source`
+b.max_age_seconds, b.rerun_of, b.source, b.on_forecast_over, b.dry_run`
 
 const batchFrom = ` from batches b left join templates t on t.id = b.template_id left join routes r on r.id = b.route_id `
 
@@ -148,6 +151,9 @@ type NewBatch struct {
 	RerunOf       *uuid.UUID
 
 	Source json.RawMessage // of its jobs, which a worker gathers once the batch is open; nil for none
+
+	OnForecastOver string // empty for run
+	DryRun         bool
 }
 
 const (

@@ -58,6 +58,7 @@ func (db *DB) atomically(ctx context.Context, f func(pgx.Tx) error) error {
 const (
 	PauseRequested = "requested" // until a caller resumes it
 	PauseBudget    = "budget"    // until there is room
+	PauseForecast  = "forecast"  // until a caller resumes it, and so accepts what it will cost
 )
 
 const (

@@ -200,7 +200,7 @@ func TestPauseBeforeTheBatchRuns(t *testing.T) {
 	if p := b.held(t, batch.ID); p.State != "planning" || *p.PauseReason != "requested" {
 		t.Errorf("%s, %v: want planning to go on", p.State, p.PauseReason)
 	}
-	if ok, err := b.db.StartBatch(t.Context(), batch.ID); err != nil || !ok {
+	if ok, err := b.db.StartBatch(t.Context(), batch.ID, nil); err != nil || !ok {
 		t.Fatalf("start: %v, %v", ok, err)
 	}
 	if now, _ := b.db.AnyBatch(t.Context(), batch.ID); now.State != "paused" {

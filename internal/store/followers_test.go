@@ -279,7 +279,7 @@ func (c *crowd) work(ctx context.Context) error {
 			switch {
 			case b.Tickets > 0:
 			case b.State == "planning":
-				_, err = c.db.StartBatch(ctx, b.ID)
+				_, err = c.db.StartBatch(ctx, b.ID, nil)
 			default:
 				if _, err = c.db.Reconcile(ctx, b.ID); err == nil {
 					_, err = c.db.FinishBatch(ctx, b.ID)

@@ -50,9 +50,10 @@ const (
 	createBatch = `-- name: CreateBatch
 insert into batches (id, project_id, name, kind, state, template_id, route_id, route, params, metadata, on_invalid, cache,
     idempotency_key, request_sha256, api_key_id, priority, concurrency, max_attempts, job_timeout_seconds, max_cost_microusd, expires_at,
-    upload_id, ingested_at, max_age_seconds, rerun_of, source, source_due_at)
+    upload_id, ingested_at, max_age_seconds, rerun_of, source, source_due_at, on_forecast_over, dry_run)
 values ($1, $2, $3, $4, 'ingesting', $5, $6, $7, $8, $9, $10, $11, nullif($12, ''), '', nullif($13::uuid, '00000000-0000-0000-0000-000000000000'),
-    $14, $15, $16, $17, $18, $19, $20, now(), $21, $22, $23::json, case when $23::json is not null then now() end)`
+    $14, $15, $16, $17, $18, $19, $20, now(), $21, $22, $23::json, case when $23::json is not null then now() end,
+    coalesce(nullif($24, ''), 'run'), $25)`
 	putDocuments = `-- name: PutDocuments
 insert into documents (project_id, sha256, content_type, bytes, body)
 select $1, u.sha256, u.content_type, octet_length(u.body), u.body
@@ -113,7 +114,7 @@ func (db *DB) begin(ctx context.Context, nb NewBatch) (*upload, error) {
 	u := &upload{db: db, id: uuid.New(), batch: nb.ID, project: nb.ProjectID, counts: true}
 	_, err := db.pool.Exec(ctx, createBatch, nb.ID, nb.ProjectID, nb.Name, nb.Kind, nb.TemplateID, nb.RouteID, nb.Route, nb.Params,
 		nb.Metadata, nb.OnInvalid, nb.Cache, nb.IdempotencyKey, nb.APIKeyID, nb.Priority, nb.Concurrency, nb.MaxAttempts,
-		nb.JobTimeoutSeconds, nb.MaxCostMicrousd, nb.ExpiresAt, u.id, nb.MaxAgeSeconds, nb.RerunOf, nb.Source)
+		nb.JobTimeoutSeconds, nb.MaxCostMicrousd, nb.ExpiresAt, u.id, nb.MaxAgeSeconds, nb.RerunOf, nb.Source, nb.OnForecastOver, nb.DryRun)
 	return u, translate(err)
 }
 

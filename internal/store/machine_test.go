@@ -125,8 +125,8 @@ func (m *machine) plan(rt *rapid.T) {
 	}
 	b, err := m.db.AnyBatch(m.t.Context(), ticket.BatchID)
 	must(rt, err)
-	must(rt, m.db.InsertPlanned(m.t.Context(), b, ticket, m.planned(ticket), true))
-	_, err = m.db.StartBatch(m.t.Context(), b.ID)
+	must(rt, m.db.InsertPlanned(m.t.Context(), b, ticket, m.planned(ticket), true, nil))
+	_, err = m.db.StartBatch(m.t.Context(), b.ID, nil)
 	must(rt, err)
 }
 
@@ -143,7 +143,7 @@ func (m *machine) planned(ticket store.Ticket) (rows []store.Planned) {
 }
 
 func (m *machine) start(rt *rapid.T) {
-	_, err := m.db.StartBatch(m.t.Context(), pick(rt, m.batches, "batch"))
+	_, err := m.db.StartBatch(m.t.Context(), pick(rt, m.batches, "batch"), nil)
 	must(rt, err)
 }
 
@@ -444,7 +444,7 @@ func (m *machine) drain(rt *rapid.T) {
 			m.work(rt, h)
 		}
 		for _, id := range m.batches {
-			_, err := m.db.StartBatch(m.t.Context(), id)
+			_, err := m.db.StartBatch(m.t.Context(), id, nil)
 			must(rt, err)
 			_, tickets, err := m.db.Dispatch(m.t.Context(), func(open []store.OpenBatch, _ store.Fleet) (grants []store.Grant) {
 				for _, b := range open {
@@ -466,7 +466,7 @@ func (m *machine) drain(rt *rapid.T) {
 				if m.db.ClaimPlan(m.t.Context(), ticket.ID, m.workers[0].ID, time.Minute) == nil {
 					b, err := m.db.AnyBatch(m.t.Context(), ticket.BatchID)
 					must(rt, err)
-					must(rt, m.db.InsertPlanned(m.t.Context(), b, ticket, m.planned(ticket), true))
+					must(rt, m.db.InsertPlanned(m.t.Context(), b, ticket, m.planned(ticket), true, nil))
 				}
 				continue
 			}

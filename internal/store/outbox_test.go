@@ -176,7 +176,7 @@ func TestPausesAreTold(t *testing.T) {
 		t.Errorf("%d messages, though the batch wasn't running", n)
 	}
 	turn(pause(store.PauseRequested))
-	if started, err := b.db.StartBatch(t.Context(), batch.ID); err != nil || !started {
+	if started, err := b.db.StartBatch(t.Context(), batch.ID, nil); err != nil || !started {
 		t.Fatalf("start: %v, %v", started, err)
 	}
 	if all := b.deliveries(t, w, ""); len(all) != 3 || all[0].Type != store.EventPaused {

@@ -17,7 +17,8 @@ type Input struct {
 	Input          json.RawMessage
 	DocumentSHA256 []byte
 	Invalid        json.RawMessage
-	TextSHA256     []byte // of the document's text; not stored with the input, but set by who has looked it up
+	TextSHA256     []byte // of the document's text, and how long that is; not stored with the input, but set by who has looked them up
+	TextCharacters int32
 }
 
 const readInputs = `-- name: ReadInputs
@@ -107,8 +108,9 @@ delete from tickets where id = $1`
 )
 
 // InsertPlanned stores what planning found: jobs that the cache answers are born succeeded, bad ones failed. Doing a range twice changes
-// nothing. With last set, the range is done and the ticket ends.
-func (db *DB) InsertPlanned(ctx context.Context, batch Batch, ticket Ticket, rows []Planned, last bool) error {
+// nothing. With last set, the range is done and the ticket ends. tally, if any, is told which of the jobs the cache answers; what it returns
+// for the last of them is stored for the forecast.
+func (db *DB) InsertPlanned(ctx context.Context, batch Batch, ticket Ticket, rows []Planned, last bool, tally func(hits []*Hit) []PlanSum) error {
 	hits := make([]*Hit, len(rows))
 	if batch.Reads() {
 		keys := make([][][32]byte, len(rows))
@@ -120,11 +122,15 @@ func (db *DB) InsertPlanned(ctx context.Context, batch Batch, ticket Ticket, row
 			return err
 		}
 	}
-	err := db.putPlanned(ctx, ticket, last, func(tx pgx.Tx, now time.Time) error {
+	var sums []PlanSum
+	if tally != nil {
+		sums = tally(hits)
+	}
+	err := db.putPlanned(ctx, ticket, last, sums, func(tx pgx.Tx, now time.Time) error {
 		return copyIn(ctx, tx, copyPlanned, len(rows), func(w *copyWriter, i int) { writePlanned(w, ticket.BatchID, &rows[i], hits[i], now) })
 	})
 	if errors.Is(translate(err), ErrConflict) { // a worker that lost the range had planned some of it; COPY has no way around that
-		err = db.putPlanned(ctx, ticket, last, func(tx pgx.Tx, now time.Time) error {
+		err = db.putPlanned(ctx, ticket, last, sums, func(tx pgx.Tx, now time.Time) error {
 			_, err := tx.Exec(ctx, insertPlanned, plannedArrays(ticket.BatchID, rows, hits, now)...)
 			return err
 		})
@@ -133,11 +139,13 @@ func (db *DB) InsertPlanned(ctx context.Context, batch Batch, ticket Ticket, row
 }
 
 // putPlanned writes a part of a range, unless its batch isn't being planned any more.
-func (db *DB) putPlanned(ctx context.Context, ticket Ticket, last bool, put func(tx pgx.Tx, now time.Time) error) error {
+func (db *DB) putPlanned(ctx context.Context, ticket Ticket, last bool, sums []PlanSum, put func(tx pgx.Tx, now time.Time) error) error {
 	return pgx.BeginFunc(ctx, db.pool, func(tx pgx.Tx) error {
 		now, err := scalar[time.Time](ctx, tx, lockPlanning, ticket.BatchID)
 		if err == nil {
-			err = put(tx, now)
+			if err = put(tx, now); err == nil {
+				err = putSums(ctx, tx, ticket, sums)
+			}
 		} else if errors.Is(err, ErrNotFound) {
 			err = nil
 		}
@@ -280,8 +288,9 @@ type neighbours struct {
 }
 
 // StartBatch ends the planning of a batch whose every range is planned: jobs are hung on identical ones of batches that run, identical jobs
-// on the first of them, and the batch runs. It reports whether it did: not when another batch of the project is being started.
-func (db *DB) StartBatch(ctx context.Context, id uuid.UUID) (started bool, err error) {
+// on the first of them, and the batch runs, unless judge, which may be nil, has it otherwise. It reports whether planning has ended: not when
+// another batch of the project is being started.
+func (db *DB) StartBatch(ctx context.Context, id uuid.UUID, judge func(PlanTotals) Forecast) (started bool, err error) {
 	follows := false
 	err = pgx.BeginFunc(ctx, db.pool, func(tx pgx.Tx) error {
 		if free, err := scalar[bool](ctx, tx, lockStart, id); errors.Is(err, ErrNotFound) || (err == nil && !free) {
@@ -299,13 +308,20 @@ func (db *DB) StartBatch(ctx context.Context, id uuid.UUID) (started bool, err e
 		if err != nil {
 			return err
 		}
-		var inside, recheck bool
+		var h hung
 		if planned && b.Cache != "off" {
-			if inside, follows, recheck, err = hang(ctx, tx, id, b); err != nil {
+			if h, err = hang(ctx, tx, id, b); err != nil {
 				return err
 			}
 		}
-		state, err := scalar[string](ctx, tx, startBatch, id, inside, follows, recheck, planned)
+		follows = h.outside > 0
+		if judge != nil {
+			if ended, err := keepForecast(ctx, tx, id, h.inside+h.outside, judge); err != nil || ended {
+				started, follows = err == nil, false
+				return err
+			}
+		}
+		state, err := scalar[string](ctx, tx, startBatch, id, h.inside > 0, follows, h.overlapped, planned)
 		if err == nil && state == "paused" {
 			err = sendEvents(ctx, tx, EventPaused, id)
 		}
@@ -321,25 +337,30 @@ func (db *DB) StartBatch(ctx context.Context, id uuid.UUID) (started bool, err e
 	return started, translate(err)
 }
 
+// hung says how many jobs wait for others.
+type hung struct {
+	inside, outside int64 // for jobs of their batch, and of other ones
+	overlapped      bool
+}
+
 // hang hangs planned jobs on identical ones of the project's running batches, and what is left on the first of its kind.
-func hang(ctx context.Context, tx pgx.Tx, id uuid.UUID, b plannedBatch) (inside, outside, overlapped bool, err error) {
+func hang(ctx context.Context, tx pgx.Tx, id uuid.UUID, b plannedBatch) (h hung, err error) {
 	if _, err := tx.Exec(ctx, hashOnly); err != nil {
-		return false, false, false, err
+		return h, err
 	}
 	if b.Cache == "use" {
 		n, err := one[neighbours](ctx, tx, findNeighbours, b.ProjectID, id, b.CreatedAt)
 		if err != nil {
-			return false, false, false, err
+			return h, err
 		}
-		overlapped = n.Overlapped
+		h.overlapped = n.Overlapped
 		if len(n.Running) > 0 && b.MaxAgeSeconds == nil { // their leaders may take answers of any age
-			hung, err := scalar[int64](ctx, tx, hangOutside, id, n.Running)
-			if err != nil {
-				return false, false, false, err
+			if h.outside, err = scalar[int64](ctx, tx, hangOutside, id, n.Running); err != nil {
+				return h, err
 			}
-			outside = hung > 0
 		}
 	}
 	tag, err := tx.Exec(ctx, hangFollowers, id)
-	return tag.RowsAffected() > 0, outside, overlapped, err
+	h.inside = tag.RowsAffected()
+	return h, err
 }

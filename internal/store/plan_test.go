@@ -38,7 +38,7 @@ func TestPlannedJobsHaveOneForm(t *testing.T) {
 		if before != "" {
 			storetest.Exec(t, b.url, before, batch.ID)
 		}
-		if err := b.db.InsertPlanned(t.Context(), batch, store.Ticket{ID: ticket, BatchID: batch.ID}, rows, true); err != nil {
+		if err := b.db.InsertPlanned(t.Context(), batch, store.Ticket{ID: ticket, BatchID: batch.ID}, rows, true, nil); err != nil {
 			t.Fatal(err)
 		}
 		return storetest.Rows[string](t, b.url, form, batch.ID)

@@ -80,7 +80,7 @@ func (b *bench) plan(t testing.TB, cache string, keys ...string) store.Batch {
 			rows = append(rows, store.Planned{Seq: i, Keys: keysFor(keys[i-1])})
 		}
 		for range 2 { // planning a range twice changes nothing
-			if err := b.db.InsertPlanned(t.Context(), batch, ticket, rows, true); err != nil {
+			if err := b.db.InsertPlanned(t.Context(), batch, ticket, rows, true, nil); err != nil {
 				t.Fatal(err)
 			}
 		}
@@ -98,7 +98,7 @@ func keysFor(text string) [][32]byte {
 
 func (b *bench) start(t testing.TB, batch store.Batch) store.Batch {
 	t.Helper()
-	if ok, err := b.db.StartBatch(t.Context(), batch.ID); err != nil || !ok {
+	if ok, err := b.db.StartBatch(t.Context(), batch.ID, nil); err != nil || !ok {
 		t.Fatalf("start: %v, %v", ok, err)
 	}
 	return b.get(t, batch)
