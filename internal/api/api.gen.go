@@ -1009,13 +1009,13 @@ type ErrorClass = string
 // ExpiresAt When what is not finished is given up; finished work is kept. Never when left out.
 type ExpiresAt = time.Time
 
-// Export A file of a batch's results, in the order of submission.
+// Export A file of a batch's results, in the order of submission, or of a report.
 type Export struct {
 	// ID Id of the export.
 	ID openapi_types.UUID `json:"id"`
 
-	// BatchID Its batch.
-	BatchID openapi_types.UUID `json:"batch_id"`
+	// BatchID The batch whose results they are; null for a report.
+	BatchID *openapi_types.UUID `json:"batch_id"`
 
 	// Origin Who asked for it: a `request`, the `schedule` that made the batch, or the project's setting before a `purge`.
 	Origin string `json:"origin"`
@@ -1026,7 +1026,7 @@ type Export struct {
 	// Format CSV (RFC 4180), NDJSON, or Parquet, as of GET /v1/batches/{id}/export.
 	Format ExportFormat `json:"format"`
 
-	// Target URL of the file, below a prefix that the server allows: file:///folder/name, s3://, gs:// or azblob://bucket/name, without user, password or query. `{batch}` stands for the batch's id, `{name}` for its name, `{date}` for the UTC day on which it was made, `{schedule}` for the name of its schedule, `{project}` and `{format}`. Folders from the first placeholder on are made; those before must be there.
+	// Target URL of the file, below a prefix that the server allows: file:///folder/name, s3://, gs:// or azblob://bucket/name, without user, password or query. `{batch}` stands for the batch's id, `{name}` for its name, `{date}` for the UTC day on which it was made, `{schedule}` for the name of its schedule, `{project}` and `{format}`; of a report there are `{report}`, its name, `{date}`, the UTC day on which the export was asked for, `{project}` and `{format}`. Folders from the first placeholder on are made; those before must be there.
 	//
 	// Example: s3://reports/{date}/{batch}.parquet
 	Target ExportTarget `json:"target"`
@@ -1037,8 +1037,8 @@ type Export struct {
 	// Status Only results with this status; null for all.
 	Status *string `json:"status"`
 
-	// From First `index`.
-	From int32 `json:"from"`
+	// From First `index`; null for a report.
+	From *int32 `json:"from"`
 
 	// To Last `index`; null for the batch's last one.
 	To *int32 `json:"to"`
@@ -1072,6 +1072,9 @@ type Export struct {
 
 	// EndedAt When it became final.
 	EndedAt *time.Time `json:"ended_at"`
+
+	// Report The report whose rows they are, and what is asked of it; null for a batch.
+	Report json.RawMessage `json:"report"`
 }
 
 // ExportBOM CSV: begin with a byte order mark, for Excel.
@@ -1094,7 +1097,7 @@ type ExportInput struct {
 	// Status How a job ended.
 	Status *ResultStatus `json:"status,omitempty"`
 
-	// Target URL of the file, below a prefix that the server allows: file:///folder/name, s3://, gs:// or azblob://bucket/name, without user, password or query. `{batch}` stands for the batch's id, `{name}` for its name, `{date}` for the UTC day on which it was made, `{schedule}` for the name of its schedule, `{project}` and `{format}`. Folders from the first placeholder on are made; those before must be there.
+	// Target URL of the file, below a prefix that the server allows: file:///folder/name, s3://, gs:// or azblob://bucket/name, without user, password or query. `{batch}` stands for the batch's id, `{name}` for its name, `{date}` for the UTC day on which it was made, `{schedule}` for the name of its schedule, `{project}` and `{format}`; of a report there are `{report}`, its name, `{date}`, the UTC day on which the export was asked for, `{project}` and `{format}`. Folders from the first placeholder on are made; those before must be there.
 	//
 	// Example: s3://reports/{date}/{batch}.parquet
 	Target ExportTarget `json:"target"`
@@ -1123,7 +1126,7 @@ type ExportSettings struct {
 	// Status How a job ended.
 	Status *ResultStatus `json:"status,omitempty"`
 
-	// Target URL of the file, below a prefix that the server allows: file:///folder/name, s3://, gs:// or azblob://bucket/name, without user, password or query. `{batch}` stands for the batch's id, `{name}` for its name, `{date}` for the UTC day on which it was made, `{schedule}` for the name of its schedule, `{project}` and `{format}`. Folders from the first placeholder on are made; those before must be there.
+	// Target URL of the file, below a prefix that the server allows: file:///folder/name, s3://, gs:// or azblob://bucket/name, without user, password or query. `{batch}` stands for the batch's id, `{name}` for its name, `{date}` for the UTC day on which it was made, `{schedule}` for the name of its schedule, `{project}` and `{format}`; of a report there are `{report}`, its name, `{date}`, the UTC day on which the export was asked for, `{project}` and `{format}`. Folders from the first placeholder on are made; those before must be there.
 	//
 	// Example: s3://reports/{date}/{batch}.parquet
 	Target ExportTarget `json:"target"`
@@ -1132,10 +1135,31 @@ type ExportSettings struct {
 // ExportState `pending` (until the batch is final, or to be tried again), `running`, and then `succeeded`, `failed` or `cancelled`. One before a purge that `failed` is tried again each hour.
 type ExportState string
 
-// ExportTarget URL of the file, below a prefix that the server allows: file:///folder/name, s3://, gs:// or azblob://bucket/name, without user, password or query. `{batch}` stands for the batch's id, `{name}` for its name, `{date}` for the UTC day on which it was made, `{schedule}` for the name of its schedule, `{project}` and `{format}`. Folders from the first placeholder on are made; those before must be there.
+// ExportTarget URL of the file, below a prefix that the server allows: file:///folder/name, s3://, gs:// or azblob://bucket/name, without user, password or query. `{batch}` stands for the batch's id, `{name}` for its name, `{date}` for the UTC day on which it was made, `{schedule}` for the name of its schedule, `{project}` and `{format}`; of a report there are `{report}`, its name, `{date}`, the UTC day on which the export was asked for, `{project}` and `{format}`. Folders from the first placeholder on are made; those before must be there.
 //
 // Example: s3://reports/{date}/{batch}.parquet
 type ExportTarget = string
+
+// ExportedReport The report whose rows they are, and what is asked of it; null for a batch.
+type ExportedReport struct {
+	// By Columns that it is grouped by.
+	By []string `json:"by,omitempty"`
+
+	// From First moment.
+	From *string `json:"from,omitempty"`
+
+	// Name Name of the report.
+	Name string `json:"name"`
+
+	// Sort Columns that it is sorted by.
+	Sort []string `json:"sort,omitempty"`
+
+	// To First moment behind the range.
+	To *string `json:"to,omitempty"`
+
+	// Where Conditions.
+	Where []string `json:"where,omitempty"`
+}
 
 // Fault One thing that is wrong.
 type Fault struct {
@@ -1717,6 +1741,35 @@ type ReportColumn struct {
 
 	// Type text, integer, boolean, timestamp or date. Money is an integer of micro-dollars.
 	Type string `json:"type"`
+}
+
+// ReportExportInput A new export of a report. The question is that of GET /v1/reports/{name}.
+type ReportExportInput struct {
+	// Bom CSV: begin with a byte order mark, for Excel.
+	Bom *ExportBOM `json:"bom,omitempty"`
+
+	// By Columns to group by.
+	By []string `json:"by,omitempty"`
+
+	// Format CSV (RFC 4180), NDJSON, or Parquet, as of GET /v1/batches/{id}/export.
+	Format ExportFormat `json:"format"`
+
+	// From First moment, RFC 3339, or a day in UTC.
+	From *string `json:"from,omitempty"`
+
+	// Sort Columns to sort by; a `-` before one sorts down.
+	Sort []string `json:"sort,omitempty"`
+
+	// Target URL of the file, below a prefix that the server allows: file:///folder/name, s3://, gs:// or azblob://bucket/name, without user, password or query. `{batch}` stands for the batch's id, `{name}` for its name, `{date}` for the UTC day on which it was made, `{schedule}` for the name of its schedule, `{project}` and `{format}`; of a report there are `{report}`, its name, `{date}`, the UTC day on which the export was asked for, `{project}` and `{format}`. Folders from the first placeholder on are made; those before must be there.
+	//
+	// Example: s3://reports/{date}/{batch}.parquet
+	Target ExportTarget `json:"target"`
+
+	// To First moment behind the range, in the same form.
+	To *string `json:"to,omitempty"`
+
+	// Where Conditions, `COLUMN=VALUE` and so on; all of them hold.
+	Where []string `json:"where,omitempty"`
 }
 
 // ReportList All reports.
@@ -2629,6 +2682,9 @@ type OtherBatchID = string
 // PriceID defines model for PriceID.
 type PriceID = string
 
+// ReportName defines model for ReportName.
+type ReportName = string
+
 // RepriceID defines model for RepriceID.
 type RepriceID = string
 
@@ -3070,6 +3126,9 @@ type SetPriceJSONRequestBody = PriceInput
 // RepriceJSONRequestBody defines body for Reprice for application/json ContentType.
 type RepriceJSONRequestBody = RepriceInput
 
+// CreateReportExportJSONRequestBody defines body for CreateReportExport for application/json ContentType.
+type CreateReportExportJSONRequestBody = ReportExportInput
+
 // SaveRouteJSONRequestBody defines body for SaveRoute for application/json ContentType.
 type SaveRouteJSONRequestBody = RouteInput
 
@@ -3233,7 +3292,10 @@ type ServerInterface interface {
 	ListReports(ctx echo.Context) error
 	// GetReport Ask a report, about the project of the API key.
 	// (GET /v1/reports/{name})
-	GetReport(ctx echo.Context, name string, params GetReportParams) error
+	GetReport(ctx echo.Context, name ReportName, params GetReportParams) error
+	// CreateReportExport Have a report written to a file in a folder or bucket of the server.
+	// (POST /v1/reports/{name}/exports)
+	CreateReportExport(ctx echo.Context, name ReportName) error
 	// ListRoutes List routes by name, the latest version of each.
 	// (GET /v1/routes)
 	ListRoutes(ctx echo.Context, params ListRoutesParams) error
@@ -4457,7 +4519,7 @@ func (w *ServerInterfaceWrapper) ListReports(ctx echo.Context) error {
 func (w *ServerInterfaceWrapper) GetReport(ctx echo.Context) error {
 	var err error
 	// ------------- Path parameter "name" -------------
-	var name string
+	var name ReportName
 
 	err = runtime.BindStyledParameterWithOptions("simple", "name", ctx.Param("name"), &name, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: ctx.Request().URL.RawPath == ""})
 	if err != nil {
@@ -4524,6 +4586,22 @@ func (w *ServerInterfaceWrapper) GetReport(ctx echo.Context) error {
 
 	// Invoke the callback with all the unmarshaled arguments
 	err = w.Handler.GetReport(ctx, name, params)
+	return err
+}
+
+// CreateReportExport converts echo context to params.
+func (w *ServerInterfaceWrapper) CreateReportExport(ctx echo.Context) error {
+	var err error
+	// ------------- Path parameter "name" -------------
+	var name ReportName
+
+	err = runtime.BindStyledParameterWithOptions("simple", "name", ctx.Param("name"), &name, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: ctx.Request().URL.RawPath == ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter name: %s", err))
+	}
+
+	// Invoke the callback with all the unmarshaled arguments
+	err = w.Handler.CreateReportExport(ctx, name)
 	return err
 }
 
@@ -5154,6 +5232,7 @@ func RegisterHandlersWithOptions(router EchoRouter, si ServerInterface, options 
 	router.POST(options.BaseURL+"/v1/prices/reprices/:id", wrapper.ContinueReprice, options.OperationMiddlewares["ContinueReprice"]...)
 	router.GET(options.BaseURL+"/v1/reports", wrapper.ListReports, options.OperationMiddlewares["ListReports"]...)
 	router.GET(options.BaseURL+"/v1/reports/:name", wrapper.GetReport, options.OperationMiddlewares["GetReport"]...)
+	router.POST(options.BaseURL+"/v1/reports/:name/exports", wrapper.CreateReportExport, options.OperationMiddlewares["CreateReportExport"]...)
 	router.GET(options.BaseURL+"/v1/routes", wrapper.ListRoutes, options.OperationMiddlewares["ListRoutes"]...)
 	router.POST(options.BaseURL+"/v1/routes", wrapper.SaveRoute, options.OperationMiddlewares["SaveRoute"]...)
 	router.GET(options.BaseURL+"/v1/routes/:name", wrapper.GetRoute, options.OperationMiddlewares["GetRoute"]...)
@@ -6422,7 +6501,7 @@ func (response ListReports200JSONResponse) VisitListReportsResponse(w http.Respo
 }
 
 type GetReportRequestObject struct {
-	Name   string `json:"name"`
+	Name   ReportName `json:"name"`
 	Params GetReportParams
 }
 
@@ -6524,6 +6603,37 @@ func (response GetReport200TextCsvResponse) VisitGetReportResponse(w http.Respon
 		defer closer.Close()
 	}
 	_, err := io.Copy(w, response.Body)
+	return err
+}
+
+type CreateReportExportRequestObject struct {
+	Name ReportName `json:"name"`
+	Body *CreateReportExportJSONRequestBody
+}
+
+type CreateReportExportResponseObject interface {
+	VisitCreateReportExportResponse(w http.ResponseWriter) error
+}
+
+type CreateReportExport202ResponseHeaders struct {
+	Location string
+}
+
+type CreateReportExport202JSONResponse struct {
+	Body    Export
+	Headers CreateReportExport202ResponseHeaders
+}
+
+func (response CreateReportExport202JSONResponse) VisitCreateReportExportResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.Header().Set("Location", fmt.Sprint(response.Headers.Location))
+	w.WriteHeader(202)
+	_, err := buf.WriteTo(w)
 	return err
 }
 
@@ -7327,6 +7437,9 @@ type StrictServerInterface interface {
 	// GetReport Ask a report, about the project of the API key.
 	// (GET /v1/reports/{name})
 	GetReport(ctx context.Context, request GetReportRequestObject) (GetReportResponseObject, error)
+	// CreateReportExport Have a report written to a file in a folder or bucket of the server.
+	// (POST /v1/reports/{name}/exports)
+	CreateReportExport(ctx context.Context, request CreateReportExportRequestObject) (CreateReportExportResponseObject, error)
 	// ListRoutes List routes by name, the latest version of each.
 	// (GET /v1/routes)
 	ListRoutes(ctx context.Context, request ListRoutesRequestObject) (ListRoutesResponseObject, error)
@@ -8832,7 +8945,7 @@ func (sh *strictHandler) ListReports(ctx echo.Context) error {
 }
 
 // GetReport operation middleware
-func (sh *strictHandler) GetReport(ctx echo.Context, name string, params GetReportParams) error {
+func (sh *strictHandler) GetReport(ctx echo.Context, name ReportName, params GetReportParams) error {
 	var request GetReportRequestObject
 
 	request.Name = name
@@ -8851,6 +8964,54 @@ func (sh *strictHandler) GetReport(ctx echo.Context, name string, params GetRepo
 		return err
 	} else if validResponse, ok := response.(GetReportResponseObject); ok {
 		return validResponse.VisitGetReportResponse(ctx.Response())
+	} else if response != nil {
+		return fmt.Errorf("unexpected response type: %T", response)
+	}
+	return nil
+}
+
+// CreateReportExport operation middleware
+func (sh *strictHandler) CreateReportExport(ctx echo.Context, name ReportName) error {
+	var request CreateReportExportRequestObject
+
+	request.Name = name
+
+	var body CreateReportExportJSONRequestBody
+	var err error
+	if binder, ok := ctx.Echo().Binder.(*echo.DefaultBinder); ok {
+		// A request validator built on kin-openapi's openapi3filter with
+		// KeepValidatedValue leaves the value it validated on the body. Bind
+		// that value, matching member names exactly, so the handler receives
+		// what was validated instead of a second, case-insensitive decode.
+		// Otherwise bind only the request body, so that path and query
+		// parameters are not also bound into the body struct.
+		if vb, ok := ctx.Request().Body.(interface{ ValidatedValue() any }); !ok || runtime.BindJSONValue(vb.ValidatedValue(), &body) != nil {
+			err = binder.BindBody(ctx, &body)
+		}
+	} else {
+		// A custom binder is installed on the Echo instance; defer to it
+		// entirely, since echo.Binder does not expose body-only binding and
+		// the binder may do more than decode (for example call ctx.Validate).
+		err = ctx.Bind(&body)
+	}
+	if err != nil {
+		return err
+	}
+	request.Body = &body
+
+	handler := func(ctx echo.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.CreateReportExport(ctx.Request().Context(), request.(CreateReportExportRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "CreateReportExport")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		return err
+	} else if validResponse, ok := response.(CreateReportExportResponseObject); ok {
+		return validResponse.VisitCreateReportExportResponse(ctx.Response())
 	} else if response != nil {
 		return fmt.Errorf("unexpected response type: %T", response)
 	}

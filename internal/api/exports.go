@@ -9,12 +9,14 @@ import (
 	"github.com/google/uuid"
 
 	"batchwright/internal/jobs"
+	"batchwright/internal/report"
 	"batchwright/internal/store"
 )
 
 // ExportWriter is what changes exports: *export.Service, or a fake of it.
 type ExportWriter interface {
 	Request(ctx context.Context, project store.Project, batch uuid.UUID, e jobs.ExportSpec, first, last int32) (store.Export, error)
+	RequestReport(ctx context.Context, project store.Project, r report.Report, q report.Query, e jobs.ExportSpec) (store.Export, error)
 	Cancel(ctx context.Context, project, id uuid.UUID) (store.Export, error)
 }
 
@@ -38,6 +40,21 @@ func (h *handlers) CreateExport(ctx context.Context, req CreateExportRequestObje
 		return nil, err
 	}
 	return CreateExport202JSONResponse{Body: toExport(e), Headers: CreateExport202ResponseHeaders{Location: "/v1/exports/" + e.ID.String()}}, nil
+}
+
+// CreateReportExport asks for a file of a report.
+func (h *handlers) CreateReportExport(ctx context.Context, req CreateReportExportRequestObject) (CreateReportExportResponseObject, error) {
+	r, err := findReport(req.Name)
+	if err != nil {
+		return nil, err
+	}
+	in := req.Body
+	q := report.Query{From: deref(in.From, ""), To: deref(in.To, ""), By: in.By, Where: in.Where, Sort: in.Sort}
+	e, err := h.Exports.RequestReport(ctx, projectOf(ctx), r, q, jobs.ExportSpec{Format: string(in.Format), Target: in.Target, BOM: deref(in.Bom, false)})
+	if err != nil {
+		return nil, err
+	}
+	return CreateReportExport202JSONResponse{Body: toExport(e), Headers: CreateReportExport202ResponseHeaders{Location: "/v1/exports/" + e.ID.String()}}, nil
 }
 
 // ListBatchExports pages through a batch's exports.
@@ -98,12 +115,15 @@ func (h *handlers) CancelExport(ctx context.Context, req CancelExportRequestObje
 
 func toExport(e store.Export) Export {
 	out := Export{
-		ID: e.ID, BatchID: e.BatchID, Origin: e.Origin, State: ExportState(e.State), Format: ExportFormat(e.Format), Target: e.Target, URL: e.URL,
-		From: e.FirstIndex, Bom: e.BOM, Rows: e.Rows, Bytes: e.Bytes, Error: e.Error, Attempts: e.Attempts, DueAt: utc(e.DueAt), CreatedAt: e.CreatedAt.UTC(),
+		ID: e.ID, BatchID: e.BatchID, Report: e.Report, Origin: e.Origin, State: ExportState(e.State), Format: ExportFormat(e.Format), Target: e.Target, URL: e.URL,
+		Bom: e.BOM, Rows: e.Rows, Bytes: e.Bytes, Error: e.Error, Attempts: e.Attempts, DueAt: utc(e.DueAt), CreatedAt: e.CreatedAt.UTC(),
 		StartedAt: utc(e.StartedAt), EndedAt: utc(e.EndedAt),
 	}
 	if e.Status != "" {
 		out.Status = &e.Status
+	}
+	if e.BatchID != nil {
+		out.From = &e.FirstIndex
 	}
 	if e.LastIndex < math.MaxInt32 {
 		out.To = &e.LastIndex

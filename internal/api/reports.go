@@ -37,10 +37,9 @@ const jsonRows = 1000 // of a report in JSON, unless a limit is given
 
 // GetReport answers one question.
 func (h *handlers) GetReport(ctx context.Context, req GetReportRequestObject) (GetReportResponseObject, error) {
-	r, ok := report.Find(req.Name)
-	if !ok {
-		names := each(report.All(), func(r report.Report) string { return r.Name })
-		return nil, &problem{status: http.StatusNotFound, detail: "there is no such report; there are " + strings.Join(names, ", ")}
+	r, err := findReport(req.Name)
+	if err != nil {
+		return nil, err
 	}
 	p := req.Params
 	name := deref(p.Format, "json")
@@ -62,6 +61,15 @@ func (h *handlers) GetReport(ctx context.Context, req GetReportRequestObject) (G
 	}
 	return fileStream{format: f, columns: s.Columns, rows: h.Read.Raw(ctx, s.SQL, s.Args...), limit: limit,
 		options: report.Options{BOM: deref(p.Bom, false)}, log: h.Log.With("report", r.Name)}, nil
+}
+
+func findReport(name string) (report.Report, error) {
+	r, ok := report.Find(name)
+	if !ok {
+		names := each(report.All(), func(r report.Report) string { return r.Name })
+		return r, &problem{status: http.StatusNotFound, detail: "there is no such report; there are " + strings.Join(names, ", ")}
+	}
+	return r, nil
 }
 
 // ExportBatch streams the results of a batch as a file.

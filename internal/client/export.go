@@ -19,12 +19,25 @@ type ExportOptions struct {
 	To   int32 `json:"to,omitempty"`
 }
 
-// Export is a file of a batch's results that was asked for.
+// ReportExportOptions say what is asked of a report, as the API's query parameters do, and where its file goes.
+type ReportExportOptions struct {
+	Format string `json:"format"` // csv, ndjson or parquet
+	Target string `json:"target"` // URL, with placeholders
+	BOM    bool   `json:"bom,omitempty"`
+
+	From  string   `json:"from,omitempty"`
+	To    string   `json:"to,omitempty"`
+	By    []string `json:"by,omitempty"`
+	Where []string `json:"where,omitempty"`
+	Sort  []string `json:"sort,omitempty"`
+}
+
+// Export is a file of a batch's results, or of a report, that was asked for.
 type Export struct {
 	ID        string     `json:"id"`
-	BatchID   string     `json:"batch_id"`
-	Origin    string     `json:"origin"` // request, schedule or purge
-	State     string     `json:"state"`  // pending, running; succeeded, failed, cancelled
+	BatchID   string     `json:"batch_id"` // empty for a report
+	Origin    string     `json:"origin"`   // request, schedule or purge
+	State     string     `json:"state"`    // pending, running; succeeded, failed, cancelled
 	Format    string     `json:"format"`
 	Target    string     `json:"target"`
 	URL       *string    `json:"url"` // nil before the first attempt
@@ -41,6 +54,11 @@ type Export struct {
 // CreateExport asks for a file of a batch's results, which is written once the batch is final.
 func (c *Client) CreateExport(ctx context.Context, batch string, o ExportOptions) (Export, error) {
 	return call[Export](ctx, c, http.MethodPost, "/v1/batches/"+url.PathEscape(batch)+"/exports", o)
+}
+
+// CreateReportExport asks for a file of a report.
+func (c *Client) CreateReportExport(ctx context.Context, name string, o ReportExportOptions) (Export, error) {
+	return call[Export](ctx, c, http.MethodPost, "/v1/reports/"+url.PathEscape(name)+"/exports", o)
 }
 
 // GetExport returns an export.

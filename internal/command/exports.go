@@ -10,7 +10,7 @@ import (
 )
 
 func (a *app) exports() *cobra.Command {
-	return a.group("exports", "Look after files of results that the server writes", a.listExports(), a.awaitExport(), a.cancelExport())
+	return a.group("exports", "Look after files of results and reports that the server writes", a.listExports(), a.awaitExport(), a.cancelExport())
 }
 
 func (a *app) listExports() *cobra.Command {
@@ -54,6 +54,22 @@ func (a *app) cancelExport() *cobra.Command {
 			return a.printExport(api.CancelExport(ctx, args[0]))
 		}),
 	}
+}
+
+var errTwoFiles = usagef("--out is a file here and --target one of the server's: give one of them")
+
+func targetFlags(c *cobra.Command, target *string, wait *bool) {
+	f := c.Flags()
+	f.StringVar(target, "target", "", "URL of a file that the server writes, below one that its EXPORT_TARGETS allows")
+	f.BoolVar(wait, "wait", false, "with --target: wait for the end of the export")
+}
+
+// requested shows an export that was asked for, at once or at its end.
+func (a *app) requested(ctx context.Context, api *client.Client, wait bool, e client.Export, err error) error {
+	if err == nil && wait {
+		return a.waitExport(ctx, api, e.ID)
+	}
+	return a.printExport(e, err)
 }
 
 func (a *app) waitExport(ctx context.Context, api *client.Client, id string) error {

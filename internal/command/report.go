@@ -17,20 +17,41 @@ import (
 )
 
 func (a *app) report() *cobra.Command {
-	var from, to, by, sort, format, path string
-	var where []string
+	var from, to, format, path, target string
+	var by, where, sort []string
 	var limit int
-	var asCSV, bom bool
+	var asCSV, bom, wait bool
 	c := &cobra.Command{
 		Use: "report [NAME]", Short: "Show a report, or list the reports with their columns", Args: cobra.MaximumNArgs(1),
+		Long: `Show a report, write it to a file here, or with --target have the server write all its rows to a
+folder or bucket of its own. In a target {report}, {date}, {project} and {format} are filled in.
+Without a name: list the reports with their columns.`,
 		Example: `  batchwright report hourly_costs --from 2026-12-01 --by template,provider,model --sort -cost_microusd
-  batchwright report failures --where scope=job --csv`,
+  batchwright report failures --where scope=job --csv
+  batchwright report hourly_costs --format parquet --target "s3://reports/{report}/{date}.parquet" --wait`,
 		RunE: a.talk(func(ctx context.Context, api *client.Client, args []string) error {
 			if len(args) == 0 {
 				return a.listReports(ctx, api)
 			}
+			if asCSV {
+				format = "csv"
+			}
+			if target != "" {
+				switch {
+				case path != "":
+					return errTwoFiles
+				case limit > 0:
+					return usagef("--limit is for reports that come here: the server's file has all rows")
+				case format == "":
+					return usagef("--target needs --format csv, ndjson or parquet")
+				}
+				e, err := api.CreateReportExport(ctx, args[0], client.ReportExportOptions{
+					Format: format, Target: target, BOM: bom, From: from, To: to, By: by, Where: where, Sort: sort,
+				})
+				return a.requested(ctx, api, wait, e, err)
+			}
 			q := url.Values{}
-			for name, v := range map[string]string{"from": from, "to": to, "by": by, "sort": sort} {
+			for name, v := range map[string]string{"from": from, "to": to, "by": strings.Join(by, ","), "sort": strings.Join(sort, ",")} {
 				if v != "" {
 					q.Set(name, v)
 				}
@@ -41,9 +62,6 @@ func (a *app) report() *cobra.Command {
 			}
 			if bom {
 				q.Set("bom", "true")
-			}
-			if asCSV {
-				format = "csv"
 			}
 			if format != "" {
 				q.Set("format", format)
@@ -63,13 +81,14 @@ func (a *app) report() *cobra.Command {
 	f := c.Flags()
 	f.StringVar(&from, "from", "", "first moment, RFC 3339 or a day in UTC")
 	f.StringVar(&to, "to", "", "first moment behind the range")
-	f.StringVar(&by, "by", "", "columns to group by, with commas between")
+	f.StringSliceVar(&by, "by", nil, "columns to group by, with commas between")
 	f.StringArrayVar(&where, "where", nil, "COLUMN=VALUE, or with !=, <, <=, >, >=; may be repeated")
-	f.StringVar(&sort, "sort", "", "columns to sort by, a - before one sorts down")
+	f.StringSliceVar(&sort, "sort", nil, "columns to sort by, a - before one sorts down")
 	f.IntVar(&limit, "limit", 0, "most rows (default 1000 for a table)")
 	f.StringVar(&format, "format", "", "csv, ndjson, json or parquet instead of a table")
 	f.BoolVar(&asCSV, "csv", false, "the same as --format csv")
 	f.BoolVar(&bom, "bom", false, "begin CSV with a byte order mark, for Excel")
+	targetFlags(c, &target, &wait)
 	f.StringVarP(&path, "out", "o", "", "file to write to; it appears when it is complete")
 	return c
 }
@@ -130,13 +149,10 @@ and {format} are filled in.`,
 		RunE: a.talk(func(ctx context.Context, api *client.Client, args []string) error {
 			if target != "" {
 				if path != "" {
-					return usagef("--out is a file here and --target one of the server's: give one of them")
+					return errTwoFiles
 				}
 				e, err := api.CreateExport(ctx, args[0], client.ExportOptions{Format: format, Target: target, Status: status, BOM: bom, From: from, To: to})
-				if err == nil && wait {
-					return a.waitExport(ctx, api, e.ID)
-				}
-				return a.printExport(e, err)
+				return a.requested(ctx, api, wait, e, err)
 			}
 			q := url.Values{"format": {format}}
 			if from > 0 {
@@ -156,8 +172,7 @@ and {format} are filled in.`,
 	}
 	f := c.Flags()
 	f.StringVar(&format, "format", "ndjson", "csv, ndjson or parquet")
-	f.StringVar(&target, "target", "", "URL of a file that the server writes, below one that its EXPORT_TARGETS allows")
-	f.BoolVar(&wait, "wait", false, "with --target: wait for the end of the export")
+	targetFlags(c, &target, &wait)
 	f.StringVarP(&path, "out", "o", "", "file to write to; it appears when it is complete")
 	f.Int32Var(&from, "from", 0, "first index")
 	f.Int32Var(&to, "to", 0, "last index")

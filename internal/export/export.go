@@ -1,20 +1,22 @@
-// Package export writes batches' results to the folders and buckets that package bucket allows.
+// Package export writes batches' results, and reports, to the folders and buckets that package bucket allows.
 //
 // An export is a row; an [Exporter] in every worker process takes those that are due:
 //
-//	pending ─ the batch is final, claimed ─▶ running ─ the file is complete ─▶ succeeded
+//	pending ─ a batch is final, claimed ─▶ running ─ the file is complete ─▶ succeeded
 //	   ▲                                       │ │
 //	   └── stopped, or an error, 8 times ──────┘ └ refused, or an error once more ─▶ failed
 //
 // Whoever holds one renews it, and loses it when it doesn't: a dead worker's export is taken over from its beginning. The number of the attempt
-// fences whatever is written, and before the file appears the worker makes sure that it still holds the export and that the batch is as it was when it was taken. So
-// a target has the whole file of one moment, or what was there before. An export before a purge is failed for an hour only, as the purge waits for it.
+// fences whatever is written, and before the file appears the worker makes sure that it still holds the export and that a batch is as it was when it was taken; a report
+// is one statement, and so of one moment by itself. So a target has the whole file of one moment, or what was there before. An export before a purge is failed for an hour only, as the purge waits for it.
 package export
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
+	"math"
 	"slices"
 	"strings"
 	"time"
@@ -39,12 +41,26 @@ const probeLimit = 15 * time.Second
 // formats are those of results.
 var formats = []string{"csv", "ndjson", "parquet"}
 
-// placeholders of a target; none stands for a /.
-var placeholders = []string{"{project}", "{batch}", "{name}", "{date}", "{schedule}", "{format}"}
+// Placeholders of a target, by what is exported; none stands for a /.
+var (
+	ofBatch    = []string{"{project}", "{batch}", "{name}", "{date}", "{format}"}
+	ofSchedule = append(slices.Clip(ofBatch), "{schedule}")
+	ofReport   = []string{"{project}", "{report}", "{date}", "{format}"}
+)
 
 // Check refuses what could not be written now: a format or target that is wrong or not allowed, and a target where the server can't write, which it
-// tries. For says whose exports they will be, an origin of package store. Errors are *[jobs.Error] with the field.
+// tries. Origin says which exports of batches they will be. Errors are *[jobs.Error] with the field.
 func (s *Service) Check(ctx context.Context, project store.Project, e jobs.ExportSpec, origin string) error {
+	switch {
+	case origin == store.ExportSchedule:
+		return s.check(ctx, project, e, ofSchedule)
+	case origin == store.ExportPurge && !strings.Contains(e.Target, "{batch}"):
+		return &jobs.Error{Code: jobs.Invalid, Field: "target", Message: "lacks {batch}: each batch would take the place of the one before"}
+	}
+	return s.check(ctx, project, e, ofBatch)
+}
+
+func (s *Service) check(ctx context.Context, project store.Project, e jobs.ExportSpec, placeholders []string) error {
 	invalid := func(field, format string, a ...any) error {
 		return &jobs.Error{Code: jobs.Invalid, Field: field, Message: fmt.Sprintf(format, a...)}
 	}
@@ -62,11 +78,7 @@ func (s *Service) Check(ctx context.Context, project store.Project, e jobs.Expor
 	case s.Places.Empty():
 		return invalid("target", "is not allowed: no place for exports is, until the operator sets EXPORT_TARGETS")
 	case strings.ContainsAny(rest, "{}"):
-		return invalid("target", "has a { or } that belongs to none of the placeholders %s", strings.Join(placeholders, ", "))
-	case origin != store.ExportSchedule && strings.Contains(e.Target, "{schedule}"):
-		return invalid("target", "has {schedule}, which is for the exports of schedules")
-	case origin == store.ExportPurge && !strings.Contains(e.Target, "{batch}"):
-		return invalid("target", "lacks {batch}: each batch would take the place of the one before")
+		return invalid("target", "has a { or } that belongs to none of the placeholders that such an export has: %s", strings.Join(placeholders, ", "))
 	}
 	ctx, cancel := context.WithTimeoutCause(ctx, probeLimit, &bucket.Error{Message: fmt.Sprintf("could not be written within %s: the storage does not answer", probeLimit)})
 	defer cancel()
@@ -114,16 +126,43 @@ func (s *Service) Request(ctx context.Context, project store.Project, batch uuid
 	if err := s.Check(ctx, project, e, store.ExportRequest); err != nil {
 		return store.Export{}, err
 	}
-	id, err := uuid.NewV7()
-	if err != nil {
-		return store.Export{}, err
-	}
-	made, err := s.DB.CreateExport(ctx, store.Export{ID: id, ProjectID: project.ID, BatchID: batch, Format: e.Format, Target: e.Target, Status: e.Status,
-		FirstIndex: first, LastIndex: last, BOM: e.BOM})
+	made, err := s.create(ctx, e, store.Export{ProjectID: project.ID, BatchID: &batch, FirstIndex: first, LastIndex: last})
 	if errors.Is(err, store.ErrNotFound) {
 		return made, gone
 	}
 	return made, err
+}
+
+// question is a report and what is asked of it, as it is stored.
+type question struct {
+	Name string `json:"name"`
+	report.Query
+}
+
+// RequestReport asks for a file of a report, about the project, as soon as a worker is free. Errors are *[jobs.Error]: invalid, with the field.
+func (s *Service) RequestReport(ctx context.Context, project store.Project, r report.Report, q report.Query, e jobs.ExportSpec) (store.Export, error) {
+	if _, err := r.Build(project.ID, q); err != nil {
+		if refused, ok := errors.AsType[*report.Error](err); ok {
+			err = &jobs.Error{Code: jobs.Invalid, Field: refused.Field, Message: refused.Message, Err: err}
+		}
+		return store.Export{}, err
+	}
+	if err := s.check(ctx, project, e, ofReport); err != nil {
+		return store.Export{}, err
+	}
+	text, err := json.Marshal(question{r.Name, q})
+	if err != nil {
+		return store.Export{}, err
+	}
+	return s.create(ctx, e, store.Export{ProjectID: project.ID, Report: text, FirstIndex: 1, LastIndex: math.MaxInt32})
+}
+
+func (s *Service) create(ctx context.Context, e jobs.ExportSpec, row store.Export) (_ store.Export, err error) {
+	if row.ID, err = uuid.NewV7(); err != nil {
+		return row, err
+	}
+	row.Format, row.Target, row.Status, row.BOM = e.Format, e.Target, e.Status, e.BOM
+	return s.DB.CreateExport(ctx, row)
 }
 
 // Cancel ends an export that isn't final: nothing appears of it any more. Errors are [store.ErrNotFound] and *[jobs.Error]: conflict.
@@ -144,6 +183,10 @@ func (s *Service) Cancel(ctx context.Context, project, id uuid.UUID) (store.Expo
 
 // place fills in a target.
 func place(e store.Export, about store.ExportSubject) string {
+	fill := []string{"{project}", bucket.Segment(about.Project), "{report}", about.Report, "{date}", about.CreatedAt.UTC().Format(time.DateOnly), "{format}", e.Format}
+	if e.BatchID == nil {
+		return strings.NewReplacer(fill...).Replace(e.Target)
+	}
 	name := bucket.Segment(about.Batch)
 	if about.Batch == "" {
 		name = e.BatchID.String()
@@ -155,8 +198,7 @@ func place(e store.Export, about store.ExportSubject) string {
 			schedule = bucket.Segment(*about.Schedule)
 		}
 	}
-	return strings.NewReplacer("{project}", bucket.Segment(about.Project), "{batch}", e.BatchID.String(), "{name}", name,
-		"{date}", about.CreatedAt.UTC().Format(time.DateOnly), "{schedule}", schedule, "{format}", e.Format).Replace(e.Target)
+	return strings.NewReplacer(append(fill, "{batch}", e.BatchID.String(), "{name}", name, "{schedule}", schedule)...).Replace(e.Target)
 }
 
 // format of an export that was checked.

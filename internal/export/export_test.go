@@ -12,6 +12,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -136,65 +137,98 @@ func (w *world) files(t *testing.T) (names []string) {
 // costs sums up a file and counts its rows; they must be in order.
 func costs(t *testing.T, format string, data []byte) (sum int64, rows int) {
 	t.Helper()
-	add := func(index, cost string) {
+	for _, r := range cells(t, format, data, "index", "cost_microusd") {
 		rows++
-		if index != strconv.Itoa(rows) {
-			t.Fatalf("row %d has index %s", rows, index)
+		if r[0] != strconv.Itoa(rows) {
+			t.Fatalf("row %d has index %s", rows, r[0])
 		}
-		if cost == "" || cost == "null" {
-			return
-		}
-		n, err := strconv.ParseInt(cost, 10, 64)
-		if err != nil {
-			t.Fatal(err)
-		}
-		sum += n
+		sum += number(t, r[1])
 	}
+	return sum, rows
+}
+
+// number reads a cell; null counts as nothing.
+func number(t *testing.T, cell string) int64 {
+	t.Helper()
+	if cell == "" {
+		return 0
+	}
+	n, err := strconv.ParseInt(cell, 10, 64)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return n
+}
+
+// cells reads some columns of a file, with nothing for null.
+func cells(t *testing.T, format string, data []byte, columns ...string) (out [][]string) {
+	t.Helper()
 	switch format {
 	case "csv":
 		table, err := csv.NewReader(bytes.NewReader(data)).ReadAll()
-		if err != nil || table[0][12] != "cost_microusd" {
-			t.Fatalf("%v %v", table, err)
+		if err != nil {
+			t.Fatal(err)
 		}
 		for _, r := range table[1:] {
-			add(r[0], r[12])
+			out = append(out, pick(columns, func(name string) string { return r[slices.Index(table[0], name)] }))
 		}
 	case "ndjson":
 		d := json.NewDecoder(bytes.NewReader(data))
+		d.UseNumber()
 		for d.More() {
-			var r struct {
-				Index json.Number
-				Cost  *json.Number `json:"cost_microusd"`
-			}
+			var r map[string]any
 			if err := d.Decode(&r); err != nil {
 				t.Fatal(err)
 			}
-			cost := ""
-			if r.Cost != nil {
-				cost = r.Cost.String()
-			}
-			add(r.Index.String(), cost)
+			out = append(out, pick(columns, func(name string) string {
+				v, ok := r[name]
+				if !ok {
+					t.Fatalf("no column %s", name)
+				}
+				if v == nil {
+					return ""
+				}
+				return fmt.Sprint(v)
+			}))
 		}
 	case "parquet":
 		f, err := parquet.OpenFile(bytes.NewReader(data), int64(len(data)))
 		if err != nil {
 			t.Fatal(err)
 		}
+		names := make([]string, len(f.Schema().Columns()))
+		for i, path := range f.Schema().Columns() {
+			names[i] = path[0]
+		}
 		r := parquet.NewReader(f)
 		buf := make([]parquet.Row, 100)
 		for {
 			n, err := r.ReadRows(buf)
 			for _, row := range buf[:n] {
-				add(row[0].String(), strings.Trim(row[12].String(), "<>"))
+				out = append(out, pick(columns, func(name string) string {
+					v := row[slices.Index(names, name)]
+					if v.IsNull() {
+						return ""
+					}
+					return v.String()
+				}))
 			}
 			if errors.Is(err, io.EOF) {
-				return sum, rows
+				return out
 			} else if err != nil {
 				t.Fatal(err)
 			}
 		}
 	}
-	return sum, rows
+	return out
+}
+
+func pick(columns []string, of func(name string) string) []string {
+	out := make([]string, len(columns))
+	for i, name := range columns {
+		out[i] = of(name)
+	}
+	return out
 }
 
 func TestTotalsOfAFileAreThoseOfTheLedger(t *testing.T) {

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"crypto/sha256"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"hash"
@@ -132,7 +133,7 @@ func (x *Exporter) attempt(ctx context.Context, e store.Export) {
 
 	last, end := context.WithTimeout(context.WithoutCancel(ctx), lastWord)
 	defer end()
-	log := x.log.With("export", e.ID, "batch", e.BatchID)
+	log := x.log.With("export", e.ID, "batch", e.BatchID) // nil for a report
 	switch {
 	case err == nil:
 		err = x.db.EndExport(last, e, out.rows.Load(), out.bytes.Load(), out.sum.Sum(nil))
@@ -192,7 +193,11 @@ func (x *Exporter) keep(ctx context.Context, drop context.CancelCauseFunc, e sto
 			moved, was = time.Now(), now
 		}
 		if time.Since(moved) > stuck {
-			drop(&bucket.Error{Message: fmt.Sprintf("took nothing for %s", stuck)})
+			if out.rows.Load() == 0 {
+				drop(fmt.Errorf("export: no row was read for %s", stuck))
+			} else {
+				drop(&bucket.Error{Message: fmt.Sprintf("took nothing for %s", stuck)})
+			}
 			return
 		}
 		switch err := x.renew(ctx, e, out); {
@@ -231,6 +236,10 @@ func (x *Exporter) write(ctx context.Context, e store.Export, out *meter) error 
 	if err != nil {
 		return err
 	}
+	columns, rows, err := x.content(ctx, e)
+	if err != nil {
+		return err
+	}
 	url := place(e, about)
 	if e.URL != nil {
 		url = *e.URL
@@ -246,7 +255,7 @@ func (x *Exporter) write(ctx context.Context, e store.Export, out *meter) error 
 		return err
 	}
 	defer out.w.Abort()
-	if err := f.Write(out, report.ResultColumns, out.count(x.db.ExportResults(ctx, e.BatchID, e.Status, e.FirstIndex, e.LastIndex)), 0, o); err != nil {
+	if err := f.Write(out, columns, out.count(rows), 0, o); err != nil {
 		return because(ctx, err)
 	}
 	fault.Point("export-written")
@@ -258,6 +267,26 @@ func (x *Exporter) write(ctx context.Context, e store.Export, out *meter) error 
 	}
 	fault.Point("export-committed")
 	return nil
+}
+
+// content is what goes into the file. A report's question is asked anew, about the project that the export belongs to.
+func (x *Exporter) content(ctx context.Context, e store.Export) ([]report.Column, iter.Seq2[[][]byte, error], error) {
+	if e.BatchID != nil {
+		return report.ResultColumns, x.db.ExportResults(ctx, *e.BatchID, e.Status, e.FirstIndex, e.LastIndex), nil
+	}
+	var q question
+	if err := json.Unmarshal(e.Report, &q); err != nil {
+		return nil, nil, fmt.Errorf("export: stored question: %w", err)
+	}
+	r, ok := report.Find(q.Name)
+	if !ok {
+		return nil, nil, &jobs.Error{Message: "there is no report " + q.Name + " any more"}
+	}
+	s, err := r.Build(e.ProjectID, q.Query)
+	if refused, ok := errors.AsType[*report.Error](err); ok {
+		return nil, nil, &jobs.Error{Message: "the report can't be asked this way any more: " + refused.Field + ": " + refused.Message}
+	}
+	return s.Columns, x.db.Raw(ctx, s.SQL, s.Args...), err
 }
 
 // because prefers why the context was ended to what broke because of that.

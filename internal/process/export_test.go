@@ -109,6 +109,52 @@ func TestARunOfAScheduleIsExportedAndShowsIt(t *testing.T) {
 	}
 }
 
+func TestAReportIsExportedAndListed(t *testing.T) {
+	t.Parallel()
+	folder := t.TempDir()
+	s := start(t, map[string]string{"EXPORT_TARGETS": "file://" + folder + "/{project}/"})
+	s.saveTemplate(t, blurb)
+	id := accepted(t, s.post(t, "/v1/batches", `{"kind":"generate","template":"blurb","route":"simulator/sim-1","jobs":[{"variables":{"name":"one"}},{"variables":{"name":"two"}}]}`)).ID
+	s.finish(t, id)
+	for body, field := range map[string]string{
+		`{"format":"csv","target":"file://%s/test/x.csv","by":["secret"]}`: `"/by"`, `{"format":"csv","target":"file://%s/other/x.csv"}`: `"/target"`,
+		`{"format":"json","target":"file://%s/test/x"}`: `"/format"`, `{"format":"csv","target":"file://%s/test/x","limit":3}`: "limit",
+	} {
+		r := s.post(t, "/v1/reports/jobs/exports", strings.Replace(body, "%s", folder, 1))
+		if r.status != http.StatusBadRequest || !bytes.Contains(r.body, []byte(field)) {
+			t.Errorf("%s: status %d: %s", body, r.status, r.body)
+		}
+	}
+	body := `{"format":"csv","target":"file://` + folder + `/{project}/{report}/{date}.csv","where":["batch_id=` + id + `"],"sort":["-seq"]}`
+	if r := s.post(t, "/v1/reports/nothing/exports", body); r.status != http.StatusNotFound || !bytes.Contains(r.body, []byte("daily_costs")) {
+		t.Errorf("status %d: %s", r.status, r.body)
+	}
+	r := s.post(t, "/v1/reports/jobs/exports", body)
+	var e exportReply
+	r.json(t, &e)
+	if r.status != http.StatusAccepted || r.header.Get("Location") != "/v1/exports/"+e.ID || e.BatchID != "" {
+		t.Fatalf("status %d: %s", r.status, r.body)
+	}
+	e = s.exported(t, e.ID, "succeeded")
+	data, err := os.ReadFile(strings.TrimPrefix(*e.URL, "file://"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if want := s.do(t, http.MethodGet, "/v1/reports/jobs?format=csv&sort=-seq&where=batch_id%3D"+id, "", nil).body; e.Rows != 2 || !bytes.Equal(data, want) {
+		t.Errorf("%d rows, %q, want %q", e.Rows, data, want)
+	}
+	list := s.do(t, http.MethodGet, "/v1/exports?state=succeeded", "", nil).body
+	for _, want := range []string{e.ID, `"batch_id":null`, `"name":"jobs"`, `"sort":["-seq"]`, `"from":null`} {
+		if !bytes.Contains(list, []byte(want)) {
+			t.Errorf("no %s in %s", want, list)
+		}
+	}
+	other := &system{url: s.url, env: s.env, key: s.newKey(t, "other")}
+	if r := other.do(t, http.MethodGet, "/v1/exports/"+e.ID, "", nil); r.status != http.StatusNotFound {
+		t.Errorf("another project: status %d", r.status)
+	}
+}
+
 // TestAKilledWorkersExportEndsOnceAndWhole kills a worker at each step of an export.
 func TestAKilledWorkersExportEndsOnceAndWhole(t *testing.T) {
 	t.Parallel()

@@ -11,13 +11,14 @@ import (
 	"github.com/google/uuid"
 )
 
-// Query is what is asked of a report, as it was given.
+// Query is what is asked of a report, as it was given. Its form as JSON is the contract's, and what is stored.
 type Query struct {
-	From, To string   // RFC 3339 or a date; the first moment, and the first moment behind
-	By       []string // columns to group by
-	Where    []string // "column=value", also with != < <= > >=; nothing behind = means null
-	Sort     []string // columns, descending with a - before
-	Limit    int      // 0 for none
+	From  string   `json:"from,omitempty"`  // RFC 3339 or a date; the first moment
+	To    string   `json:"to,omitempty"`    // the first moment behind
+	By    []string `json:"by,omitempty"`    // columns to group by
+	Where []string `json:"where,omitempty"` // "column=value", also with != < <= > >=; nothing behind = means null
+	Sort  []string `json:"sort,omitempty"`  // columns, descending with a - before
+	Limit int      `json:"-"`               // 0 for none
 }
 
 // Statement is a query as SQL.

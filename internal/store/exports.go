@@ -2,18 +2,20 @@ package store
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"time"
 
 	"github.com/google/uuid"
 )
 
-// Export is a file of a batch's results that was asked for.
+// Export is a file of a batch's results, or of a report, that was asked for.
 type Export struct {
 	ID         uuid.UUID
 	ProjectID  uuid.UUID
-	BatchID    uuid.UUID
-	Origin     string // request, schedule or purge
+	BatchID    *uuid.UUID      // nil for a report
+	Report     json.RawMessage // and what is asked of it; nil for a batch
+	Origin     string          // request, schedule or purge
 	Format     string
 	Target     string
 	Status     string // empty for all
@@ -50,7 +52,7 @@ const (
 )
 
 const (
-	exportCols = `e.id, e.project_id, e.batch_id, e.origin, e.format, e.target, e.status, e.first_index, e.last_index, e.bom, e.state, e.url, e.due_at, e.attempts,
+	exportCols = `e.id, e.project_id, e.batch_id, e.report, e.origin, e.format, e.target, e.status, e.first_index, e.last_index, e.bom, e.state, e.url, e.due_at, e.attempts,
     e.rows, e.bytes, e.sha256, e.error, e.created_at, e.started_at, e.ended_at`
 
 	getExport = `-- name: GetExport
@@ -60,30 +62,32 @@ select ` + exportCols + ` from exports e
 where e.project_id = $1 and ($2::uuid is null or e.batch_id = $2) and ($3 = '' or e.state = $3) and ($4::uuid is null or e.id < $4)
 order by e.id desc limit $5`
 	createExport = `-- name: CreateExport
-insert into exports as e (id, project_id, batch_id, origin, format, target, status, first_index, last_index, bom)
-select $1, b.project_id, b.id, 'request', $4, $5, $6, $7, $8, $9 from batches b where b.project_id = $2 and b.id = $3 and b.purged_at is null
+insert into exports as e (id, project_id, batch_id, report, origin, format, target, status, first_index, last_index, bom)
+select $1, $2, $3::uuid, $4::jsonb, 'request', $5, $6, $7, $8, $9, $10
+where $4::jsonb is not null or exists (select from batches b where b.project_id = $2 and b.id = $3 and b.purged_at is null)
 returning ` + exportCols
 	cancelExport = `-- name: CancelExport
 update exports e set state = 'cancelled', due_at = null, ended_at = now()
 where e.project_id = $1 and e.id = $2 and e.state in ('pending', 'running') and e.origin <> 'purge' returning ` + exportCols
-	// What is due is of final batches but for the few that wait for the end of theirs. One that is running and due is a dead worker's.
+	// What is due is of reports, and of final batches but for the few that wait for the end of theirs. One that is running and due is a dead worker's.
 	claimExport = `-- name: ClaimExport
-with c as (select e.id, b.finished_at from exports e join batches b on b.id = e.batch_id
-    where e.due_at <= now() and b.finished_at is not null order by e.due_at limit 1 for update of e skip locked)
+with c as (select e.id, b.finished_at from exports e left join batches b on b.id = e.batch_id
+    where e.due_at <= now() and (e.batch_id is null or b.finished_at is not null) order by e.due_at limit 1 for update of e skip locked)
 update exports e set state = 'running', attempts = e.attempts + 1, due_at = now() + $1::interval, started_at = now(), ended_at = null,
     batch_finished_at = c.finished_at, rows = 0, bytes = 0
 from c where e.id = c.id returning ` + exportCols
 	exportSubject = `-- name: ExportSubject
-select p.name as project, b.name as batch, b.created_at, b.purged_at, b.started_at is null and b.state = 'failed' as unborn, s.id as schedule_id, s.name as schedule
-from exports e join batches b on b.id = e.batch_id join projects p on p.id = e.project_id
+select p.name as project, coalesce(e.report->>'name', '') as report, coalesce(b.name, '') as batch, coalesce(b.created_at, e.created_at) as created_at, b.purged_at,
+    b.id is not null and b.started_at is null and b.state = 'failed' as unborn, s.id as schedule_id, s.name as schedule
+from exports e join projects p on p.id = e.project_id left join batches b on b.id = e.batch_id
 left join ticks t on t.batch_id = e.batch_id left join schedules s on s.id = t.schedule_id
 where e.id = $1`
 	placeExport = `-- name: PlaceExport
 update exports set url = $3 where id = $1 and state = 'running' and attempts = $2 returning true`
 	renewExport = `-- name: RenewExport
-update exports e set due_at = now() + $3::interval, rows = $4, bytes = $5 from batches b
-where e.id = $1 and e.state = 'running' and e.attempts = $2 and b.id = e.batch_id
-returning b.purged_at is null and b.finished_at is not distinct from e.batch_finished_at`
+update exports e set due_at = now() + $3::interval, rows = $4, bytes = $5
+where e.id = $1 and e.state = 'running' and e.attempts = $2
+returning e.batch_id is null or exists (select from batches b where b.id = e.batch_id and b.purged_at is null and b.finished_at is not distinct from e.batch_finished_at)`
 	endExport = `-- name: EndExport
 update exports set state = 'succeeded', due_at = null, ended_at = now(), rows = $3, bytes = $4, sha256 = $5, error = null
 where id = $1 and state = 'running' and attempts = $2 returning true`
@@ -122,9 +126,9 @@ func (r Reader) Exports(ctx context.Context, project uuid.UUID, batch *uuid.UUID
 	return many[Export](ctx, r.q, listExports, project, batch, state, before, limit)
 }
 
-// CreateExport asks for a file: of e, what the caller says counts. ErrNotFound when the project has no such batch, or it was purged.
+// CreateExport asks for a file of a batch or a report: of e, what the caller says counts. ErrNotFound when the project has no such batch, or it was purged.
 func (db *DB) CreateExport(ctx context.Context, e Export) (Export, error) {
-	return one[Export](ctx, db.pool, createExport, e.ID, e.ProjectID, e.BatchID, e.Format, e.Target, e.Status, e.FirstIndex, e.LastIndex, e.BOM)
+	return one[Export](ctx, db.pool, createExport, e.ID, e.ProjectID, e.BatchID, e.Report, e.Format, e.Target, e.Status, e.FirstIndex, e.LastIndex, e.BOM)
 }
 
 // CancelExport ends an export that isn't final, but none before a purge; else it is ErrNotFound. A worker that is at it finds out before it completes the file.
@@ -132,7 +136,7 @@ func (db *DB) CancelExport(ctx context.Context, project, id uuid.UUID) (Export, 
 	return one[Export](ctx, db.pool, cancelExport, project, id)
 }
 
-// ClaimExport takes the export of a final batch that has waited for longest, or returns ErrNotFound. Whoever holds it renews it within lease, or loses it.
+// ClaimExport takes the export of a report or a final batch that has waited for longest, or returns ErrNotFound. Whoever holds it renews it within lease, or loses it.
 func (db *DB) ClaimExport(ctx context.Context, lease time.Duration) (Export, error) {
 	return one[Export](ctx, db.pool, claimExport, interval(lease))
 }
@@ -140,8 +144,9 @@ func (db *DB) ClaimExport(ctx context.Context, lease time.Duration) (Export, err
 // ExportSubject is what an export is about, for the name of its file.
 type ExportSubject struct {
 	Project    string
-	Batch      string // its name
-	CreatedAt  time.Time
+	Report     string    // its name; empty for a batch
+	Batch      string    // its name
+	CreatedAt  time.Time // of the batch, or of the export of a report
 	PurgedAt   *time.Time
 	Unborn     bool       // the batch's upload failed: there is nothing
 	ScheduleID *uuid.UUID // that made the batch
@@ -158,8 +163,8 @@ func (db *DB) PlaceExport(ctx context.Context, e Export, url string) error {
 	return db.leave(ctx, placeExport, e.ID, e.Attempts, url)
 }
 
-// RenewExport keeps a claimed export and notes how far it is. Same says that the batch's results are those that were there at the claim: it was
-// neither purged nor reopened. ErrLeaseLost when it was taken over, cancelled or removed.
+// RenewExport keeps a claimed export and notes how far it is. Same says that a batch's results are those that were there at the claim: it was
+// neither purged nor reopened. A report's are those of the moment at which it was asked. ErrLeaseLost when it was taken over, cancelled or removed.
 func (db *DB) RenewExport(ctx context.Context, e Export, lease time.Duration, rows, bytes int64) (same bool, err error) {
 	same, err = scalar[bool](ctx, db.pool, renewExport, e.ID, e.Attempts, interval(lease), rows, bytes)
 	if errors.Is(err, ErrNotFound) {
