@@ -79,7 +79,7 @@ const (
 	PlanRange = 5_000
 	// UploadPatience is how long an upload may give no sign of life before it counts as dead.
 	UploadPatience = 2 * time.Minute
-	uploadBeat     = UploadPatience / 4
+	uploadBeat     = time.Second      // whatever patience a worker is set to, and however slowly the next chunk comes
 	copiers        = 2                // chunks of an upload that are written at once
 	tidyLimit      = 30 * time.Second // for taking back what an upload left; the sweep does the rest
 )
