@@ -81,8 +81,11 @@ func (p *program) begin() error {
 		err := cmd.Start()
 		started <- err
 		if err == nil {
+			var scales sync.WaitGroup
+			scales.Go(func() { p.weigh(cmd.Process.Pid, ended) })
 			p.lived(cmd, cmd.Wait())
 			close(ended)
+			scales.Wait()
 		}
 		_ = log.Close()
 	}()
@@ -107,10 +110,27 @@ func (p *program) lived(cmd *exec.Cmd, err error) {
 			p.accuse("ended with status %d", status.ExitStatus())
 		}
 	}
-	if use, ok := cmd.ProcessState.SysUsage().(*syscall.Rusage); ok {
-		p.mu.Lock()
-		p.peak = max(p.peak, use.Maxrss)
-		p.mu.Unlock()
+}
+
+// weigh notes the most memory of a life while it lasts. What is reported at its end won't do: that counts from before the program was its own, when
+// it shared the memory of whoever started it.
+func (p *program) weigh(pid int, ended <-chan struct{}) {
+	tick := time.NewTicker(100 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ended:
+			return
+		case <-tick.C:
+		}
+		status, _ := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid)) // not there on other systems, and after the end
+		_, rest, _ := strings.Cut(string(status), "VmHWM:")
+		if f := strings.Fields(rest); len(f) > 0 {
+			kB, _ := strconv.ParseInt(f[0], 10, 64)
+			p.mu.Lock()
+			p.peak = max(p.peak, kB)
+			p.mu.Unlock()
+		}
 	}
 }
 
