@@ -21,6 +21,7 @@ var cacheMinimums = []struct {
 	{"google-ai-studio", func(m string) bool { return hasPart(m, "pro") }, 4096},
 	{"google-ai-studio", nil, 1024},
 	{"deepseek", nil, 64},
+	{"grok", nil, 1024}, // it caches by itself and doesn't say from where on
 }
 
 // claude matches the models of some families from a version on.

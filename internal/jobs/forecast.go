@@ -9,14 +9,12 @@ import (
 	"math"
 	"math/rand/v2"
 	"slices"
-	"strings"
 	"time"
 
 	"github.com/google/uuid"
 
 	"batchwright/internal/fault"
 	"batchwright/internal/pricing"
-	"batchwright/internal/prompt"
 	"batchwright/internal/store"
 )
 
@@ -55,7 +53,7 @@ func (w *Worker) forecaster(ctx context.Context, id uuid.UUID) (*forecaster, err
 	if f.batch, err = compile(ctx, w.DB.Reader, row); err != nil {
 		return nil, err
 	}
-	if f.prices, err = w.pricesOf(ctx, row.ProjectID); err != nil {
+	if f.prices, err = pricesOf(ctx, w.DB.Reader, w.Prices, row.ProjectID); err != nil {
 		return nil, err
 	}
 	past, lengths, err := w.DB.Past(ctx, id)
@@ -65,15 +63,6 @@ func (w *Worker) forecaster(ctx context.Context, id uuid.UUID) (*forecaster, err
 	f.past = past
 	f.learnSpread(lengths)
 	return f, nil
-}
-
-// pricesOf returns the prices that hold for a project.
-func (w *Worker) pricesOf(ctx context.Context, project uuid.UUID) (*pricing.Table, error) {
-	rows, err := w.DB.ProjectPrices(ctx, project)
-	if err != nil {
-		return nil, fmt.Errorf("prices: %w", err)
-	}
-	return overlay(w.Prices, rows)
 }
 
 // usualSpread is the squared coefficient of variation of answers' lengths within a batch, where none was seen.
@@ -437,23 +426,6 @@ func duration(sum tally, calls, stages float64, fleet int64, concurrency *int32)
 	mean := sum.work / sum.calls
 	tail := mean * latencySpread * math.Sqrt(2*math.Log(max(wide, 1)))
 	return startMS + max(sum.work/wide, mean*stages) + tail + calls/mostASecond*1000
-}
-
-// stableTokens counts what the requests of a batch, or of a stage, share at their beginning.
-func (b *batch) stableTokens(model string) float64 {
-	if b.template == nil {
-		return 0
-	}
-	messages, part := b.template.Stable()
-	var same strings.Builder
-	for i, m := range b.frame() {
-		if i < messages {
-			same.WriteString(m.Content)
-		} else if i == messages {
-			same.WriteString(m.Content[:min(part, len(m.Content))])
-		}
-	}
-	return float64(prompt.TokenizerOf(model).Count(same.String()))
 }
 
 // priceOf looks a model's price up as of now.

@@ -8,6 +8,7 @@ import (
 
 	"github.com/google/uuid"
 
+	"batchwright/internal/gateway"
 	"batchwright/internal/prompt"
 	"batchwright/internal/store"
 )
@@ -104,10 +105,6 @@ func twinOf(l *leg, before []*leg) *leg {
 	return nil
 }
 
-// prefixCaches are the providers that cache the beginning of a prompt by themselves, or at a mark that we set, and from how many tokens
-// on. Some of their models want more.
-var prefixCaches = map[string]float64{"openai": 1024, "azure-openai": 1024, "anthropic": 1024, "google-ai-studio": 1024, "deepseek": 64, "grok": 1024}
-
 // cachedShare says how much of a step's input comes from the provider's prefix cache: as in earlier batches of the template, else some of what
 // the requests share, if that is long enough to be cached.
 func (f *forecaster) cachedShare(s *leg) func(r *rand.Rand) float64 {
@@ -120,9 +117,11 @@ func (f *forecaster) cachedShare(s *leg) func(r *rand.Rand) float64 {
 		}
 		return p.draw
 	}
-	least, caches := prefixCaches[s.provider]
-	shared := f.stages()[s.stage].stableTokens(s.model)
-	if !caches || shared < least || s.basis == 0 {
+	least, shared := gateway.CacheMinimum(s.provider, s.model), 0.0
+	if t := f.stages()[s.stage].template; t != nil {
+		shared = float64(t.StableTokens(prompt.TokenizerOf(s.model).Count))
+	}
+	if least == 0 || shared < float64(least) || s.basis == 0 {
 		return func(*rand.Rand) float64 { return 0 }
 	}
 	most := min(shared/(s.basis/s.weight), 1) * max(0, 1-1/s.weight) // the first call writes it

@@ -61,8 +61,12 @@ type pipelineOptions struct {
 
 type stage struct {
 	stageSpec
-	batch *batch // the batch as the stage's kind sees it
+	batch     *batch   // the batch as the stage's kind sees it
+	answerers []string // whose cached answers count
 }
+
+// takesVariables reports whether a stage is given variables, and not a document.
+func (s stageSpec) takesVariables() bool { return s.Kind == generate{}.name() }
 
 func (pipeline) name() string        { return "pipeline" }
 func (pipeline) needsTemplate() bool { return false }
@@ -107,7 +111,7 @@ func (p *pipelineParams) check(i int) *Error {
 		return invalidf("name", "%q is that of an earlier stage", s.Name)
 	}
 	k := kinds[s.Kind]
-	switch first, isGenerate := i == 0, s.Kind == "generate"; {
+	switch first, isGenerate := i == 0, s.takesVariables(); {
 	case k == nil || s.Kind == "pipeline" || s.Kind == "chat":
 		return invalidf("kind", "%.40q is no kind of a stage: the first is summarize or generate, the others are generate", s.Kind)
 	case !first && !isGenerate:
@@ -137,7 +141,7 @@ func (p *pipelineParams) checkOrigin(i int, o origin) string {
 		return "has a pointer, which goes with stage"
 	case o.Pointer != nil && *o.Pointer != "" && !strings.HasPrefix(*o.Pointer, "/"):
 		return "has a pointer that doesn't begin with /"
-	case o.Input != "" && p.Stages[0].Kind != "generate":
+	case o.Input != "" && !p.Stages[0].takesVariables():
 		return "is to come from the job's variables, but the first stage takes documents"
 	case o.Stage != "" && !slices.ContainsFunc(p.Stages[:i], func(s stageSpec) bool { return s.Name == o.Stage }):
 		return fmt.Sprintf("is to come from the stage %.64q, which is none of those before it", o.Stage)
@@ -178,17 +182,14 @@ func (s *Service) resolveStage(ctx context.Context, b *batch, st *stageSpec) err
 		if route, _, err = s.resolveRoute(ctx, b.ProjectID, st.Route, k); err != nil {
 			return err
 		}
+		if st.Route, err = json.Marshal(route); err != nil {
+			return err
+		}
 	} else if err := s.checkRoute(&route, k, time.Now()); err != nil {
 		return err
 	}
 	if route.branching() {
 		return invalidf("route", "branches: which steps a job takes must be clear before its first stage has answered; give the stage a plain chain")
-	}
-	if len(st.Route) > 0 {
-		var err error
-		if st.Route, err = json.Marshal(route); err != nil {
-			return err
-		}
 	}
 	if st.Template == "" {
 		return nil
@@ -232,7 +233,7 @@ func (b *batch) openStages(ctx context.Context, db store.Reader) error {
 				return fmt.Errorf("template of stage %s: %w", spec.Name, err)
 			}
 		}
-		o.stages[i] = stage{spec, st}
+		o.stages[i] = stage{spec, st, st.route.answerers("")}
 		if i > 0 {
 			about = append(about, spec.Kind, st.spec, spec.Params, spec.Variables, names(p.Stages[:i]))
 		}
@@ -325,7 +326,7 @@ func (pipeline) plan(b *batch, in store.Input) (planned, error) {
 	first := p.keys
 	levels := len(first)
 	for _, st := range o.stages[1:] {
-		levels = max(levels, len(st.batch.route.answerers("")))
+		levels = max(levels, len(st.answerers))
 	}
 	p.keys = make([]prompt.Key, levels)
 	for level := range p.keys {
@@ -337,8 +338,7 @@ func (pipeline) plan(b *batch, in store.Input) (planned, error) {
 func (o *pipelineOptions) key(first []prompt.Key, level int) prompt.Key {
 	parts := [][]byte{first[min(level, len(first)-1)][:], o.definition}
 	for _, st := range o.stages[1:] {
-		names := st.batch.route.answerers("")
-		parts = append(parts, []byte(names[min(level, len(names)-1)]))
+		parts = append(parts, []byte(st.answerers[min(level, len(st.answerers)-1)]))
 	}
 	return prompt.DeriveKey("pipeline/"+pipelineVersion, parts...)
 }
@@ -398,47 +398,20 @@ func (pipeline) run(ctx context.Context, t *task) (result, error) {
 
 // stage takes an earlier answer under one of the keys, or makes one attempt at it and keeps what comes of it.
 func (t *task) stage(ctx context.Context, keys []prompt.Key) (result, error) {
-	before, err := t.earlier(ctx, keys)
+	before, err := t.earlier(ctx, [][]prompt.Key{keys})
 	if err != nil {
 		return result{}, err
 	}
-	if before != nil {
+	if a := before[0]; a != nil {
 		t.route = t.batch.route
-		step := slices.IndexFunc(t.route.Steps, func(s RouteStep) bool { return s.Provider == before.Provider && s.Model == before.Model })
-		return result{output: before.Output, format: before.Format, step: max(step, 0), model: before.Model, by: before.AnsweredBy, reused: true, hit: true,
-			resultKey: prompt.Key(before.Key)}, nil
+		step := slices.IndexFunc(t.route.Steps, func(s RouteStep) bool { return s.Provider == a.Provider && s.Model == a.Model })
+		return fromCache(a, max(step, 0)), nil
 	}
 	out, err := t.batch.kind.run(ctx, t)
 	if err != nil {
 		return result{}, err
 	}
 	return out, t.keepPart(context.WithoutCancel(ctx), out) // paid for, whatever becomes of the rest
-}
-
-// earlier returns the answer under the first of the keys that has one; nil for none. A batch that keeps out of the cache has what an earlier
-// attempt at the same job was answered.
-func (t *task) earlier(ctx context.Context, keys []prompt.Key) (*store.Answer, error) {
-	own := !t.batch.Reads()
-	if own && t.lease.ticket.Purpose != store.PurposeRetry {
-		return nil, nil
-	}
-	flat := make([][]byte, len(keys))
-	for i, k := range keys {
-		if own {
-			k = t.partKey(k)
-		}
-		flat[i] = k[:]
-	}
-	found, err := t.w.DB.LookUp(ctx, t.batch.ProjectID, flat, t.batch.Oldest())
-	if err != nil {
-		return nil, t.fault("look up stage", err)
-	}
-	if len(found) == 0 {
-		return nil, nil
-	}
-	rank := slices.IndexFunc(flat, func(k []byte) bool { return bytes.Equal(k, found[0].Key) })
-	found[0].Key = keys[rank][:] // as everybody knows it
-	return &found[0], nil
 }
 
 // blame says which stage an attempt failed in.

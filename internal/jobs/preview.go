@@ -82,7 +82,7 @@ func (s *Service) Preview(ctx context.Context, project uuid.UUID, spec PreviewSp
 	}
 	out.Findings = b.lint()
 	out.StableMessages, out.StableBytes = b.template.Stable()
-	out.StableTokens = b.template.StableTokens()
+	out.StableTokens = b.template.StableTokens(prompt.EstimateTokens)
 	if out.Inputs, err = b.preview(spec.Inputs); err != nil {
 		return out, err
 	}

@@ -48,13 +48,19 @@ func overlay(base *pricing.Table, rows []store.Price) (*pricing.Table, error) {
 
 // of returns the service with the prices of a project.
 func (s *Service) of(ctx context.Context, project uuid.UUID) (*Service, error) {
-	rows, err := s.DB.ProjectPrices(ctx, project)
+	own := *s
+	var err error
+	own.Prices, err = pricesOf(ctx, s.DB.Reader, s.Prices, project)
+	return &own, err
+}
+
+// pricesOf returns the prices that hold for a project: its own over base.
+func pricesOf(ctx context.Context, db store.Reader, base *pricing.Table, project uuid.UUID) (*pricing.Table, error) {
+	rows, err := db.ProjectPrices(ctx, project)
 	if err != nil {
 		return nil, fmt.Errorf("jobs: prices: %w", err)
 	}
-	own := *s
-	own.Prices, err = overlay(s.Prices, rows)
-	return &own, err
+	return overlay(base, rows)
 }
 
 // PublishPrices copies the server's prices into the database, where reports and repricing read them.

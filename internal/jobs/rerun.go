@@ -241,14 +241,14 @@ func (in *intake) mustCheck() bool {
 // takesDocuments reports whether a pipeline with these stored params begins with a document.
 func takesDocuments(params json.RawMessage) bool {
 	var p pipelineParams
-	return json.Unmarshal(params, &p) == nil && len(p.Stages) > 0 && p.Stages[0].Kind != generate{}.name()
+	return json.Unmarshal(params, &p) == nil && len(p.Stages) > 0 && !p.Stages[0].takesVariables()
 }
 
 func (in *intake) staged() bool { _, ok := in.kind.(pipeline); return ok }
 
 func (in *intake) takesVariables() bool {
 	if in.staged() {
-		return !takesDocuments(in.batch.Params)
+		return in.batch.options.(*pipelineOptions).stages[0].takesVariables()
 	}
 	return in.kind.needsTemplate()
 }

@@ -102,14 +102,19 @@ func (b *batch) routeOf(input json.RawMessage, document []byte, tokens func() in
 // places where a model runs, so what they say under its name is kept apart. A step without a model asks for given, the one that the body
 // names.
 func (s RouteStep) answerer(given string) string {
-	model := s.Model
-	if model == "" {
-		model = given
-	}
+	model := s.named(given)
 	if gateway.Builtin(s.Provider) {
 		return s.Provider + "/" + model
 	}
 	return model
+}
+
+// named is the model that a step asks for, given the one that the job names.
+func (s RouteStep) named(given string) string {
+	if s.Model == "" {
+		return given
+	}
+	return s.Model
 }
 
 // answerers lists those whose cached answers count, in the order in which they are preferred, each once.

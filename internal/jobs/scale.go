@@ -151,14 +151,6 @@ func (s *scale) at(r Route, i int) int32 {
 	return int32(r.Steps[i].index)
 }
 
-// named is the model that a step asks for, given the one that the job names.
-func (s RouteStep) named(given string) string {
-	if s.Model == "" {
-		return given
-	}
-	return s.Model
-}
-
 // tally adds a part, now that it is known what the cache answers, and returns the sums behind the last one.
 func (s *scale) tally(ctx context.Context, p part, hits []*store.Hit, last bool) []store.PlanSum {
 	for i := range p.jobs {

@@ -146,7 +146,7 @@ func TestCallsOfADocumentAreKnownFromItsSize(t *testing.T) {
 			o.Strategy, o.MaxTokens = c.strategy, c.maxTokens
 			s := &summary{o: o, text: proseOf(rand.New(rand.NewPCG(uint64(i), 9)), 500+1500*i), limit: c.limit, count: quarters, ask: a.ask}
 			strategy, _ := s.strategy(quarters(s.text))
-			calls, _ := s.expect(strategy)
+			calls, _ := s.expect(strategy, s.count(s.text))
 			expected += calls
 			out, err := s.build(t.Context())
 			if err != nil {

@@ -36,17 +36,11 @@ type summary struct {
 	count func(string) int
 	mute  bool // the model follows no instructions: it isn't asked for an outline's lines
 	// ask answers requests in their order, from a cache what was asked before. only says that the document has no other.
-	ask func(ctx context.Context, requests []*prompt.Request, only bool) ([]answered, error)
+	ask func(ctx context.Context, requests []*prompt.Request, only bool) ([]result, error)
 
 	sections []document.Section
 	coverage Coverage
 	outline  []OutlineLine
-}
-
-// answered is a complete answer; reused says that no call was made for it.
-type answered struct {
-	result
-	reused bool
 }
 
 // Coverage says what a summary was made of.
@@ -151,7 +145,7 @@ func (s *summary) answers(ctx context.Context, requests []*prompt.Request) ([]re
 	}
 	out := make([]result, len(answers))
 	for i, a := range answers {
-		out[i] = a.result
+		out[i] = a
 		s.coverage.Calls++
 		if a.reused {
 			s.coverage.CallsReused++

@@ -20,25 +20,25 @@ type partCalls struct {
 	hit  bool // the gateway's cache answered all calls
 }
 
-func (c *partCalls) note(part answered) {
+func (c *partCalls) note(part result) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.step, c.hit = max(c.step, part.step), c.hit && (part.reused || part.hit)
+	c.step, c.hit = max(c.step, part.step), c.hit && part.hit
 }
 
 // partsAtOnce is how many calls of one document may be in flight at once. In a batch whose concurrency is limited it is one, so that there
 // are never more calls than jobs.
 const partsAtOnce = 8
 
-// each answers requests side by side. What was answered before isn't asked again, nor in a batch that keeps out of the cache what an earlier
-// attempt at the job was answered: it is paid for, and else a budget with room for one call at a time would be spent on the first of them.
+// each answers requests side by side. What was answered before isn't asked again: else a budget with room for one call at a time would be
+// spent on the first of them.
 // Equal requests are one. The answer to a job's only request is kept as the job's, and not as a part.
-func (c *partCalls) each(ctx context.Context, requests []*prompt.Request, only bool) ([]answered, error) {
-	out := make([]answered, len(requests))
+func (c *partCalls) each(ctx context.Context, requests []*prompt.Request, only bool) ([]result, error) {
+	out := make([]result, len(requests))
 	if only {
 		part, err := c.t.complete(ctx, requests[0])
-		out[0].result = part
-		c.note(out[0])
+		out[0] = part
+		c.note(part)
 		return out, err
 	}
 	names := c.t.route.answerers("")
@@ -50,9 +50,17 @@ func (c *partCalls) each(ctx context.Context, requests []*prompt.Request, only b
 			firsts = append(firsts, i)
 		}
 	}
-	if c.t.batch.Reads() || c.t.lease.ticket.Purpose == store.PurposeRetry {
-		if err := c.lookUp(ctx, keys, firsts, out); err != nil {
-			return nil, err
+	distinct := make([][]prompt.Key, len(firsts))
+	for n, i := range firsts {
+		distinct[n] = keys[i]
+	}
+	before, err := c.t.earlier(ctx, distinct)
+	if err != nil {
+		return nil, err
+	}
+	for n, i := range firsts {
+		if a := before[n]; a != nil {
+			out[i] = fromCache(a, c.t.stepOf(names[slices.Index(keys[i], prompt.Key(a.Key))]))
 		}
 	}
 	g, gctx := errgroup.WithContext(ctx)
@@ -74,8 +82,8 @@ func (c *partCalls) each(ctx context.Context, requests []*prompt.Request, only b
 			if err != nil {
 				return err
 			}
-			out[i].result = part
-			c.note(out[i])
+			out[i] = part
+			c.note(part)
 			return c.t.keepPart(context.WithoutCancel(ctx), part) // paid for, whatever becomes of the others
 		}))
 	}
@@ -84,7 +92,8 @@ func (c *partCalls) each(ctx context.Context, requests []*prompt.Request, only b
 	}
 	for i := range out {
 		if j := first[keys[i][0]]; j != i {
-			out[i] = answered{out[j].result, true}
+			out[i] = out[j]
+			out[i].reused = true
 		}
 	}
 	return out, nil
@@ -95,9 +104,13 @@ func (t *task) stepOf(answerer string) int {
 	return slices.IndexFunc(t.route.Steps, func(s RouteStep) bool { return s.answerer("") == answerer })
 }
 
-// lookUp puts the answers that there are into out, for the requests named.
-func (c *partCalls) lookUp(ctx context.Context, keys [][]prompt.Key, requests []int, out []answered) error {
-	t := c.t
+// earlier returns for each request, by its keys, the answer that there is under the first of them; nil for none. A batch that keeps out of the
+// cache has what an earlier attempt at the same job was answered: it is paid for.
+func (t *task) earlier(ctx context.Context, keys [][]prompt.Key) ([]*store.Answer, error) {
+	out := make([]*store.Answer, len(keys))
+	if !t.batch.Reads() && t.lease.ticket.Purpose != store.PurposeRetry {
+		return out, nil
+	}
 	stored := func(k prompt.Key) prompt.Key {
 		if t.batch.Reads() {
 			return k
@@ -105,30 +118,35 @@ func (c *partCalls) lookUp(ctx context.Context, keys [][]prompt.Key, requests []
 		return t.partKey(k)
 	}
 	var flat [][]byte
-	for _, i := range requests {
-		for _, k := range keys[i] {
+	for _, ks := range keys {
+		for _, k := range ks {
 			k = stored(k)
 			flat = append(flat, k[:])
 		}
 	}
 	answers, err := t.w.DB.LookUp(ctx, t.batch.ProjectID, flat, t.batch.Oldest())
 	if err != nil {
-		return t.fault("look up parts", err)
+		return nil, t.fault("look up parts", err)
 	}
 	known := make(map[prompt.Key]store.Answer, len(answers))
 	for _, a := range answers {
 		known[prompt.Key(a.Key)] = a
 	}
-	names := t.route.answerers("")
-	for _, i := range requests {
-		for j, k := range keys[i] {
+	for i, ks := range keys {
+		for _, k := range ks {
 			if a, ok := known[stored(k)]; ok {
-				out[i] = answered{result{output: a.Output, format: a.Format, step: t.stepOf(names[j]), model: a.Model, by: a.AnsweredBy, resultKey: k}, true}
+				a.Key = k[:] // as everybody knows it
+				out[i] = &a
 				break
 			}
 		}
 	}
-	return nil
+	return out, nil
+}
+
+// fromCache makes a result of an earlier answer, which the step brought.
+func fromCache(a *store.Answer, step int) result {
+	return result{output: a.Output, format: a.Format, step: step, model: a.Model, by: a.AnsweredBy, resultKey: prompt.Key(a.Key), hit: true, reused: true}
 }
 
 // keepPart writes a part answer, and the calls so far, before the rest of the job is done.

@@ -42,8 +42,8 @@ func (r *reader) keep() { maps.Copy(r.known, r.fresh); r.forget() }
 
 func (r *reader) forget() { clear(r.fresh); r.leaves, r.others = 0, 0 }
 
-func (r *reader) ask(ctx context.Context, requests []*prompt.Request, _ bool) ([]answered, error) {
-	out := make([]answered, len(requests))
+func (r *reader) ask(ctx context.Context, requests []*prompt.Request, _ bool) ([]result, error) {
+	out := make([]result, len(requests))
 	for i, req := range requests {
 		key := req.Keys([]string{"local/extractive"})[0]
 		text, known := r.known[key]
@@ -62,7 +62,7 @@ func (r *reader) ask(ctx context.Context, requests []*prompt.Request, _ bool) ([
 			}
 			r.fresh[key] = text
 		}
-		out[i] = answered{result{output: text}, known}
+		out[i] = result{output: text, reused: known}
 	}
 	return out, nil
 }

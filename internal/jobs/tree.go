@@ -26,11 +26,12 @@ func (summarize) weigh(ctx context.Context, s *scale, in store.Input, p planned)
 		return weight{}, err
 	}
 	tree := newSummary(p.route, o, document.Document{Text: text}, s.prices)
-	strategy, _ := tree.strategy(tree.count(text))
+	total := tree.count(text)
+	strategy, _ := tree.strategy(total)
 	if strategy == "" { // it will fail without a call
 		return weight{count: func(*prompt.Tokenizer) float64 { return 0 }}, nil
 	}
-	calls, read := tree.expect(strategy)
+	calls, read := tree.expect(strategy, total)
 	lines := 0.0
 	if o.Outline && !tree.mute {
 		lines = min(float64(len(document.Sections(text))), mostLines*calls)
@@ -44,17 +45,17 @@ func (summarize) weigh(ctx context.Context, s *scale, in store.Input, p planned)
 // labelTokens is what naming a section takes in a call that is asked for a line for it.
 const labelTokens = 12
 
-// expect estimates how many calls a strategy takes for the document, and how many tokens of summaries these read again.
-func (s *summary) expect(strategy string) (calls, read float64) {
+// expect estimates how many calls a strategy takes for the document, which has so many tokens, and how many tokens of summaries these read again.
+func (s *summary) expect(strategy string, total int) (calls, read float64) {
 	if strategy == bySingleCall {
 		return 1, 0
 	}
 	answer := max(usualShare*float64(s.o.MaxTokens), 1)
 	if strategy == byRefining {
-		n := s.pieces(s.refineRoom())
+		n := pieces(total, s.refineRoom())
 		return n, (n - 1) * answer
 	}
-	n := s.pieces(s.limit)
+	n := pieces(total, s.limit)
 	calls = n
 	for most := float64(s.groupSize()); n > 1; {
 		groups, alone := 1.0, 0.0
@@ -69,11 +70,10 @@ func (s *summary) expect(strategy string) (calls, read float64) {
 	return calls, read
 }
 
-// pieces is how many chunks the document is cut into, when so many tokens have room in one.
-func (s *summary) pieces(room int) float64 {
-	total := float64(s.count(s.text))
-	if total <= float64(room) {
+// pieces is how many chunks a document of so many tokens is cut into, when room of them fit one.
+func pieces(total, room int) float64 {
+	if total <= room {
 		return 1
 	}
-	return math.Max(total/(chunkFill*float64(room)), 2)
+	return math.Max(float64(total)/(chunkFill*float64(room)), 2)
 }

@@ -124,7 +124,7 @@ func (t *Template) lintLength(minimums []CacheMinimum) (found []Finding) {
 	if minimums == nil {
 		minimums = usualMinimum
 	}
-	tokens := t.StableTokens()
+	tokens := t.StableTokens(EstimateTokens)
 	for _, m := range minimums {
 		if tokens < m.Tokens {
 			found = append(found, Finding{Code: "stable_part_short", Severity: SeverityNote, Message: fmt.Sprintf(
@@ -134,14 +134,14 @@ func (t *Template) lintLength(minimums []CacheMinimum) (found []Finding) {
 	return found
 }
 
-// StableTokens estimates what the requests of all jobs share from their start, in tokens.
-func (t *Template) StableTokens() (n int) {
+// StableTokens is what the requests of all jobs share from their start, in tokens by count.
+func (t *Template) StableTokens(count func(text string) int) (n int) {
 	for _, s := range t.fixed() {
-		n += EstimateTokens(s.text[:s.head])
+		n += count(s.text[:s.head])
 	}
 	if t.system == nil || t.system.whole {
 		for _, m := range t.examples {
-			n += EstimateTokens(m.Content)
+			n += count(m.Content)
 		}
 	}
 	return n

@@ -52,7 +52,7 @@ func TestLint(t *testing.T) {
 func TestLintKnowsTheModelsMinimums(t *testing.T) {
 	t.Parallel()
 	tmpl := compile(t, `{"system":"`+strings.Repeat("Say nothing that the text does not say. ", 60)+`","user":"x","sampling":{"max_tokens":9}}`)
-	tokens := tmpl.StableTokens()
+	tokens := tmpl.StableTokens(EstimateTokens)
 	got := tmpl.Lint([]CacheMinimum{{"a:small", tokens}, {"b:large", tokens + 1}})
 	want := fmt.Sprintf("requests share about %d tokens from their start, and the prompt cache of b:large keeps %d or more: input tokens will not be cheaper", tokens, tokens+1)
 	if len(got) != 1 || got[0].Message != want {
