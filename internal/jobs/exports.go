@@ -36,10 +36,17 @@ func (s *Service) settleExport(ctx context.Context, project store.Project, row *
 
 // within puts the name of what holds it before the field of a refusal.
 func within(holder string, err error) error {
-	if e, ok := errors.AsType[*Error](err); ok && e.Field != "" {
-		e.Field = holder + "." + e.Field
+	if e, ok := errors.AsType[*Error](err); ok {
+		_ = e.within(holder)
 	}
 	return err
+}
+
+func (e *Error) within(holder string) *Error {
+	if e.Field != "" {
+		e.Field = holder + "." + e.Field
+	}
+	return e
 }
 
 func exportOf(row store.Schedule) (e *ExportSpec, err error) {

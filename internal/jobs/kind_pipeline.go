@@ -84,7 +84,7 @@ func (pipeline) params(raw json.RawMessage) (json.RawMessage, *Error) {
 	}
 	for i := range p.Stages {
 		if err := p.check(i); err != nil {
-			return nil, inStage(i, err)
+			return nil, err.within(fieldOf(i))
 		}
 	}
 	out, err := json.Marshal(p)
@@ -94,12 +94,8 @@ func (pipeline) params(raw json.RawMessage) (json.RawMessage, *Error) {
 	return out, nil
 }
 
-// inStage puts the stage before the field of an error.
-func inStage(i int, e *Error) *Error {
-	out := *e
-	out.Field = strings.TrimSuffix(fmt.Sprintf("params.stages[%d].%s", i, e.Field), ".")
-	return &out
-}
+// fieldOf names a stage as errors do.
+func fieldOf(stage int) string { return fmt.Sprintf("params.stages[%d]", stage) }
 
 // check finds what is wrong with stage i by itself, and puts its params into their canonical form.
 func (p *pipelineParams) check(i int) *Error {
@@ -158,10 +154,7 @@ func (s *Service) openStages(ctx context.Context, b *batch) error {
 	}
 	for i := range p.Stages {
 		if err := s.resolveStage(ctx, b, &p.Stages[i]); err != nil {
-			if e, ok := errors.AsType[*Error](err); ok {
-				return inStage(i, e)
-			}
-			return err
+			return within(fieldOf(i), err)
 		}
 	}
 	var err error
@@ -270,7 +263,7 @@ func (b *batch) render(ctx context.Context, db store.Reader, ref string) error {
 func (o *pipelineOptions) check() error {
 	for i, st := range o.stages {
 		if err := st.batch.checkForms(); err != nil {
-			return inStage(i, err)
+			return err.within(fieldOf(i))
 		}
 		if i == 0 {
 			continue
@@ -301,7 +294,7 @@ func (o *pipelineOptions) check() error {
 			err = template.Check(raw)
 		}
 		if err != nil {
-			return inStage(i, invalidf("variables", "%s", promptProblem(err)))
+			return invalidf("variables", "%s", promptProblem(err)).within(fieldOf(i))
 		}
 	}
 	return nil

@@ -27,19 +27,12 @@ type sourceConfig struct {
 
 func (r *reader) source(maxDocument int) sourceConfig {
 	c := sourceConfig{
+		places:  r.places("SOURCE_PLACES"),
 		web:     r.flagOr("SOURCE_HTTP", "true"),
 		guard:   egress.Guard{AllowHTTP: true, AllowPrivate: r.flag("SOURCE_ALLOW_PRIVATE"), AllowHosts: r.hosts("SOURCE_ALLOW_HOSTS")},
 		items:   int(r.whole("SOURCE_MAX_ITEMS", 1_000_000, 1, 100_000_000)),
 		bytes:   r.whole("SOURCE_MAX_BYTES", 64<<30, 1<<10, 1<<50),
 		timeout: r.duration("SOURCE_HTTP_TIMEOUT", 30*time.Second, time.Second),
-	}
-	var err error
-	if c.places, err = bucket.ParsePlaces(r.text("SOURCE_PLACES", "")); err != nil {
-		message := err.Error()
-		if e, ok := errors.AsType[*bucket.Error](err); ok {
-			message = e.Message
-		}
-		r.fail("SOURCE_PLACES", "%s", message)
 	}
 	limit := r.duration("SOURCE_QUERY_TIMEOUT", 10*time.Minute, time.Second)
 	c.databases = map[string]*store.External{}
