@@ -77,6 +77,28 @@ func TestDocumentsAreReadInChildren(t *testing.T) {
 }
 
 // A child that is stopped hangs like one in an endless loop, and one that is killed is gone like one that ran out of stack.
+// awaitStopped waits until a signal has stopped a process: it may answer before.
+func awaitStopped(t *testing.T, pid int) {
+	t.Helper()
+	late := time.After(10 * time.Second)
+	tick := time.NewTicker(time.Millisecond)
+	defer tick.Stop()
+	for {
+		stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, state, _ := strings.Cut(string(stat), ") "); strings.HasPrefix(state, "T") {
+			return
+		}
+		select {
+		case <-tick.C:
+		case <-late:
+			t.Fatalf("process %d goes on: %s", pid, stat)
+		}
+	}
+}
+
 func TestALostChildCostsOneDocument(t *testing.T) {
 	t.Parallel()
 	page := documenttest.PDF("T", []string{prose})
@@ -88,8 +110,12 @@ func TestALostChildCostsOneDocument(t *testing.T) {
 		if _, err := p.Read(t.Context(), "pdf", page); err != nil {
 			t.Fatal(err)
 		}
-		if err := syscall.Kill(p.idle[0].cmd.Process.Pid, c.signal); err != nil {
+		pid := p.idle[0].cmd.Process.Pid
+		if err := syscall.Kill(pid, c.signal); err != nil {
 			t.Fatal(err)
+		}
+		if c.signal == syscall.SIGSTOP {
+			awaitStopped(t, pid)
 		}
 		_, err := p.Read(t.Context(), "pdf", page)
 		if e, _ := errors.AsType[*document.Error](err); c.code == "" && err != nil || c.code != "" && (e == nil || e.Code != c.code) {
