@@ -27,20 +27,10 @@ func markdownTitle(text string) string {
 			}
 		}
 	}
-	var fence fenceState
-	above := ""
-	for line := range strings.Lines(body) {
-		if fence.line(line) {
-			above = ""
-			continue
+	for b := nextBlock(body, 0); b.start < len(body); b = nextBlock(body, b.end) {
+		if b.level == 1 {
+			return oneLine(headingOf(body, b))
 		}
-		switch {
-		case headingLevel(line) == 1:
-			return oneLine(strings.Trim(line, "# \t\n"))
-		case underlineLevel(line) == 1 && strings.TrimSpace(above) != "":
-			return oneLine(above)
-		}
-		above = line
 	}
 	return ""
 }

@@ -28,43 +28,51 @@ func underlineLevel(line string) int {
 	return 0
 }
 
-// fenceState follows the fenced code blocks of a markdown text.
-type fenceState struct {
-	mark  byte // of the open block, 0 outside
-	width int
+// fence is a line that begins with three or more ` or ~, indented by up to three spaces.
+type fence struct {
+	mark byte // 0 of any other line
+	long bool // of four or more: one of three within such a block is part of it
+	info bool // something stands behind the mark, as a language does; such a fence opens a block
 }
 
-// line takes the next line and reports whether it belongs to a code block, its fences included.
-func (f *fenceState) line(line string) bool {
-	mark, width, rest := fenceMark(line)
-	if f.mark == 0 {
-		if mark == 0 || mark == '`' && strings.IndexByte(rest, '`') >= 0 {
-			return false
-		}
-		f.mark, f.width = mark, width
-		return true
-	}
-	if mark == f.mark && width >= f.width && strings.TrimSpace(rest) == "" {
-		f.mark = 0
-	}
-	return true
-}
-
-// fenceMark recognises a line that begins with three or more ` or ~, indented by up to three spaces.
-func fenceMark(line string) (mark byte, width int, rest string) {
+func fenceOf(line string) fence {
 	for i := 0; i < 3 && len(line) > 0 && line[0] == ' '; i++ {
 		line = line[1:]
 	}
 	if len(line) < 3 || line[0] != '`' && line[0] != '~' {
-		return 0, 0, ""
+		return fence{}
 	}
-	for width < len(line) && line[width] == line[0] {
-		width++
+	rest := strings.TrimLeft(line, line[:1])
+	width := len(line) - len(rest)
+	if width < 3 || line[0] == '`' && strings.IndexByte(rest, '`') >= 0 {
+		return fence{}
 	}
-	if width < 3 {
-		return 0, 0, ""
+	return fence{mark: line[0], long: width > 3, info: !blank(rest)}
+}
+
+// maxFence bounds a code block, in bytes.
+const maxFence = 8 << 10
+
+// codeEnd returns where the code block ends whose first fence is the line before start; start itself if it isn't one.
+//
+// A fence opens a code block or closes it, by what came before. Were that all, a fence too many or too few would turn all that follows inside
+// out. So a fence is paired with the next one like it or not at all: that must be near, and not look like the beginning of another block, by a
+// language or by a blank line before it and text behind it.
+func (f fence) codeEnd(text string, start int) int {
+	gap := false
+	for at := start; at < len(text) && at-start <= maxFence; {
+		end := nextLine(text, at)
+		line := text[at:end]
+		if g := fenceOf(line); g.mark == f.mark && (g.long || !f.long) {
+			if g.info || gap && !blankLine(text[end:]) {
+				return start
+			}
+			return end
+		}
+		gap = blank(line)
+		at = end
 	}
-	return line[0], width, line[width:]
+	return start
 }
 
 // block is a paragraph, a list, a code block or a heading with the blank lines after it.
@@ -73,35 +81,19 @@ type block struct {
 	level      int // of a heading, else 0
 }
 
-// maxFence bounds a code block, in bytes. A fence that nobody closes must not swallow the rest of the text.
-const maxFence = 8 << 10
-
 // nextBlock returns the block that begins at start; an empty one at the end of the text.
-//
-// A fence opens a code block or closes it, by what came before: were that all, a fence too many would turn all that follows inside out. So
-// one that has text before it and a blank line behind it opens nothing, and one that has a blank line before it and text behind it, or a
-// language, begins a new block even where one is open.
 func nextBlock(text string, start int) block {
 	b := block{start: start, end: start}
-	var open fenceState
 	lines, gap := 0, false // lines with text so far; blank lines since
 	for b.end < len(text) {
 		end := nextLine(text, b.end)
 		line := text[b.end:end]
 		switch {
-		case open.mark != 0 && end-start <= maxFence:
-			if lines > 0 && open.reopens(line, gap, text[end:]) {
-				return b
-			}
-			open.line(line)
-			gap = blank(line)
-			lines++
 		case blank(line):
 			gap = lines > 0
 		case gap:
 			return b
 		default:
-			open.mark = 0
 			level := headingLevel(line)
 			switch {
 			case lines > 0 && (b.level > 0 || level > 0):
@@ -111,28 +103,15 @@ func nextBlock(text string, start int) block {
 			case lines == 1:
 				b.level = underlineLevel(line)
 			}
-			if b.level == 0 && !(lines > 0 && bareFence(line) && blankLine(text[end:])) {
-				open.line(line)
+			// One that has text before it and a blank line behind it closes a block that was not found to be one.
+			if f := fenceOf(line); f.mark != 0 && b.level == 0 && (f.info || lines == 0 || !blankLine(text[end:])) {
+				end = f.codeEnd(text, end)
 			}
 			lines++
 		}
 		b.end = end
 	}
 	return b
-}
-
-// reopens reports whether a line within a code block begins another one.
-func (f *fenceState) reopens(line string, afterGap bool, behind string) bool {
-	mark, width, rest := fenceMark(line)
-	if mark != f.mark || width < f.width {
-		return false
-	}
-	return strings.TrimSpace(rest) != "" && (mark != '`' || strings.IndexByte(rest, '`') < 0) || afterGap && !blankLine(behind)
-}
-
-func bareFence(line string) bool {
-	mark, _, rest := fenceMark(line)
-	return mark != 0 && strings.TrimSpace(rest) == ""
 }
 
 // nextLine returns where the line after the one at i begins.

@@ -69,30 +69,73 @@ func TestLead(t *testing.T) {
 	})
 }
 
-// A fence too many or too few must not turn what follows inside out.
+// A fence too many or too few, or one that is none any more, must not turn what follows inside out.
 func TestFencesComeToTerms(t *testing.T) {
 	t.Parallel()
-	var b strings.Builder
-	for i := range 200 {
-		fmt.Fprintf(&b, "## Part %d\n\nSome words about part %d.\n\n```\n# code %d\n\nmore code\n```\n\n", i, i, i)
-	}
-	text := b.String()
-	before := map[Section]bool{}
-	for _, s := range Sections(text) {
-		before[Section{Level: s.Level, Heading: s.Heading, End: s.End - s.Start}] = true
-	}
-	for n, fence := 0, strings.Index(text, "```"); n < 40; n++ {
-		for _, edited := range []string{text[:fence] + text[fence+4:], text[:fence] + "```\n" + text[fence:], text[:fence] + "```\n\n" + text[fence:]} {
-			changed := 0
-			for _, s := range Sections(edited) {
-				if !before[Section{Level: s.Level, Heading: s.Heading, End: s.End - s.Start}] {
-					changed++
+	for name, open := range map[string]string{"bare": "```\n", "with a language": "```sh\n"} {
+		var b strings.Builder
+		for i := range 200 {
+			fmt.Fprintf(&b, "## Part %d\n\nSome words about part %d.\n\n%s# code %d\n\nmore code\n```\n\n", i, i, open, i)
+		}
+		text := b.String()
+		before := map[Section]bool{}
+		for _, s := range Sections(text) {
+			before[Section{Level: s.Level, Heading: s.Heading, End: s.End - s.Start}] = true
+		}
+		if len(before) < 200 || before[Section{Level: 1, Heading: "code 7"}] {
+			t.Fatalf("%s: %d sections", name, len(before))
+		}
+		fence := 0
+		for range 40 {
+			fence += strings.Index(text[fence:], "```")
+			line := nextLine(text, fence)
+			for _, edited := range []string{
+				text[:fence] + text[line:], text[:fence] + "Some words " + text[fence:], text[:fence] + text[line-1:], text[:line] + "```\n" + text[line:],
+				text[:fence] + "```\n" + text[fence:], text[:fence] + "```\n\n" + text[fence:],
+			} {
+				changed := 0
+				for _, s := range Sections(edited) {
+					if !before[Section{Level: s.Level, Heading: s.Heading, End: s.End - s.Start}] {
+						changed++
+					}
+				}
+				if changed > 3 {
+					t.Errorf("%s: a fence at %d changes %d sections:\n%s", name, fence, changed, edited[max(0, fence-80):fence+80])
 				}
 			}
-			if changed > 3 {
-				t.Errorf("a fence at %d changes %d sections", fence, changed)
+			fence = line
+		}
+	}
+}
+
+func TestCodeBlocks(t *testing.T) {
+	t.Parallel()
+	long := strings.Repeat("code\n", maxFence/5+1)
+	for _, c := range []struct {
+		text string
+		want int // headings
+	}{
+		{"```\n# a\n\n# b\n```\n", 0},
+		{"```\n# a\n\n# b\n", 2},                         // never closed
+		{"```\n" + long + "\n# a\n```\n", 1},             // too long to be one
+		{"````md\n```\n# a\n```\n\n# b\n````\n# c\n", 1}, // shows a block
+		{"~~~\n```\n# a\n~~~\n", 0},
+		{"```\n# a\n~~~\n# b\n```\n", 0},
+		{"   ```\n# a\n```\n", 0},
+		{"    ```\n\n# a\n", 1},                      // indented too far
+		{"``` `x` ```\n\n# a\n\n```\n# b\n```\n", 1}, // code within a line
+		{"text\n```\n# a\n```\nmore\n", 0},
+		{"text\n```\n\n# a\n\n```\n# b\n```\n", 1}, // the first one closes what never began
+		{"```go\n# a\n\n```sh\n# b\n```\n", 1},     // the second one begins anew
+	} {
+		headings := 0
+		for _, s := range Sections(c.text) {
+			if s.Level > 0 {
+				headings++
 			}
 		}
-		fence += 4 + strings.Index(text[fence+4:], "```")
+		if headings != c.want {
+			t.Errorf("%.60q has %d headings, want %d", c.text, headings, c.want)
+		}
 	}
 }
