@@ -52,7 +52,7 @@ func TestEveryFaultIsDrawn(t *testing.T) {
 	for seed := range uint64(600) {
 		all.WriteString(strings.Join(draw(seed).lines(), "\n"))
 	}
-	want := append([]string{"vanishes", "twice at once", "cancel after", "pause after", "resume after", "retry after", "=skew:", "=sleep:", "summarize", "open, in ",
+	want := append([]string{"vanishes", "twice at once", "cancel after", "pause after", "resume after", "retry after", "=skew:", "=sleep:", "summarize", "pipeline", "open, in ",
 		"never comes back", "expires after", "a budget of", "deleted after", "period day", "period month", "a webhook for", hookLink, "run again", "run now after", "overlap skip", "overlap queue", "overlap cancel_older"}, misbehaviour...)
 	for act := range acts {
 		want = append(want, act+" ")
@@ -134,5 +134,20 @@ func TestAReceiverTakesOnlyWhatIsSigned(t *testing.T) {
 		if r, _ := r(); len(r.wrong) != 1 || len(r.taken) > 0 {
 			t.Errorf("a message %s was taken: %q", name, r.wrong)
 		}
+	}
+}
+
+func TestASayingNeedsItsOwnWord(t *testing.T) {
+	t.Parallel()
+	l := load{kind: pipeline}
+	q, ok := understand([]byte("You answer key-1. Say it again: " + answerTo("t7")))
+	if !ok || q.key != 1 || q.tag != "t7" || q.answer != l.answer("t7") {
+		t.Errorf("understood is %+v", q)
+	}
+	if first, _ := understand([]byte("You answer key-1. Say the word of t7.")); first.id == q.id || first.tag != q.tag {
+		t.Errorf("the first stage asks %+v, the second %+v", first, q)
+	}
+	if q, ok := understand([]byte("You answer key-1. Say it again: " + strings.Replace(answerTo("t7"), "t7", "t8", 1))); ok {
+		t.Errorf("a word that is another's was understood: %+v", q)
 	}
 }

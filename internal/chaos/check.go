@@ -44,12 +44,15 @@ var laws = []law{
 	{"the ledger is not sound", `select * from reports.ledger_check`},
 	{"a call was made although an answer to its job was known", `select a.batch_id, a.seq, a.ticket_id, a.settled_at, b.ticket_id, b.started_at
 		from calls a join calls b on b.batch_id = a.batch_id and b.seq = a.seq and (b.ticket_id, b.number) <> (a.ticket_id, a.number)
-		join batches k on k.id = a.batch_id and k.kind <> 'summarize' -- whose jobs are of many calls
+		join batches k on k.id = a.batch_id and k.kind not in ('summarize', 'pipeline') -- whose jobs are of many calls
 		where a.state = 'settled' and a.error_class is null and not a.late and a.settled_at <= b.started_at`},
+	{"a stage of a pipeline was asked again although its answer was known", `select a.batch_id, a.seq, count(*)
+		from calls a join batches k on k.id = a.batch_id and k.kind = 'pipeline'
+		where a.state = 'settled' and a.error_class is null and not a.late group by 1, 2 having count(*) > 2`},
 	{"a job failed for a reason that is not the provider's", `select batch_id, seq, attempts, error_class, error_message from jobs where state = 'failed'
 		and error_class not in ('rate_limited', 'overloaded', 'timeout', 'network', 'server', 'uncertain')`},
 	{"a job has an answer that was paid for, and doesn't have it", `select j.batch_id, j.seq, j.state, c.ticket_id, c.settled_at
-		from calls c join jobs j on j.batch_id = c.batch_id and j.seq = c.seq join batches b on b.id = j.batch_id and b.kind <> 'summarize'
+		from calls c join jobs j on j.batch_id = c.batch_id and j.seq = c.seq join batches b on b.id = j.batch_id and b.kind not in ('summarize', 'pipeline')
 		where c.state = 'settled' and c.error_class is null and not c.late and j.state <> 'succeeded'`},
 	{"a batch that nobody submitted to its end is not failed", `select id, name, state from batches
 		where idempotency_key is null and state <> 'failed'`},

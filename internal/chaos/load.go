@@ -34,8 +34,11 @@ func wordOf(key int) string { return fmt.Sprintf("word-%d", key) }
 // submit brings in all loads of the plan and returns when each is accepted, or its client is gone.
 func (w *world) submit(ctx context.Context) error {
 	for i, c := range w.clients {
-		err := w.insist(ctx, fmt.Sprintf("the template of key %d", i), func(ctx context.Context) error {
-			_, err := c.SaveTemplate(ctx, wordOf(i), fmt.Appendf(nil, template, customer(i)))
+		err := w.insist(ctx, fmt.Sprintf("the templates of key %d", i), func(ctx context.Context) error {
+			if _, err := c.SaveTemplate(ctx, wordOf(i), fmt.Appendf(nil, template, customer(i))); err != nil {
+				return err
+			}
+			_, err := c.SaveTemplate(ctx, sayOf(i), fmt.Appendf(nil, sayTemplate, customer(i)))
 			return err
 		})
 		if err != nil {
@@ -208,8 +211,11 @@ func (w *world) post(ctx context.Context, l load, until time.Time) (id string, e
 
 func (l load) options(idempotency string) client.BatchOptions {
 	o := client.BatchOptions{Kind: generate, Name: l.name, Template: wordOf(l.key), Route: l.route, Cache: l.cache, IdempotencyKey: idempotency}
-	if l.kind == summarize {
+	switch l.kind {
+	case summarize:
 		o.Kind, o.Template, o.Params = summarize, "", summaryOptions(l.key)
+	case pipeline:
+		o.Kind, o.Template, o.Params = pipeline, "", pipelineOptions(l.key)
 	}
 	return o
 }

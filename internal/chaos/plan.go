@@ -196,6 +196,8 @@ func draw(seed uint64) *plan {
 	if len(p.timetables) > 0 && d.IntN(2) == 0 {
 		p.arms[pick(d, worker1, worker2)] = fmt.Sprintf("%s:%d=kill", pick(d, tickPoints...), 1+d.IntN(2))
 	}
+	d = &dice{rand.New(rand.NewPCG(seed, 0x8cb92ba72f3d8dd7))} // and one more
+	d.pipes(p.loads)
 	return p
 }
 

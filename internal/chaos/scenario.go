@@ -211,6 +211,17 @@ var scenarios = map[string]func(*plan){
 		}
 		p.after(45, "freeze", worker1, 1500*time.Millisecond)
 	},
+	"pipelines": func(p *plan) { // whose first stages are those of other batches
+		p.pipes(chain)
+	},
+	"pipelines-while-workers-die": func(p *plan) {
+		p.pipes(direct)
+		p.weather = []spell{{from: 0, until: 2 * time.Second, share: 0.2, kind: swallow}, {from: 0, until: 2 * time.Second, share: 0.2, kind: failed}}
+		p.after(30, "kill", worker1, 200*time.Millisecond)
+		p.after(60, "kill", worker2, 200*time.Millisecond)
+		p.after(80, "stop-immediate", "postgres", 200*time.Millisecond)
+		p.after(100, "freeze", worker1, 1500*time.Millisecond)
+	},
 	"budgets-made-while-postgres-restarts": func(p *plan) { // an outage once was an unknown time zone
 		p.steady(direct)
 		for i := range 12 {

@@ -84,6 +84,9 @@ func understand(body []byte) (q question, ok bool) {
 		q.id, q.answer = fmt.Sprint(q.key, " ", q.tag), answerTo(q.tag)
 		return q, true
 	}
+	if q, ok := understandSaying(q.key, body); ok {
+		return q, true
+	}
 	var spans [][2]int
 	id := []string{strconv.Itoa(q.key)}
 	for _, found := range covered.FindAllSubmatch(body, -1) {
@@ -121,9 +124,12 @@ func covering(name string, spans [][2]int) string {
 
 // answer is what a good result of one of the load's jobs says.
 func (l load) answer(tag string) string {
-	if l.kind == summarize {
+	switch l.kind {
+	case summarize:
 		name, _ := editionOf(tag)
 		return covering(name, [][2]int{{0, factsOf(tag) - 1}})
+	case pipeline:
+		return sayingOf(tag)
 	}
 	return answerTo(tag)
 }
