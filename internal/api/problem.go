@@ -80,6 +80,7 @@ var statuses = map[jobs.Code]int{
 	jobs.Conflict:      http.StatusConflict,
 	jobs.TooLarge:      http.StatusRequestEntityTooLarge,
 	jobs.Unprocessable: http.StatusUnprocessableEntity,
+	jobs.Unavailable:   http.StatusServiceUnavailable,
 }
 
 // problemOf finds what to tell the caller about err.
@@ -113,6 +114,9 @@ func jobsProblem(e *jobs.Error) *problem {
 	p := &problem{status: statuses[e.Code], detail: e.Message, count: e.LineCount, total: e.TotalJobs, err: e}
 	for _, l := range e.Lines {
 		p.faults = append(p.faults, Fault{Line: l.Line, CustomID: clip(l.CustomID), Field: fieldPointer(l.Field), Code: l.Code, Message: l.Message})
+	}
+	if p.status == http.StatusServiceUnavailable {
+		p.header = http.Header{"Retry-After": {"10"}}
 	}
 	if field := fieldPointer(e.Field); field != "" && p.faults == nil {
 		p.detail = field + ": " + e.Message

@@ -30,6 +30,7 @@ const (
 	Conflict      Code = "conflict"      // it clashes with something that is there
 	Unprocessable Code = "unprocessable" // well-formed, but some lines can't be run
 	TooLarge      Code = "too_large"     // over a limit
+	Unavailable   Code = "unavailable"   // somebody else's server, which the request needs, doesn't answer: later it may
 )
 
 // Error is a refusal whose texts are safe to show to the caller. Any other error is an internal one.

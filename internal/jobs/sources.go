@@ -111,10 +111,14 @@ func (s *Service) sources() *source.Sources {
 
 // sourceInWords makes a caller's refusal of an error of a source that is being checked.
 func sourceInWords(err error) error {
-	if e, ok := errors.AsType[*source.Error](err); ok {
+	e, ok := errors.AsType[*source.Error](err)
+	switch {
+	case !ok:
+		return err
+	case e.Refused:
 		return &Error{Code: Invalid, Field: e.Field, Message: e.Message, Err: err}
 	}
-	return err
+	return &Error{Code: Unavailable, Field: e.Field, Message: e.Message, Err: err}
 }
 
 // noLines refuses jobs beside a source.

@@ -163,6 +163,11 @@ func (w *Worker) runTick(ctx context.Context, t store.Tick) {
 		return
 	}
 	refusal, refused := errors.AsType[*Error](err)
+	last, next := fmt.Sprintf("the batch could not be made in %d attempts, for faults of the server: its log has them", t.Attempts), "a fault of the server: will be tried again"
+	if refused && refusal.Code == Unavailable { // a source
+		words := refusalInWords(refusal)
+		refused, last, next = false, fmt.Sprintf("the batch could not be made in %d attempts; the last: %s", t.Attempts, words), words+": will be tried again"
+	}
 	var leave func(context.Context) error
 	switch {
 	case refused && refusal.Field == "Idempotency-Key": // its batch is being made by a worker that was taken for dead, or was left half made
@@ -177,12 +182,12 @@ func (w *Worker) runTick(ctx context.Context, t store.Tick) {
 	case t.Attempts >= tickTries:
 		w.Log.ErrorContext(ctx, "tick failed", "schedule", t.ScheduleID, "due", t.DueAt, "err", err)
 		leave = func(ctx context.Context) error {
-			return w.DB.EndTick(ctx, w.self.ID, t, store.TickFailed, fmt.Sprintf("the batch could not be made in %d attempts, for faults of the server: its log has them", t.Attempts))
+			return w.DB.EndTick(ctx, w.self.ID, t, store.TickFailed, last)
 		}
 	default:
 		w.Log.WarnContext(ctx, "tick not started, will be tried again", "schedule", t.ScheduleID, "due", t.DueAt, "err", err)
 		leave = func(ctx context.Context) error {
-			return w.DB.DelayTick(ctx, w.self.ID, t, "a fault of the server: will be tried again", min(time.Duration(t.Attempts)*5*time.Second, time.Minute))
+			return w.DB.DelayTick(ctx, w.self.ID, t, next, min(time.Duration(t.Attempts)*5*time.Second, time.Minute))
 		}
 	}
 	if err := w.leaveTick(ctx, leave); err != nil && !errors.Is(err, store.ErrLeaseLost) { // it is this worker's until that stops: then another takes it

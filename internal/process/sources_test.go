@@ -1,10 +1,12 @@
 package process_test
 
 import (
+	"crypto/rand"
 	"encoding/json"
 	"fmt"
 	"maps"
 	"net/http"
+	"net/url"
 	"os"
 	"path/filepath"
 	"strings"
@@ -264,6 +266,54 @@ func TestAScheduleListsItsSourceAtEachRun(t *testing.T) {
 	s.do(t, http.MethodGet, "/v1/schedules/"+made.ID, "", nil).json(t, &view)
 	if len(view.Batch.Source) == 0 || view.JobCount != nil {
 		t.Errorf("%+v", view)
+	}
+}
+
+// A database that can't be reached for a while refuses no batch for good: a request may come again, and a run of a schedule is put off.
+func TestASourceThatIsAwayForAWhile(t *testing.T) {
+	t.Parallel()
+	_, env := withSources(t, nil)
+	warehouse, err := url.Parse(env["SOURCE_CONNECTION_WAREHOUSE"])
+	if err != nil {
+		t.Fatal(err)
+	}
+	storetest.Exec(t, warehouse.String(), `create table products (id int, name text)`)
+	storetest.Exec(t, warehouse.String(), `insert into products values (1, 'one'), (2, 'two')`)
+	// No server with room for it is what this login finds while it may have no connection.
+	role := "reader_" + strings.ToLower(rand.Text())
+	storetest.Exec(t, warehouse.String(), `create role `+role+` login password 'secret'`)
+	storetest.Exec(t, warehouse.String(), `grant select on products to `+role)
+	reader := *warehouse
+	reader.User = url.UserPassword(role, "secret")
+	env["SOURCE_CONNECTION_WAREHOUSE"] = reader.String()
+	s := start(t, env)
+	s.saveTemplate(t, blurb)
+	submission := `{"kind":"generate","template":"blurb","route":"simulator/sim-1","source":{"query":{"connection":"warehouse","sql":"select id, name from products","id":"id"}}}`
+	plan := s.schedule(t, `{"cron":"0 0 1 1 *","batch":`+submission+`}`)
+
+	storetest.Exec(t, warehouse.String(), `alter role `+role+` connection limit 0`)
+	for path, body := range map[string]string{"/v1/batches": submission, "/v1/schedules": `{"cron":"0 0 1 1 *","batch":` + submission + `}`} {
+		r := s.post(t, path, body)
+		if r.status != http.StatusServiceUnavailable || r.header.Get("Retry-After") == "" || !strings.Contains(string(r.body), "source/query/sql: the database can't be reached") {
+			t.Errorf("%s: %d %v %s", path, r.status, r.header, r.body)
+		}
+	}
+	if r := s.post(t, "/v1/schedules/"+plan.ID+"/run", ""); r.status != http.StatusAccepted {
+		t.Fatalf("%d %s", r.status, r.body)
+	}
+	db := s.env["DATABASE_URL"]
+	await(t, "the run to be put off", func() bool {
+		return storetest.Scalar[int](t, db, `select count(*)::int from ticks where schedule_id = $1 and state = 'pending' and attempts > 0
+			and reason like 'source.query.sql: the database can''t be reached%'`, plan.ID) == 1
+	})
+	storetest.Exec(t, warehouse.String(), `alter role `+role+` connection limit -1`)
+	var page struct{ Data []batch }
+	await(t, "the run's batch", func() bool {
+		s.do(t, http.MethodGet, "/v1/batches", "", nil).json(t, &page)
+		return len(page.Data) == 1
+	})
+	if b := s.finish(t, page.Data[0].ID); b.State != "completed" || b.Stats.Jobs.Succeeded != 2 {
+		t.Errorf("%+v", b)
 	}
 }
 
