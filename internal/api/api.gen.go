@@ -702,6 +702,9 @@ type Call struct {
 
 	// Purpose Why the job asked once more: `longer` (the answer was cut off) or `repair` (it could not be used). Null for its first question.
 	Purpose *string `json:"purpose"`
+
+	// Stage The stage of a pipeline that asked. Null for other kinds.
+	Stage *string `json:"stage"`
 }
 
 // CallState `intent` before the outcome is known; `uncertain` when it was lost, so that the call may have been billed.

@@ -164,6 +164,6 @@ func toCall(c store.Call) Call {
 		Number: c.Number, State: CallState(c.State), Step: c.Step, Provider: c.Provider, Model: c.Model, HTTPStatus: c.HTTPStatus,
 		ErrorClass: c.ErrorClass, FinishReason: c.FinishReason, GatewayCacheStatus: c.GatewayCacheStatus, GatewayLogID: c.GatewayLogID,
 		InputTokens: c.InputTokens, CachedInputTokens: c.CachedInputTokens, CacheWriteTokens: c.CacheWriteTokens, OutputTokens: c.OutputTokens,
-		CostMicrousd: c.CostMicrousd, ReservedMicrousd: c.ReservedMicrousd, StartedAt: c.StartedAt.UTC(), LatencyMs: c.LatencyMS, Purpose: c.Purpose,
+		CostMicrousd: c.CostMicrousd, ReservedMicrousd: c.ReservedMicrousd, StartedAt: c.StartedAt.UTC(), LatencyMs: c.LatencyMS, Purpose: c.Purpose, Stage: c.Stage,
 	}
 }

@@ -46,9 +46,9 @@ var laws = []law{
 		from calls a join calls b on b.batch_id = a.batch_id and b.seq = a.seq and (b.ticket_id, b.number) <> (a.ticket_id, a.number)
 		join batches k on k.id = a.batch_id and k.kind not in ('summarize', 'pipeline') -- whose jobs are of many calls
 		where a.state = 'settled' and a.error_class is null and not a.late and a.settled_at <= b.started_at`},
-	{"a stage of a pipeline was asked again although its answer was known", `select a.batch_id, a.seq, count(*)
+	{"a stage of a pipeline was asked again although its answer was known", `select a.batch_id, a.seq, a.stage, count(*)
 		from calls a join batches k on k.id = a.batch_id and k.kind = 'pipeline'
-		where a.state = 'settled' and a.error_class is null and not a.late group by 1, 2 having count(*) > 2`},
+		where a.state = 'settled' and a.error_class is null and not a.late group by 1, 2, 3 having count(*) > 1`},
 	{"a job failed for a reason that is not the provider's", `select batch_id, seq, attempts, error_class, error_message from jobs where state = 'failed'
 		and error_class not in ('rate_limited', 'overloaded', 'timeout', 'network', 'server', 'uncertain')`},
 	{"a job has an answer that was paid for, and doesn't have it", `select j.batch_id, j.seq, j.state, c.ticket_id, c.settled_at

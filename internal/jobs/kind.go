@@ -60,6 +60,7 @@ type batch struct {
 	options  any                            // the kind's decoded params
 	current  atomic.Pointer[store.Standing] // see standing
 	whole    *batch                         // what this is a stage of; else nil
+	stage    string                         // its name then
 
 	check func(s RouteStep, model string, at time.Time) string // while lines are accepted: why a step can't ask for a model
 

@@ -204,7 +204,7 @@ func (b *batch) openStages(ctx context.Context, db store.Reader) error {
 	o := &pipelineOptions{stages: make([]stage, len(p.Stages))}
 	about := make([]any, 0, 4*len(p.Stages))
 	for i, spec := range p.Stages {
-		st := &batch{Batch: b.Batch, kind: kinds[spec.Kind], scope: b.scope, metadata: b.metadata, whole: b}
+		st := &batch{Batch: b.Batch, kind: kinds[spec.Kind], scope: b.scope, metadata: b.metadata, whole: b, stage: spec.Name}
 		st.Params = spec.Params
 		if st.kind == nil {
 			return fmt.Errorf("this binary has no kind %q", spec.Kind)

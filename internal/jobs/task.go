@@ -287,7 +287,7 @@ func (t *task) ledger(steps []gateway.Step, size size, purpose string) gateway.L
 		t.sends++
 		id := store.CallID{BatchID: t.batch.ID, Seq: t.job.Seq, TicketID: t.lease.ticket.ID, Number: t.sends}
 		t.mu.Unlock()
-		in := store.Intent{CallID: id, Step: t.step(s.Step), Provider: steps[s.Step].Provider, Model: steps[s.Step].Model, Purpose: purpose}
+		in := store.Intent{CallID: id, Step: t.step(s.Step), Provider: steps[s.Step].Provider, Model: steps[s.Step].Model, Purpose: purpose, Stage: t.batch.stage}
 		held, err := t.reserveIntent(ctx, in, func(prices *pricing.Table, governed bool) (worst int64, err error) {
 			now := fault.Now()
 			for _, step := range steps[s.Step : s.Step+max(s.Steps, 1)] {

@@ -8,6 +8,8 @@ import (
 	"strings"
 	"sync/atomic"
 	"testing"
+
+	"batchwright/internal/store/storetest"
 )
 
 const (
@@ -49,6 +51,15 @@ func TestPipelinePaysForChangedStagesOnly(t *testing.T) {
 	if first.Stats.Calls != 15 || first.Stats.Cache.Miss != 5 {
 		t.Errorf("first run: %+v", first)
 	}
+	const byStage = `select string_agg(coalesce(stage, '-') || ' ' || n, ', ' order by stage) from (select stage, count(*) as n from reports.calls where batch_id = $1 group by 1) c`
+	if got := storetest.Scalar[string](t, s.env["DATABASE_URL"], byStage, first.ID); got != "facts 5, summary 5, translation 5" {
+		t.Errorf("calls by stage: %s", got)
+	}
+	var job struct{ Calls []struct{ Stage *string } }
+	s.do(t, http.MethodGet, "/v1/jobs/"+s.results(t, first.ID)[0].JobID, "", nil).json(t, &job)
+	if len(job.Calls) != 3 || job.Calls[0].Stage == nil || *job.Calls[0].Stage != "summary" {
+		t.Errorf("%+v", job.Calls)
+	}
 	for _, r := range s.results(t, first.ID) {
 		var facts struct {
 			Title *string
@@ -66,6 +77,10 @@ func TestPipelinePaysForChangedStagesOnly(t *testing.T) {
 	}
 	if b := run(stages("German", `"simulator/sim-2"`)); b.Stats.Calls != 5 {
 		t.Errorf("another model for the last stage: %+v, want calls for that only", b)
+	}
+	if off := storetest.Scalar[string](t, s.env["DATABASE_URL"], byStage, s.finish(t, accepted(t, s.post(t, "/v1/batches",
+		`{"kind":"summarize","route":"local/extractive","cache":"off","jobs":[`+documents(1)+`]}`)).ID).ID); off != "- 1" {
+		t.Errorf("calls of another kind: %s", off)
 	}
 	if b := run(`{"kind":"summarize","route":"local/extractive","params":{"length":"short","chunk_tokens":400}`); b.Stats.Calls != 0 || b.Stats.Cache.ResultHit != 5 {
 		t.Errorf("the summaries by themselves: %+v", b)

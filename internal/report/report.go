@@ -65,7 +65,7 @@ var reports = []Report{
 		Columns: columns(`batch_id:uuid batch kind seq:integer job_id ticket_id:integer number:integer state late:boolean step:integer provider model
 			answered_by error_class http_status:integer finish_reason gateway_cache_status gateway_log_id input_tokens:integer
 			cached_input_tokens:integer cache_write_tokens:integer output_tokens:integer cost_microusd:integer reserved_microusd:integer
-			latency_ms:integer submitted_at:timestamp started_at:timestamp settled_at:timestamp purpose`),
+			latency_ms:integer submitted_at:timestamp started_at:timestamp settled_at:timestamp purpose stage`),
 	},
 	{
 		Name: "batches", Description: "Batches with their counts.", Time: "created_at", view: "reports.batches", ordered: []string{"batch_id"}, Grouped: true,

@@ -97,7 +97,7 @@ select ` + jobCols + jobFrom + `where b.id = $2 and b.project_id = $1 and i.seq 
 	listCalls = `-- name: ListCalls
 select batch_id, seq, ticket_id, number, state, step, provider, model, error_class, finish_reason, gateway_cache_status, gateway_log_id,
     http_status, input_tokens, cached_input_tokens, cache_write_tokens, output_tokens, cost_microusd, reserved_microusd, started_at,
-    latency_ms::bigint as latency_ms, purpose
+    latency_ms::bigint as latency_ms, purpose, stage
 from calls where batch_id = $1 and seq = $2 order by ticket_id, number`
 	streamResults = `-- name: StreamResults
 select ` + jobCols + `, c.output, coalesce(c.format, 'text') as output_format, ` + details + ` as details` + jobFrom + `
@@ -174,6 +174,7 @@ type Call struct {
 	StartedAt          time.Time
 	LatencyMS          *int64
 	Purpose            *string // longer or repair; nil for a job's first question
+	Stage              *string // of a pipeline; else nil
 }
 
 // Calls lists a job's calls in the order in which they were made.

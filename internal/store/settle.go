@@ -27,6 +27,7 @@ type Intent struct {
 	Model            string
 	ReservedMicrousd int64
 	Purpose          string // longer or repair; empty for a job's first question
+	Stage            string // of a pipeline; else empty
 }
 
 // Draw says on which slices of budgets the intents of a batch draw, and what their worker knew when it reserved in them.
@@ -51,10 +52,10 @@ with k as materialized (select id from budget_slices where id = any($13::bigint[
 d as materialized (select d.batch_id, p.budget_epoch = d.epoch and not exists (select 1 from unnest($12::uuid[], $13::bigint[]) as s(batch_id, id)
             where s.batch_id = d.batch_id and s.id not in (select id from k)) as good
     from unnest($9::uuid[], $10::uuid[], $11::bigint[]) as d(batch_id, project_id, epoch) join projects p on p.id = d.project_id),
-i as (insert into calls (batch_id, seq, ticket_id, number, step, provider, model, reserved_microusd, purpose)
-    select u.batch_id, u.seq, u.ticket_id, u.number, u.step, u.provider, u.model, u.reserved, nullif(u.purpose, '')
-    from unnest($1::uuid[], $2::int[], $3::bigint[], $4::int[], $5::int[], $6::text[], $7::text[], $8::bigint[], $14::text[])
-        as u(batch_id, seq, ticket_id, number, step, provider, model, reserved, purpose)
+i as (insert into calls (batch_id, seq, ticket_id, number, step, provider, model, reserved_microusd, purpose, stage)
+    select u.batch_id, u.seq, u.ticket_id, u.number, u.step, u.provider, u.model, u.reserved, nullif(u.purpose, ''), nullif(u.stage, '')
+    from unnest($1::uuid[], $2::int[], $3::bigint[], $4::int[], $5::int[], $6::text[], $7::text[], $8::bigint[], $14::text[], $15::text[])
+        as u(batch_id, seq, ticket_id, number, step, provider, model, reserved, purpose, stage)
     join tickets t on t.id = u.ticket_id and t.lease_until > now()
     join d on d.batch_id = u.batch_id and d.good`
 	intentSums = `
@@ -78,11 +79,11 @@ func (db *DB) InsertIntents(ctx context.Context, in []Intent, draws []Draw) (wri
 	n, m := len(in), len(draws)
 	batch, seq, ticket, number := make([]pgtype.UUID, n), make([]int32, n), make([]int64, n), make([]int32, n)
 	step, provider, model, reserved := make([]int32, n), make([]string, n), make([]string, n), make([]int64, n)
-	purpose := make([]string, n)
+	purpose, stage := make([]string, n), make([]string, n)
 	for i := range in {
 		c := &in[i]
 		batch[i], seq[i], ticket[i], number[i] = uuidOf(c.BatchID), c.Seq, c.TicketID, c.Number
-		step[i], provider[i], model[i], reserved[i], purpose[i] = c.Step, c.Provider, c.Model, c.ReservedMicrousd, c.Purpose
+		step[i], provider[i], model[i], reserved[i], purpose[i], stage[i] = c.Step, c.Provider, c.Model, c.ReservedMicrousd, c.Purpose, c.Stage
 	}
 	batches, projects, epochs := make([]pgtype.UUID, m), make([]pgtype.UUID, m), make([]int64, m)
 	var owners []pgtype.UUID
@@ -96,7 +97,7 @@ func (db *DB) InsertIntents(ctx context.Context, in []Intent, draws []Draw) (wri
 	write := func(sql string) error {
 		var b pgx.Batch
 		b.Queue(shareLedger, batches, distinct(ticket))
-		b.Queue(sql, batch, seq, ticket, number, step, provider, model, reserved, batches, projects, epochs, owners, drawn, purpose).
+		b.Queue(sql, batch, seq, ticket, number, step, provider, model, reserved, batches, projects, epochs, owners, drawn, purpose, stage).
 			Query(func(rows pgx.Rows) error {
 				ids, err := pgx.CollectRows(rows, pgx.RowToStructByName[CallID])
 				if err == nil && len(ids) == 0 {
