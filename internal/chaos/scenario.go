@@ -222,6 +222,12 @@ var scenarios = map[string]func(*plan){
 		p.after(80, "stop-immediate", "postgres", 200*time.Millisecond)
 		p.after(100, "freeze", worker1, 1500*time.Millisecond)
 	},
+	"pipelines-while-postgres-is-silent": func(p *plan) { // a stage's answer that couldn't be kept for a lease once was asked for again
+		p.pipes(direct)
+		for i, calls := range []int64{60, 100, 140} {
+			p.after(calls, "hang", []string{worker1, worker2}[i%2]+">postgres", 1500*time.Millisecond)
+		}
+	},
 	"budgets-made-while-postgres-restarts": func(p *plan) { // an outage once was an unknown time zone
 		p.steady(direct)
 		for i := range 12 {

@@ -438,7 +438,7 @@ func TestWhyACallsCostIsNotThatOfItsTokensIsKept(t *testing.T) {
 			call.BatchID, call.Seq, call.TicketID, call.Number)
 		task.record(call, []gateway.Step{step}, o, held)
 	}
-	if _, err := db.Settle(t.Context(), task.outcomes, nil, nil, false); err != nil {
+	if _, err := db.Settle(t.Context(), task.pending.calls, nil, nil, false); err != nil {
 		t.Fatal(err)
 	}
 	got := storetest.Rows[string](t, url, `select format('%s: %s, %s/%s/%s, %s', number, cost_reported, replayed_input_tokens, replayed_cached_tokens, replayed_output_tokens, replayed_microusd)

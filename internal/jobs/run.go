@@ -134,9 +134,9 @@ func (w *Worker) runJob(ctx context.Context, t *task, then func(settled bool)) {
 		s, ok = t.settle(out, err)
 	}
 	if !ok {
-		s.job = nil // handed back when the ticket closes; what its calls took is written all the same
+		s.job = nil // handed back when the ticket closes; what its calls took and brought is written all the same
 	}
-	if s.job == nil && len(s.calls) == 0 {
+	if s.job == nil && len(s.calls) == 0 && len(s.answers) == 0 {
 		then(false)
 		return
 	}
@@ -206,8 +206,7 @@ func (w *Worker) attempt(ctx context.Context, t *task) (out result, err error) {
 
 // settle is the whole policy: what becomes of a job after an attempt. Not ok: the job goes back without an attempt counted.
 func (t *task) settle(out result, err error) (settlement, bool) {
-	var s settlement
-	s.calls, s.holds = t.take()
+	s := t.take()
 	t.mu.Lock()
 	total := t.totals
 	t.mu.Unlock()

@@ -36,11 +36,10 @@ type task struct {
 	document *document.Document // once it was read; sum is the hash of its text
 	sum      []byte
 
-	mu       sync.Mutex
-	sends    int32
-	outcomes []store.Outcome // not yet written
-	holds    []hold          // one of each outcome
-	totals   totals
+	mu      sync.Mutex
+	sends   int32
+	pending settlement // what isn't written yet: calls and answers to parts
+	totals  totals
 }
 
 // totals add up what a task's calls took.
@@ -344,7 +343,7 @@ func (t *task) record(id store.CallID, steps []gateway.Step, o gateway.Outcome, 
 	if out.CostMicrousd != nil {
 		charge = *out.CostMicrousd
 	}
-	t.outcomes, t.holds = append(t.outcomes, out), append(t.holds, hold{held, charge})
+	t.pending.calls, t.pending.holds = append(t.pending.calls, out), append(t.pending.holds, hold{held, charge})
 	t.totals.calls++
 	if out.UsageKnown {
 		t.totals.input += out.InputTokens
@@ -420,23 +419,28 @@ func note(prices *pricing.Table, step gateway.Step, o gateway.Outcome, out *stor
 
 // flush writes the outcomes so far together with part answers, so that a crash later in the job doesn't lose what was paid for.
 func (t *task) flush(ctx context.Context, answers ...store.Completion) error {
-	s := settlement{answers: answers}
-	s.calls, s.holds = t.take()
+	s := t.take()
+	s.answers = append(s.answers, answers...)
 	err := t.w.settlements.do(ctx, s)
 	if err != nil { // with what is written next: the job's totals have them
+		if !passing(err) {
+			s.answers = nil // which Postgres won't have then, either
+		}
 		t.mu.Lock()
 		defer t.mu.Unlock()
-		t.outcomes, t.holds = append(s.calls, t.outcomes...), append(s.holds, t.holds...)
+		p := &t.pending
+		p.calls, p.holds, p.answers = append(s.calls, p.calls...), append(s.holds, p.holds...), append(s.answers, p.answers...)
 	}
 	return err
 }
 
-func (t *task) take() ([]store.Outcome, []hold) {
+// take returns what isn't written yet, for the caller to write.
+func (t *task) take() settlement {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	out, holds := t.outcomes, t.holds
-	t.outcomes, t.holds = nil, nil
-	return out, holds
+	s := t.pending
+	t.pending = settlement{}
+	return s
 }
 
 // clean makes a string fit for a Postgres text column.
