@@ -112,13 +112,14 @@ func (s *Service) sources() *source.Sources {
 // sourceInWords makes a caller's refusal of an error of a source that is being checked.
 func sourceInWords(err error) error {
 	e, ok := errors.AsType[*source.Error](err)
-	switch {
-	case !ok:
+	if !ok {
 		return err
-	case e.Refused:
-		return &Error{Code: Invalid, Field: e.Field, Message: e.Message, Err: err}
 	}
-	return &Error{Code: Unavailable, Field: e.Field, Message: e.Message, Err: err}
+	code := Unavailable
+	if e.Refused {
+		code = Invalid
+	}
+	return &Error{Code: code, Field: e.Field, Message: e.Message, Err: err}
 }
 
 // noLines refuses jobs beside a source.

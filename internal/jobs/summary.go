@@ -143,17 +143,15 @@ func (s *summary) answers(ctx context.Context, requests []*prompt.Request) ([]re
 	if err != nil {
 		return nil, err
 	}
-	out := make([]result, len(answers))
-	for i, a := range answers {
-		out[i] = a
-		s.coverage.Calls++
+	s.coverage.Calls += len(answers)
+	for _, a := range answers {
 		if a.reused {
 			s.coverage.CallsReused++
 		} else {
 			s.coverage.CallsMade++
 		}
 	}
-	return out, nil
+	return answers, nil
 }
 
 // cover counts what was summarised, and what of the document lies between, before or behind it.

@@ -163,43 +163,41 @@ func (w *Worker) runTick(ctx context.Context, t store.Tick) {
 		return
 	}
 	refusal, refused := errors.AsType[*Error](err)
-	last, next := fmt.Sprintf("the batch could not be made in %d attempts, for faults of the server: its log has them", t.Attempts), "a fault of the server: will be tried again"
-	if refused && refusal.Code == Unavailable { // a source
-		words := refusalInWords(refusal)
-		refused, last, next = false, fmt.Sprintf("the batch could not be made in %d attempts; the last: %s", t.Attempts, words), words+": will be tried again"
+	trouble, end := "a fault of the server", ", for faults of the server: its log has them"
+	if refused && refusal.Code == Unavailable { // a source, which may come back
+		trouble = refusalInWords(refusal)
+		refused, end = false, "; the last: "+trouble
 	}
-	var leave func(context.Context) error
+	reason, rest := "", time.Duration(0) // until it is tried again; 0 is never
 	switch {
 	case refused && refusal.Field == "Idempotency-Key": // its batch is being made by a worker that was taken for dead, or was left half made
-		leave = func(ctx context.Context) error {
-			return w.DB.DelayTick(ctx, w.self.ID, t, "its batch was left half made: waiting until that is given up", 5*time.Second)
-		}
+		reason, rest = "its batch was left half made: waiting until that is given up", 5*time.Second
 	case refused:
 		w.Log.WarnContext(ctx, "tick failed", "schedule", t.ScheduleID, "due", t.DueAt, "field", refusal.Field)
-		leave = func(ctx context.Context) error {
-			return w.DB.EndTick(ctx, w.self.ID, t, store.TickFailed, refusalInWords(refusal))
-		}
+		reason = refusalInWords(refusal)
 	case t.Attempts >= tickTries:
 		w.Log.ErrorContext(ctx, "tick failed", "schedule", t.ScheduleID, "due", t.DueAt, "err", err)
-		leave = func(ctx context.Context) error {
-			return w.DB.EndTick(ctx, w.self.ID, t, store.TickFailed, last)
-		}
+		reason = fmt.Sprintf("the batch could not be made in %d attempts%s", t.Attempts, end)
 	default:
 		w.Log.WarnContext(ctx, "tick not started, will be tried again", "schedule", t.ScheduleID, "due", t.DueAt, "err", err)
-		leave = func(ctx context.Context) error {
-			return w.DB.DelayTick(ctx, w.self.ID, t, next, min(time.Duration(t.Attempts)*5*time.Second, time.Minute))
-		}
+		reason, rest = trouble+": will be tried again", min(time.Duration(t.Attempts)*5*time.Second, time.Minute)
 	}
-	if err := w.leaveTick(ctx, leave); err != nil && !errors.Is(err, store.ErrLeaseLost) { // it is this worker's until that stops: then another takes it
+	if err := w.leaveTick(ctx, t, reason, rest); err != nil && !errors.Is(err, store.ErrLeaseLost) { // it is this worker's until that stops: then another takes it
 		w.Log.ErrorContext(ctx, "tick not given back", "schedule", t.ScheduleID, "due", t.DueAt, "err", err)
 	}
 }
 
-// leaveTick gives a tick back, however long the database is away: it is nobody else's while this worker lives, and what is queued behind it waits.
-func (w *Worker) leaveTick(ctx context.Context, leave func(context.Context) error) error {
+// leaveTick gives a tick back, to be tried again after rest or as failed when that is 0, however long the database is away: it is nobody else's
+// while this worker lives, and what is queued behind it waits.
+func (w *Worker) leaveTick(ctx context.Context, t store.Tick, reason string, rest time.Duration) error {
 	for {
 		try, end := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
-		err := w.persist(try, leave)
+		err := w.persist(try, func(ctx context.Context) error {
+			if rest > 0 {
+				return w.DB.DelayTick(ctx, w.self.ID, t, reason, rest)
+			}
+			return w.DB.EndTick(ctx, w.self.ID, t, store.TickFailed, reason)
+		})
 		end()
 		if err == nil || ctx.Err() != nil || !passing(err) {
 			return err
