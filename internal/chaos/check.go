@@ -43,11 +43,12 @@ var laws = []law{
 			is distinct from (j.succeeded, j.failed, b.total_jobs - j.succeeded - j.failed, j.hits, j.coalesced, c.calls, c.uncertain, c.cost, c.output)`},
 	{"the ledger is not sound", `select * from reports.ledger_check`},
 	{"a call was made although an answer to its job was known", `select a.batch_id, a.seq, a.ticket_id, a.settled_at, b.ticket_id, b.started_at
-		from calls a join calls b on b.batch_id = a.batch_id and b.seq = a.seq and (b.ticket_id, b.number) <> (a.ticket_id, a.number)
-		join batches k on k.id = a.batch_id and k.kind not in ('summarize', 'pipeline') -- whose jobs are of many calls
+		from calls a join calls b on b.batch_id = a.batch_id and b.seq = a.seq and b.stage is not distinct from a.stage
+			and (b.ticket_id, b.number) <> (a.ticket_id, a.number)
+		join batches k on k.id = a.batch_id and k.kind <> 'summarize' -- whose jobs are of many calls
 		where a.state = 'settled' and a.error_class is null and not a.late and a.settled_at <= b.started_at`},
-	{"a stage of a pipeline was asked again although its answer was known", `select a.batch_id, a.seq, a.stage, count(*)
-		from calls a join batches k on k.id = a.batch_id and k.kind = 'pipeline'
+	{"a job, or a stage of it, was answered and paid for twice", `select a.batch_id, a.seq, a.stage, count(*)
+		from calls a join batches k on k.id = a.batch_id and k.kind <> 'summarize'
 		where a.state = 'settled' and a.error_class is null and not a.late group by 1, 2, 3 having count(*) > 1`},
 	{"a job failed for a reason that is not the provider's", `select batch_id, seq, attempts, error_class, error_message from jobs where state = 'failed'
 		and error_class not in ('rate_limited', 'overloaded', 'timeout', 'network', 'server', 'uncertain')`},
