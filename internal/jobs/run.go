@@ -46,6 +46,10 @@ func (w *Worker) runTicket(soft, hard context.Context, t store.Ticket) error {
 	fault.Point("claimed")
 	kept := min(n, int64(len(claimed)))
 	w.room.Release(n - kept)
+	if len(claimed) == 0 { // done, or somebody's: maybe this worker's own, whose task was delivered twice
+		defer w.nudge()
+		return w.persist(steady, func(ctx context.Context) error { return w.DB.EndIdleTicket(ctx, t.ID, w.self.ID) })
+	}
 	l.left.Store(int32(len(claimed)))
 	now := time.Now()
 	l.party = w.gate.join(b.ProjectID, b.ID)
@@ -80,17 +84,15 @@ func (w *Worker) runTicket(soft, hard context.Context, t store.Ticket) error {
 		}
 		w.gate.queue(l, begin)
 	}
-	if len(claimed) > 0 {
-		select {
-		case <-l.done:
-		case <-l.stop:
-		case <-ctx.Done():
-		}
-		if n := w.gate.dismiss(l); n > 0 {
-			done(n, false)
-		}
-		<-l.done
+	select {
+	case <-l.done:
+	case <-l.stop:
+	case <-ctx.Done():
 	}
+	if n := w.gate.dismiss(l); n > 0 {
+		done(n, false)
+	}
+	<-l.done
 	w.drop(l) // before the ticket is closed: the heartbeat would take it for a lost one
 	return w.closeTicket(context.WithoutCancel(soft), b, t, !unsettled.Load())
 }

@@ -62,6 +62,7 @@ type holding struct {
 	worker store.Worker
 	jobs   []int32 // not yet settled by it
 	calls  map[int32]int32
+	idle   bool // it got no jobs with it
 }
 
 func newMachine(rt *rapid.T, t *testing.T, db *store.DB, url string, n int) *machine {
@@ -181,6 +182,7 @@ func (m *machine) claim(rt *rapid.T, ticket store.Ticket, worker store.Worker) {
 		}
 		h.jobs = append(h.jobs, j.Seq)
 	}
+	h.idle = len(jobs) == 0
 	m.held = append(m.held, h)
 }
 
@@ -267,9 +269,12 @@ func (m *machine) close(rt *rapid.T) {
 
 func (m *machine) closeHolding(rt *rapid.T, h *holding) {
 	var err error
-	if len(h.jobs) == 0 {
+	switch {
+	case h.idle:
+		err = m.db.EndIdleTicket(m.t.Context(), h.ticket.ID, h.worker.ID)
+	case len(h.jobs) == 0:
 		err = m.db.EndTicket(m.t.Context(), h.ticket.ID, h.worker.ID)
-	} else {
+	default:
 		_, err = m.db.CloseTicket(m.t.Context(), h.ticket.ID, h.worker.ID)
 	}
 	must(rt, err)

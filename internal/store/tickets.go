@@ -123,12 +123,24 @@ where jobs.batch_id = (select batch_id from t) and jobs.seq between (select firs
 returning jobs.seq`
 )
 
-const endTicket = `-- name: EndTicket
+const (
+	endTicket = `-- name: EndTicket
 delete from tickets where id = $1 and worker_id = $2`
+	endIdleTicket = `-- name: EndIdleTicket
+delete from tickets t where id = $1 and worker_id = $2
+    and (select true from jobs j where j.batch_id = t.batch_id and j.seq between t.first_seq and t.last_seq and j.ticket_id = t.id limit 1) is null`
+)
 
 // EndTicket ends a ticket of this worker whose every job is settled.
 func (db *DB) EndTicket(ctx context.Context, ticket int64, worker uuid.UUID) error {
 	_, err := db.pool.Exec(ctx, endTicket, ticket, worker)
+	return err
+}
+
+// EndIdleTicket ends a ticket of this worker that got no jobs with it. One that has some stays: its task was delivered twice, and the worker is at
+// them.
+func (db *DB) EndIdleTicket(ctx context.Context, ticket int64, worker uuid.UUID) error {
+	_, err := db.pool.Exec(ctx, endIdleTicket, ticket, worker)
 	return err
 }
 

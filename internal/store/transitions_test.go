@@ -423,3 +423,24 @@ func TestIntentsMayBeWrittenAgain(t *testing.T) {
 		}
 	}
 }
+
+// A task may be delivered to the same worker again while that is at its jobs: the second run gets none, and must leave the ticket to the first.
+func TestATaskDeliveredTwiceTakesNoTicketAway(t *testing.T) {
+	t.Parallel()
+	b := setUp(t)
+	batch := b.submit(t, "use", "a", "b")
+	ticket := b.dispatch(t, store.Grant{Batch: batch.ID, Run: 1, Size: 10})[0]
+	for _, want := range []int{2, 0} {
+		if n := len(b.claim(t, ticket)); n != want {
+			t.Fatalf("claimed %d, want %d", n, want)
+		}
+	}
+	left := func() int { return storetest.Scalar[int](t, b.url, `select count(*)::int from tickets`) }
+	if err := b.db.EndIdleTicket(t.Context(), ticket.ID, b.worker.ID); err != nil || left() != 1 {
+		t.Errorf("%v, %d tickets are left while their jobs run, want 1", err, left())
+	}
+	storetest.Exec(t, b.url, `update jobs set state = 'planned', ticket_id = null`) // it got none
+	if err := b.db.EndIdleTicket(t.Context(), ticket.ID, b.worker.ID); err != nil || left() != 0 {
+		t.Errorf("%v, %d tickets are left, want none", err, left())
+	}
+}
