@@ -2,7 +2,6 @@ package jobs
 
 import (
 	"bytes"
-	"cmp"
 	"math"
 	"slices"
 
@@ -86,7 +85,6 @@ type contender struct {
 	due, fresh int // jobs that may be given
 	allowance  int // by the batch's own limit
 	size       int // of its tickets
-	grant      int // index of its last grant; -1 before
 }
 
 func (r *round) gather(open []store.OpenBatch, f store.Fleet, rate int) {
@@ -105,7 +103,7 @@ func (r *round) gather(open []store.OpenBatch, f store.Fleet, rate int) {
 		if b.State != "running" {
 			continue
 		}
-		c := &contender{b: b, weight: priorityWeight(b.Priority), deficit: &b.Deficit, outstanding: int(b.Jobs), grant: -1,
+		c := &contender{b: b, weight: priorityWeight(b.Priority), deficit: &b.Deficit, outstanding: int(b.Jobs),
 			due: int(b.Due), fresh: max(int(b.TotalJobs-b.NextSeq)+1, 0), allowance: math.MaxInt}
 		if c.due+c.fresh == 0 {
 			b.Deficit = 0
@@ -314,14 +312,15 @@ func (r *round) issue(p, c *contender, n int, express bool) {
 		x.outstanding += n
 		*x.deficit -= int64(n)
 	}
-	if c.grant >= 0 {
-		last := &r.grants[c.grant]
-		if last.Size == g.Size && last.Express == g.Express && cmp.Compare(last.Run, 0) == cmp.Compare(g.Run, 0) {
+	// Only tickets that follow one another are one grant: they are issued and posted in this order, and who was given all of its own before
+	// another's first would be served first, too.
+	if i := len(r.grants) - 1; i >= 0 {
+		last := &r.grants[i]
+		if last.Batch == g.Batch && last.Size == g.Size && last.Express == g.Express && (last.Run > 0) == (g.Run > 0) {
 			last.Run, last.Retry = last.Run+g.Run, last.Retry+g.Retry
 			return
 		}
 	}
-	c.grant = len(r.grants)
 	r.grants = append(r.grants, g)
 }
 

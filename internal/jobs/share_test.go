@@ -226,6 +226,27 @@ func TestSharesConvergeToTheWeights(t *testing.T) {
 	})
 }
 
+// Who is given all of its tickets of a round before another's first is also served first.
+func TestTicketsAreIssuedInTurn(t *testing.T) {
+	t.Parallel()
+	w := &world{fleet: store.Fleet{Workers: 1, Slots: 64, Concurrency: 400, Express: 16}} // no express ticket is left
+	for _, weight := range []int32{2, 1} {
+		w.add(store.OpenBatch{Project: w.project(weight), TotalJobs: 1 << 20})
+	}
+	var given [2]int
+	for _, g := range share(w.batches, w.fleet, 0) {
+		for range g.Run {
+			given[ordinal(g.Batch)]++
+		}
+		if ahead := given[0] - 2*given[1]; ahead < -2 || ahead > 2 {
+			t.Fatalf("projects of weights 2 and 1 were given %v tickets at some time", given)
+		}
+	}
+	if want := [2]int{8, 4}; given != want {
+		t.Errorf("given %v tickets, want %v", given, want)
+	}
+}
+
 // A provider that hangs keeps the jobs of one batch in the window; they must not be all that is in it.
 func TestAHangingBatchLeavesTheWindowToOthers(t *testing.T) {
 	t.Parallel()

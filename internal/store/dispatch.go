@@ -44,7 +44,8 @@ type Fleet struct {
 	Jobs        int32 // that all of those stand for
 }
 
-// Grant lets a batch have tickets: Run for the next planned jobs, Retry for due ones, each of up to Size jobs.
+// Grant lets a batch have tickets: Run for the next planned jobs, Retry for due ones, each of up to Size jobs. A batch may have several, and
+// tickets are issued in the order of the grants.
 type Grant struct {
 	Batch      uuid.UUID
 	Run, Retry int
