@@ -83,6 +83,7 @@ type child struct {
 	in      io.WriteCloser
 	out     io.ReadCloser
 	last    *tail
+	ready   bool // has said that it is a reader
 	retired bool // asked to be ended
 	dead    bool // was killed, or died
 
@@ -128,25 +129,26 @@ func start(program string) (*child, error) {
 	return c, nil
 }
 
-var errSlow = errors.New("extract: the document takes too long")
+// startTimeout bounds how long a child takes to begin, on the busiest machine. A document's own time begins after that.
+const startTimeout = 30 * time.Second
 
 // read sends a document and waits for its text. Without an answer in time, or with none at all, the child is dead.
 func (c *child) read(ctx context.Context, q request, data []byte, timeout time.Duration) (document.Document, error) {
-	ctx, cancel := context.WithTimeoutCause(ctx, timeout, errSlow)
-	defer cancel()
-	unwatch := context.AfterFunc(ctx, c.kill)
+	if !c.ready {
+		var said string
+		if _, err := c.await(ctx, startTimeout, fmt.Errorf("extract: a reader doesn't start within %s", startTimeout), &said); err != nil {
+			return document.Document{}, err
+		}
+		c.ready = true
+	}
 	var sending sync.WaitGroup
 	sending.Go(func() { _ = send(c.in, q, data) }) // the child may die before it has read all, which shows where its answer is read
 	var a response
-	text, err := receive(c.out, &a)
-	if !unwatch() || err != nil {
-		c.dead = true
-		c.kill()
-		c.wait()
-		sending.Wait() // it ends with the pipe
-		return document.Document{}, c.reason(ctx, timeout, err)
+	text, err := c.await(ctx, timeout, &document.Error{Code: document.CodeTimeout, Message: fmt.Sprintf("the document can't be read within %s", timeout)}, &a)
+	sending.Wait() // a child that has answered has read all, and one that is dead takes no more
+	if err != nil {
+		return document.Document{}, err
 	}
-	sending.Wait() // it has answered, so it has read all
 	if c.retired = a.Retire; a.Error != nil {
 		return document.Document{}, a.Error
 	}
@@ -154,16 +156,29 @@ func (c *child) read(ctx context.Context, q request, data []byte, timeout time.D
 	return a.Document, nil
 }
 
+// await waits for the child's next message. Without one in time, or with none at all, it is dead; the error says why, late if it was that.
+func (c *child) await(ctx context.Context, timeout time.Duration, late error, head any) (body []byte, err error) {
+	ctx, cancel := context.WithTimeoutCause(ctx, timeout, late)
+	defer cancel()
+	unwatch := context.AfterFunc(ctx, c.kill)
+	body, err = receive(c.out, head)
+	if !unwatch() || err != nil {
+		c.dead = true
+		c.kill()
+		c.wait()
+		return nil, c.reason(ctx, err)
+	}
+	return body, nil
+}
+
 // reason says why a child died.
-func (c *child) reason(ctx context.Context, timeout time.Duration, err error) error {
+func (c *child) reason(ctx context.Context, err error) error {
 	switch cause := context.Cause(ctx); {
-	case errors.Is(cause, errSlow):
-		return &document.Error{Code: document.CodeTimeout, Message: fmt.Sprintf("the document can't be read within %s", timeout)}
 	case cause != nil:
 		return cause
 	case c.last.has("out of memory", "cannot allocate memory", "failed to create new OS thread"):
 		return outOfMemory(childMemory)
-	case c.last.has(hello):
+	case c.ready:
 		return crashed()
 	}
 	return fmt.Errorf("extract: this program doesn't serve as a reader: extract.Main has to be called first thing in main or TestMain: %w", err)
@@ -207,8 +222,8 @@ func (t *tail) has(any ...string) bool {
 	return false
 }
 
-// hello is what a child writes to its standard error first.
-const hello = "batchwright reader\n"
+// hello is the first message of a child.
+const hello = "batchwright reader"
 
 // Main returns at once, unless this process was started as a reader of documents: then it is one, and ends. It has to be called before
 // anything else in the main function, or TestMain, of a program that has a [Pool].
@@ -217,8 +232,10 @@ func Main() {
 		return
 	}
 	limit()
-	_, _ = os.Stderr.WriteString(hello)
 	in, out := bufio.NewReaderSize(os.Stdin, 64<<10), bufio.NewWriterSize(os.Stdout, 64<<10)
+	if send(out, hello, nil) != nil || out.Flush() != nil {
+		os.Exit(0) // the parent is gone
+	}
 	for {
 		var q request
 		data, err := receive(in, &q)

@@ -144,6 +144,32 @@ func TestReadingEndsWithItsContext(t *testing.T) {
 	}
 }
 
+// On a busy machine a reader may take longer to start than a document may take.
+func TestADocumentsTimeBeginsWhenItsReaderIsReady(t *testing.T) {
+	t.Parallel()
+	const timeout, start = 2, 3 // seconds
+	p := open(t, Options{Processes: 1, PDFToText: "off", Timeout: timeout * time.Second})
+	slow := filepath.Join(t.TempDir(), "slow")
+	script := fmt.Sprintf("#!/bin/sh\nsleep %d\nexec '%s'\n", start, p.program)
+	if err := os.WriteFile(slow, []byte(script), 0o700); err != nil { //nolint:gosec // it is a program
+		t.Fatal(err)
+	}
+	p.program = slow
+	if _, err := p.Read(t.Context(), "pdf", documenttest.PDF("T", []string{prose})); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestAProgramThatIsNoReaderIsToldFromABrokenDocument(t *testing.T) {
+	t.Parallel()
+	p := open(t, Options{Processes: 1, PDFToText: "off"})
+	p.program = "/bin/true"
+	_, err := p.Read(t.Context(), "pdf", documenttest.PDF("T", []string{prose}))
+	if e, ok := errors.AsType[*document.Error](err); err == nil || ok {
+		t.Errorf("got %v, %v", err, e)
+	}
+}
+
 func TestChildrenHaveNoSecrets(t *testing.T) {
 	t.Parallel()
 	c, err := start(os.Args[0])
