@@ -201,7 +201,7 @@ func (w *Worker) Run(ctx context.Context, serve func(ctx context.Context, work f
 	}{
 		{w.o.Lease / 6, w.o.Lease / 6, w.beat, w.heartbeat},
 		{time.Second, 10 * time.Second, w.wake, w.timed(w.dispatch)},
-		{2 * time.Second, 30 * time.Second, w.look, w.sweep},
+		{2 * time.Second, min(30*time.Second, w.o.UploadPatience), w.look, w.sweep},
 		{w.o.Lease / 6, w.o.Lease, nil, w.touch},
 		{stall, stall, nil, w.findStalled},
 		{2 * time.Second, 10 * time.Second, nil, w.keepBudgets},

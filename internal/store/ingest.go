@@ -347,10 +347,13 @@ func (db *DB) tidy(ctx context.Context, project, batch, upload uuid.UUID, end bo
 			if err != nil || n == purgeRows {
 				return err
 			}
-			if done = true; end {
-				_, err = tx.Exec(ctx, endUpload, batch)
+			if done = true; !end {
+				return nil
 			}
-			return err
+			if _, err := tx.Exec(ctx, endUpload, batch); err != nil {
+				return err
+			}
+			return hint(ctx, tx, HintSource) // if it has one, it is to be read anew
 		})
 		if err != nil {
 			return fmt.Errorf("store: tidy an upload: %w", err)
