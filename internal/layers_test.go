@@ -26,6 +26,7 @@ var allowed = map[string][]string{
 	"internal/abbrev":                {},
 	"internal/pricing":               {},
 	"internal/embedded":              {},
+	"internal/programs":              {}, // for benches and tests only
 	"internal/schedule":              {},
 	"internal/queue":                 {},
 	"internal/queue/queuetest":       {"internal/embedded"}, // where a redis-server is
@@ -44,9 +45,9 @@ var allowed = map[string][]string{
 	"internal/client":  {}, // a client of the REST API, as a stranger would write it
 	"internal/command": {"internal/client", "internal/process"},
 	"internal/bench": {"internal/client", "internal/document", "internal/embedded", "internal/report", "internal/gateway", "internal/gateway/server", "internal/gateway/redis", "internal/process", "internal/store", "internal/prompt",
-		"internal/pricing"},
+		"internal/pricing", "internal/programs"},
 	// It starts real processes; the fault points are theirs, and empty outside it.
-	"internal/chaos": {"internal/client", "internal/embedded", "internal/process"},
+	"internal/chaos": {"internal/client", "internal/embedded", "internal/process", "internal/programs"},
 	"internal/fault": {},
 
 	"cmd/api":         {"internal/process"},

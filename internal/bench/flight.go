@@ -128,7 +128,7 @@ func viaGateway(ctx context.Context, l *lab) (_ []line, err error) {
 	if err := makeGateways(ctx, s.databaseURL, token); err != nil {
 		return nil, err
 	}
-	if s.gateway, err = startProgram(ctx, "gateway", filepath.Join(l.dir, "gateway"), s.env("GATEWAY_ADDR=127.0.0.1:0", "OPENAI_BASE_URL=http://"+l.backends[f.backend]+"/v1"),
+	if s.gateway, err = startProgram(ctx, "gateway", filepath.Join(l.bin, "gateway"), s.env("GATEWAY_ADDR=127.0.0.1:0", "OPENAI_BASE_URL=http://"+l.backends[f.backend]+"/v1"),
 		"admin ready", "gateway ready"); err != nil {
 		return nil, err
 	}

@@ -96,7 +96,7 @@ func (l *lab) gatewaySystem(ctx context.Context) (_ *gatewaySystem, err error) {
 		return nil, err
 	}
 	s.ends = append(s.ends, func(context.Context) error { s.db.Close(); return nil })
-	s.proc, err = startProgram(ctx, "gateway", filepath.Join(l.dir, "gateway"), []string{"DATABASE_URL=" + databaseURL, "REDIS_URL=" + redisURL,
+	s.proc, err = startProgram(ctx, "gateway", filepath.Join(l.bin, "gateway"), []string{"DATABASE_URL=" + databaseURL, "REDIS_URL=" + redisURL,
 		"GATEWAY_ADDR=127.0.0.1:0", "ADMIN_ADDR=127.0.0.1:0", "OPENAI_BASE_URL=http://" + l.provider() + "/v1"}, "admin ready", "gateway ready")
 	return s, err
 }

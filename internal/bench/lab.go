@@ -7,24 +7,24 @@ import (
 	"io"
 	"net/url"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strconv"
 	"strings"
-	"syscall"
 	"time"
 
 	"github.com/jackc/pgx/v5/pgxpool"
 	"github.com/redis/go-redis/v9"
 
 	"batchwright/internal/embedded"
+	"batchwright/internal/programs"
 )
 
 // lab is what all measurements share: the services, the programs and the simulated providers.
 type lab struct {
 	*settings
 	root     string // of the checkout
-	dir      string // of the built programs; removed at the end
+	bin      string // folder of the built programs
+	dir      string // of files that they read; removed at the end
 	services *embedded.Services
 	admin    *pgxpool.Pool
 	redis    *redis.Client
@@ -93,49 +93,22 @@ func (l *lab) say(line string) { fmt.Fprintln(l.log, "bench:", line) }
 
 // build compiles the programs that are measured, as make build does.
 func (l *lab) build(ctx context.Context) (err error) {
-	mod, err := toolOutput(ctx, "go", "env", "GOMOD")
-	if err != nil {
+	if l.root, err = programs.Root(ctx); err != nil {
 		return err
 	}
-	l.root = filepath.Dir(mod)
 	if l.dir, err = os.MkdirTemp("", "batchwright-bench-"); err != nil {
 		return err
 	}
 	l.ends = append(l.ends, func(context.Context) error { return os.RemoveAll(l.dir) })
-	args := []string{"build", "-trimpath", "-buildvcs=false", "-o", l.dir + string(filepath.Separator)}
-	for _, p := range l.suite.programs {
-		l.say("building cmd/" + p)
-		args = append(args, "batchwright/cmd/"+p)
-	}
 	if err := os.WriteFile(filepath.Join(l.dir, pricesFile), []byte(prices), 0o600); err != nil {
 		return err
 	}
-	if len(l.suite.programs) > 0 {
-		_, err = toolOutput(ctx, "go", args...)
-	}
+	l.say("building " + strings.Join(l.suite.programs, ", "))
+	l.bin, err = programs.Build(ctx, "", l.suite.programs...)
 	return err
 }
 
 const pricesFile = "prices.csv"
-
-// toolOutput runs one of the developer's tools.
-func toolOutput(ctx context.Context, name string, args ...string) (string, error) {
-	ctx, cancel := context.WithTimeoutCause(ctx, 10*time.Minute, fmt.Errorf("%s took longer than 10 minutes", name))
-	defer cancel()
-	cmd := exec.CommandContext(ctx, name, args...)
-	cmd.Env = append(cmd.Environ(), "CGO_ENABLED=0") // as make build has it
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
-	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) } // the compilers as well
-	cmd.WaitDelay = time.Second
-	out, err := cmd.Output()
-	if exit, ok := errors.AsType[*exec.ExitError](err); ok {
-		err = fmt.Errorf("%w: %s", err, strings.TrimSpace(string(exit.Stderr)))
-	}
-	if err != nil {
-		return "", fmt.Errorf("%s %s: %w", name, args[0], err)
-	}
-	return strings.TrimSpace(string(out)), nil
-}
 
 func (l *lab) startProviders() error {
 	self, err := os.Executable()
@@ -183,7 +156,7 @@ func (l *lab) look(ctx context.Context) error {
 			l.pids["redis"] = pid
 		}
 	}
-	commit, err := toolOutput(ctx, "git", "-C", l.root, "-c", "safe.directory=*", "describe", "--always", "--dirty", "--abbrev=12")
+	commit, err := programs.Tool(ctx, "git", "-C", l.root, "-c", "safe.directory=*", "describe", "--always", "--dirty", "--abbrev=12")
 	if err != nil {
 		commit = "unknown"
 	}

@@ -101,7 +101,7 @@ func (s *system) limit(ctx context.Context) error {
 
 // startWorker starts one more worker.
 func (s *system) startWorker(ctx context.Context, settings []string) error {
-	w, err := startProgram(ctx, "worker", filepath.Join(s.dir, "worker"), s.env(settings...), "admin ready", "worker ready")
+	w, err := startProgram(ctx, "worker", filepath.Join(s.bin, "worker"), s.env(settings...), "admin ready", "worker ready")
 	if err == nil {
 		s.workers = append(s.workers, w)
 	}
@@ -127,7 +127,7 @@ func (s *system) startAPI(ctx context.Context) (err error) {
 	if err := s.api.stop(ctx); err != nil {
 		return err
 	}
-	if s.api, err = startProgram(ctx, "api", filepath.Join(s.dir, "api"), s.env(), "admin ready", "api ready"); err != nil {
+	if s.api, err = startProgram(ctx, "api", filepath.Join(s.bin, "api"), s.env(), "admin ready", "api ready"); err != nil {
 		return err
 	}
 	if s.client != nil {

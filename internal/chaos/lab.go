@@ -3,16 +3,14 @@ package chaos
 import (
 	"context"
 	"errors"
-	"fmt"
 	"os"
-	"os/exec"
 	"path/filepath"
-	"strings"
 	"syscall"
 	"time"
 
 	"batchwright/internal/embedded"
 	"batchwright/internal/process"
+	"batchwright/internal/programs"
 )
 
 // lab is what all runs share: the built programs, the servers' binaries and a migrated database to copy.
@@ -32,22 +30,16 @@ func openLab(ctx context.Context, say func(string)) (_ *lab, err error) {
 			err = errors.Join(err, l.close())
 		}
 	}()
-	mod, err := tool(ctx, "go", "env", "GOMOD")
+	root, err := programs.Root(ctx)
 	if err != nil {
 		return nil, err
 	}
-	root := filepath.Dir(mod)
 	l.logs = filepath.Join(root, ".run", "chaos")
 	if err = os.MkdirAll(l.logs, 0o755); err != nil {
 		return nil, err
 	}
 	l.ends = append(l.ends, func() error { _ = os.Remove(l.logs); return nil }) // if no failed run left something
-	if l.bin, err = os.MkdirTemp("", "batchwright-chaos-"); err != nil {
-		return nil, err
-	}
-	l.ends = append(l.ends, func() error { return os.RemoveAll(l.bin) })
-	if _, err = tool(ctx, "go", "build", "-C", root, "-trimpath", "-buildvcs=false", "-tags", "chaos", "-o", l.bin+string(filepath.Separator),
-		"./cmd/api", "./cmd/worker", "./cmd/gateway"); err != nil {
+	if l.bin, err = programs.Build(ctx, "chaos", "api", "worker", "gateway"); err != nil {
 		return nil, err
 	}
 	if l.rig, err = embedded.NewRig(ctx, embedded.Options{Dir: filepath.Join(root, ".run"), Notify: say}); err != nil {
@@ -87,18 +79,4 @@ func (l *lab) close() (err error) {
 		err = errors.Join(err, l.ends[i]())
 	}
 	return err
-}
-
-// tool runs one of the developer's tools.
-func tool(ctx context.Context, name string, args ...string) (string, error) {
-	cmd := exec.CommandContext(ctx, name, args...)
-	cmd.Env = append(cmd.Environ(), "CGO_ENABLED=0") // as make build has it
-	out, err := cmd.Output()
-	if exit, ok := errors.AsType[*exec.ExitError](err); ok {
-		err = fmt.Errorf("%w: %s", err, strings.TrimSpace(string(exit.Stderr)))
-	}
-	if err != nil {
-		return "", fmt.Errorf("%s %s: %w", name, args[0], err)
-	}
-	return strings.TrimSpace(string(out)), nil
 }

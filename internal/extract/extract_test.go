@@ -18,6 +18,7 @@ import (
 
 	"batchwright/internal/document"
 	"batchwright/internal/document/documenttest"
+	"batchwright/internal/programs"
 )
 
 func TestMain(m *testing.M) {
@@ -187,11 +188,9 @@ func TestChildrenHaveNoSecrets(t *testing.T) {
 // Each hostile document is read or refused in time and within 512 MiB, by the readers of the program that users run.
 func TestHostileDocuments(t *testing.T) {
 	t.Parallel()
-	worker := filepath.Join(t.TempDir(), "worker")
-	build := exec.CommandContext(t.Context(), "go", "build", "-trimpath", "-buildvcs=false", "-o", worker, "batchwright/cmd/worker") // as make build does
-	build.Env = append(os.Environ(), "CGO_ENABLED=0")
-	if out, err := build.CombinedOutput(); err != nil {
-		t.Fatalf("%v: %s", err, out)
+	bin, err := programs.Build(t.Context(), "", "worker")
+	if err != nil {
+		t.Fatal(err)
 	}
 	const timeout = 2 * time.Second // what a document may take is the operator's choice; what it may not is longer than that
 	for _, tool := range tools(t) {
@@ -200,7 +199,7 @@ func TestHostileDocuments(t *testing.T) {
 				continue
 			}
 			p := open(t, Options{Processes: 1, PDFToText: tool, Timeout: timeout})
-			p.program = worker
+			p.program = filepath.Join(bin, "worker")
 			c, err := p.child()
 			if err != nil {
 				t.Fatal(err)

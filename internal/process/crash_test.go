@@ -8,7 +8,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"slices"
 	"syscall"
 	"testing"
 	"time"
@@ -18,6 +17,7 @@ import (
 	"batchwright/internal/embedded"
 	"batchwright/internal/gateway"
 	"batchwright/internal/process"
+	"batchwright/internal/programs"
 	"batchwright/internal/store/storetest"
 )
 
@@ -89,17 +89,14 @@ func (d *disturbed) dies(t *testing.T, binary, spec string) {
 	}
 }
 
-// buildWorker builds cmd/worker, with the fault points that -tags=chaos has if that is among the flags.
-func buildWorker(t *testing.T, flags ...string) string {
+// buildWorker builds cmd/worker, with the fault points if the tags are chaos.
+func buildWorker(t *testing.T, tags string) (binary string) {
 	t.Helper()
-	binary := filepath.Join(t.TempDir(), "worker")
-	// As make build does, which has then compiled all of it already.
-	cmd := exec.Command("go", slices.Concat([]string{"build", "-trimpath", "-buildvcs=false", "-o", binary}, flags, []string{"batchwright/cmd/worker"})...)
-	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
-	if out, err := cmd.CombinedOutput(); err != nil {
-		t.Fatalf("build worker: %v\n%s", err, out)
+	dir, err := programs.Build(t.Context(), tags, "worker")
+	if err != nil {
+		t.Fatal(err)
 	}
-	return binary
+	return filepath.Join(dir, "worker")
 }
 
 // verify checks that every job succeeded once, and that the ledger knows of every call that the provider saw.
@@ -159,7 +156,7 @@ func (l *lineReader) Read(p []byte) (int, error) {
 
 func TestKilledWorkerLosesAndDoublesNothing(t *testing.T) {
 	t.Parallel()
-	binary := buildWorker(t)
+	binary := buildWorker(t, "")
 	services := privateRedis(t)
 	d := disturb(t, services.RedisURL)
 	url := d.env["DATABASE_URL"]
@@ -195,7 +192,7 @@ func TestKilledWorkerLosesAndDoublesNothing(t *testing.T) {
 
 func TestWorkerKilledAgainAndAgain(t *testing.T) {
 	t.Parallel()
-	binary := buildWorker(t)
+	binary := buildWorker(t, "")
 	services := privateRedis(t)
 	d := disturb(t, services.RedisURL)
 	d.env["WORKER_LEASE"] = "3s"

@@ -158,7 +158,7 @@ func TestAReportIsExportedAndListed(t *testing.T) {
 // TestAKilledWorkersExportEndsOnceAndWhole kills a worker at each step of an export.
 func TestAKilledWorkersExportEndsOnceAndWhole(t *testing.T) {
 	t.Parallel()
-	binary, folder := buildWorker(t, "-tags=chaos"), t.TempDir()
+	binary, folder := buildWorker(t, "chaos"), t.TempDir()
 	s := &system{env: map[string]string{
 		"DATABASE_URL": storetest.URL(t), "REDIS_URL": queuetest.URL(t), "HTTP_ADDR": freeAddr(t), "LOG_LEVEL": "error", "WORKER_LEASE": "2s",
 		"EXPORT_TARGETS": "file://" + folder,

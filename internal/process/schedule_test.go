@@ -260,7 +260,7 @@ func TestBadSchedulesAreRefusedByField(t *testing.T) {
 // TestKilledSchedulersDoubleAndLoseNoTick kills two workers that share a schedule at each step of a tick's life, and then at random.
 func TestKilledSchedulersDoubleAndLoseNoTick(t *testing.T) {
 	t.Parallel()
-	binary := buildWorker(t, "-tags=chaos")
+	binary := buildWorker(t, "chaos")
 	s := &system{env: map[string]string{
 		"DATABASE_URL": storetest.URL(t), "REDIS_URL": queuetest.URL(t), "HTTP_ADDR": freeAddr(t), "LOG_LEVEL": "error", "WORKER_CONCURRENCY": "8",
 		"SCHEDULE_FLOOR": "1s", "WORKER_LEASE": "2s", "UPLOAD_PATIENCE": "2s", "WORKER_PATIENCE": "1s",

@@ -320,7 +320,7 @@ func TestASourceThatIsAwayForAWhile(t *testing.T) {
 // TestKilledWhileGatheringLosesAndDoublesNothing kills workers at each step of gathering a source.
 func TestKilledWhileGatheringLosesAndDoublesNothing(t *testing.T) {
 	t.Parallel()
-	binary := buildWorker(t, "-tags", "chaos")
+	binary := buildWorker(t, "chaos")
 	dir, env := withSources(t, map[string]string{
 		"DATABASE_URL": storetest.URL(t), "REDIS_URL": queuetest.URL(t), "HTTP_ADDR": freeAddr(t), "LOG_LEVEL": "error", "WORKER_CONCURRENCY": "8",
 		"WORKER_LEASE": "2s", "UPLOAD_PATIENCE": "2s", "WORKER_PATIENCE": "1s", "SHUTDOWN_GRACE": "5s",
