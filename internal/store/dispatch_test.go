@@ -2,6 +2,7 @@ package store_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"testing"
@@ -98,13 +99,7 @@ func TestDispatchPassesOverABusyBatch(t *testing.T) {
 func TestHintsAreHeard(t *testing.T) {
 	t.Parallel()
 	b := setUp(t)
-	heard := make(chan string, 100)
-	ctx, cancel := context.WithCancel(t.Context())
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		b.db.Listen(ctx, slog.New(slog.DiscardHandler), func(hint string) { heard <- hint })
-	}()
+	heard := b.listen(t)
 	await := func(want string) {
 		t.Helper()
 		deadline := time.After(20 * time.Second)
@@ -127,8 +122,63 @@ func TestHintsAreHeard(t *testing.T) {
 		storetest.Exec(t, b.url, `select pg_terminate_backend(pid) from pg_stat_activity where datname = current_database() and query like 'listen%'`)
 		await(store.HintControl)
 	}
-	cancel()
-	<-done
+}
+
+// listen returns the hints that come, those of its beginning included.
+func (b *bench) listen(t *testing.T) <-chan string {
+	t.Helper()
+	heard := make(chan string, 100)
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		b.db.Listen(ctx, slog.New(slog.DiscardHandler), func(hint string) { heard <- hint })
+	}()
+	t.Cleanup(func() { cancel(); <-done })
+	return heard
+}
+
+// A source that could not be read is left alone until it is to be tried again, so the upload that ends with it calls nobody; that of a dead worker does.
+func TestOnlyADeadUploadCallsForItsSource(t *testing.T) {
+	t.Parallel()
+	b := setUp(t)
+	nb := b.newBatch(t, "a")
+	nb.Open = true
+	if _, _, err := b.db.CreateBatch(t.Context(), nb, chunksOf(1, 10, 5, nil), sealed(10)); err != nil {
+		t.Fatal(err)
+	}
+	heard := b.listen(t)
+	if hint := <-heard; hint != store.HintControl && hint != store.HintWork { // it listens
+		t.Fatalf("heard %q first", hint)
+	}
+	calls := func() (n int) {
+		if err := b.db.Hint(t.Context(), "until here"); err != nil {
+			t.Fatal(err)
+		}
+		for hint := range heard {
+			switch hint {
+			case store.HintSource:
+				n++
+			case "until here":
+				return n
+			}
+		}
+		return n
+	}
+	broken := errors.New("the source broke off")
+	if _, err := b.db.AppendJobs(t.Context(), b.project, nb.ID, 10, chunksOf(11, 12, 5, broken), func() int32 { return 2 }); !errors.Is(err, broken) {
+		t.Fatal(err)
+	}
+	if n := calls(); n != 0 {
+		t.Errorf("%d calls after an upload that failed", n)
+	}
+	storetest.Exec(t, b.url, `update batches set upload_id = gen_random_uuid() where id = $1`, nb.ID)
+	if _, err := b.db.SweepIngest(t.Context(), 0, time.Hour); err != nil {
+		t.Fatal(err)
+	}
+	if n := calls(); n != 1 {
+		t.Errorf("%d calls after a dead upload, want 1", n)
+	}
 }
 
 // Measured: BenchmarkDispatch says what a round costs by how much is open or waiting.

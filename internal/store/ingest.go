@@ -347,13 +347,10 @@ func (db *DB) tidy(ctx context.Context, project, batch, upload uuid.UUID, end bo
 			if err != nil || n == purgeRows {
 				return err
 			}
-			if done = true; !end {
-				return nil
+			if done = true; end {
+				_, err = tx.Exec(ctx, endUpload, batch)
 			}
-			if _, err := tx.Exec(ctx, endUpload, batch); err != nil {
-				return err
-			}
-			return hint(ctx, tx, HintSource) // if it has one, it is to be read anew
+			return err
 		})
 		if err != nil {
 			return fmt.Errorf("store: tidy an upload: %w", err)
@@ -396,7 +393,9 @@ func (db *DB) SweepIngest(ctx context.Context, patience, idle time.Duration) (fa
 	if err != nil {
 		return failed, err
 	}
+	freed := false
 	for _, s := range stale {
+		freed = freed || !s.Fails
 		if s.Fails {
 			n, err := db.fail(ctx, s.ID, &s.UploadID, brokeOff, true)
 			if err != nil {
@@ -407,6 +406,9 @@ func (db *DB) SweepIngest(ctx context.Context, patience, idle time.Duration) (fa
 		if err := db.tidy(ctx, s.ProjectID, s.ID, s.UploadID, true); err != nil {
 			return failed, err
 		}
+	}
+	if freed { // if it has a source, that is to be read anew
+		return failed, db.Hint(ctx, HintSource)
 	}
 	return failed, nil
 }
