@@ -84,7 +84,9 @@ func TestCancelCutsCallsAfterTheGraceTime(t *testing.T) {
 				}
 				s.refused(t, "/v1/batches/"+id+"/retry", `{}`, "cancelling")
 			}
-			s.control(t, id, "cancel"+query)
+			if b := s.control(t, id, "cancel"+query); b.State != "cancelling" {
+				t.Errorf("%+v", b)
+			}
 			b := s.finish(t, id)
 			if b.State != "cancelled" || b.Stats.Jobs.Cancelled != 1 {
 				t.Errorf("%+v", b)
