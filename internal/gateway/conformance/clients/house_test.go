@@ -20,6 +20,7 @@ import (
 	"testing"
 	"time"
 
+	"batchwright/internal/programs"
 	"batchwright/internal/queue/queuetest"
 	"batchwright/internal/store/storetest"
 )
@@ -44,11 +45,9 @@ type house struct {
 func newHouse(ctx context.Context, t *testing.T) *house {
 	t.Helper()
 	h := &house{stand: newStand(t)}
-	bin := filepath.Join(t.TempDir(), "gateway")
-	build := exec.CommandContext(ctx, "go", "build", "-o", bin, "./cmd/gateway")
-	build.Dir = root(t)
-	if out, err := build.CombinedOutput(); err != nil {
-		t.Fatalf("go build: %v\n%s", err, out)
+	bin, err := programs.Build(ctx, "", "gateway")
+	if err != nil {
+		t.Fatal(err)
 	}
 	env := []string{
 		"DATABASE_URL=" + storetest.URL(t), "REDIS_URL=" + queuetest.URL(t), "GATEWAY_ADDR=127.0.0.1:0", "GATEWAY_ADMIN_TOKEN=" + admin,
@@ -60,7 +59,7 @@ func newHouse(ctx context.Context, t *testing.T) *house {
 	} {
 		env = append(env, variable+"="+h.stand.URL+"/"+path)
 	}
-	h.start(ctx, t, bin, env)
+	h.start(ctx, t, filepath.Join(bin, "gateway"), env)
 	h.furnish(ctx, t)
 	return h
 }
